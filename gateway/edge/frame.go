@@ -1,0 +1,69 @@
+package edge
+
+import (
+	"encoding/binary"
+
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Frame is one event, encoded once and shared by every connection that gets it.
+// It is immutable once posted.
+type Frame struct {
+	// ID and Prev are a message's, zero for other events. A loop that leaves the
+	// frame out for a slow connection reports Prev.
+	ID, Prev protocol.ID
+	// SentAtMs is when the message entered the log (Unix ms, Redis's clock); 0
+	// for other events. It feeds the delivery latency histogram.
+	SentAtMs int64
+
+	ws  []byte // an unmasked WebSocket text frame, header included
+	hdr int    // length of its header
+	// Deflated is the compressed WebSocket frame (RSV1), header included; nil
+	// when no connection negotiated compression or it did not pay.
+	Deflated []byte
+}
+
+// maxHeader is the longest header of an unmasked frame (RFC 6455 §5.2).
+const maxHeader = 10
+
+// NewFrame encodes an event: build appends its JSON to the slice it is given.
+// sizeHint is the JSON's expected length in bytes.
+func NewFrame(sizeHint int, build func(dst []byte) []byte) *Frame {
+	buf := build(make([]byte, maxHeader, maxHeader+sizeHint))
+	return wrap(buf)
+}
+
+// FrameOf encodes an event that is JSON already; it copies it.
+func FrameOf(event []byte) *Frame {
+	buf := make([]byte, maxHeader+len(event))
+	copy(buf[maxHeader:], event)
+	return wrap(buf)
+}
+
+// wrap writes the header right before the payload at buf[maxHeader:].
+func wrap(buf []byte) *Frame {
+	n := len(buf) - maxHeader
+	const finText = 0x81
+	var start int
+	switch {
+	case n < 126:
+		start = maxHeader - 2
+		buf[start+1] = byte(n)
+	case n < 1<<16:
+		start = maxHeader - 4
+		buf[start+1] = 126
+		binary.BigEndian.PutUint16(buf[start+2:], uint16(n))
+	default:
+		start = 0
+		buf[1] = 127
+		binary.BigEndian.PutUint64(buf[2:], uint64(n))
+	}
+	buf[start] = finText
+	return &Frame{ws: buf[start:], hdr: maxHeader - start}
+}
+
+// JSON is the event. It must not be changed.
+func (f *Frame) JSON() []byte { return f.ws[f.hdr:] }
+
+// WS is the event as a WebSocket text frame. It must not be changed.
+func (f *Frame) WS() []byte { return f.ws }
