@@ -1,0 +1,55 @@
+# What CI runs is `make test`. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# nomsgpack: gin without the msgpack codec, 6.6 MB less binary.
+TAGS     := nomsgpack
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X github.com/madang-chat/madang/internal/app.version=$(VERSION)
+FUZZTIME ?= 3s
+export GOTOOLCHAIN ?= local
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/madang
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/madang ./cmd/madang
+
+.PHONY: test
+test: deps lint ## everything that CI runs: lint, all tests with -race, each fuzz target for $(FUZZTIME)
+	go test -tags $(TAGS) -race -timeout 12m ./...
+	@$(MAKE) --no-print-directory fuzz
+
+.PHONY: deps
+deps: ## what the tests need from the system (by apt, when it is missing)
+	@.ci/deps
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck (import rules are a test: internal/archtest)
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go vet -tags $(TAGS) ./...
+	go run $(STATICCHECK) -tags $(TAGS) ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (3s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## the figures that the budgets are held against
+	go test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
+
+.PHONY: chaos
+chaos: deps ## faults at full volume: 100,000 messages, processes killed under load
+	MADANG_TEST_FULL=1 go test -tags $(TAGS) -count=1 -timeout 60m -v ./test/...
+
+.PHONY: fmt
+fmt: ## format all Go files
+	go run $(GOFUMPT) -w $$(git ls-files '*.go')

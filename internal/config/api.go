@@ -1,0 +1,37 @@
+package config
+
+import "time"
+
+// HTTP is the senders' side.
+type HTTP struct {
+	APIAddr           string        `name:"api-addr" help:"Address of the HTTP API." default:":8080" placeholder:"HOST:PORT"`
+	ServerKeyFile     string        `help:"File with keys of the team's own back end, one per line, at least 32 bytes each. Whoever has one may do everything, as any user." placeholder:"FILE" type:"path"`
+	MaxBody           Bytes         `help:"Largest HTTP body. Larger lets one request hold more memory." default:"64KiB"`
+	MaxText           int           `help:"Longest text of a message, in characters." default:"8000"`
+	RequestTimeout    time.Duration `help:"How long a request may take in all. Longer piles up senders when Redis is slow." default:"10s"`
+	IdempotencyWindow time.Duration `help:"How long a repeated Idempotency-Key is known. Longer costs about 220 bytes of Redis memory per message and window; shorter lets a late retry make a second message." default:"10m"`
+	MaxRoomMembers    int           `help:"Most members of a room. Each costs Redis memory, and every message is delivered to each." default:"100000"`
+	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects." default:"10000"`
+	LogMaxLen         int           `help:"Messages kept per room, at least (trimming is approximate). 0: no limit by count. More costs Redis memory; fewer turns long absences into gaps." default:"10000"`
+	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age." default:"0"`
+}
+
+// API is the configuration of `madang api`.
+type API struct {
+	Process `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=json"`
+	Redis   `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
+	Auth    `embed:"" group:"Authentication"`
+	Origins `embed:"" group:"Authentication"`
+	HTTP    `embed:"" group:"HTTP API"`
+}
+
+// Validate reports everything that is wrong, at once.
+func (c API) Validate() error {
+	var p problems
+	c.Process.check(&p)
+	c.Redis.check(&p)
+	c.Auth.check(&p)
+	c.Origins.check(&p)
+	c.HTTP.check(&p)
+	return p.err()
+}

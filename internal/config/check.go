@@ -1,0 +1,180 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MinSecretBytes is the shortest accepted HS256 secret (RFC 7518 §3.2: as long
+// as the hash).
+const MinSecretBytes = 32
+
+// problems collects what is wrong with settings, each named as on the command line.
+type problems []error
+
+func (p *problems) add(flag, format string, args ...any) {
+	*p = append(*p, fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...)))
+}
+
+func (p problems) err() error { return errors.Join(p...) }
+
+func (p *problems) atLeast(flag string, got, least int64) {
+	if got < least {
+		p.add(flag, "%d is less than %d", got, least)
+	}
+}
+
+func (p *problems) between(flag string, got, least, most int64) {
+	if got < least || got > most {
+		p.add(flag, "%d is not between %d and %d", got, least, most)
+	}
+}
+
+func (p *problems) size(flag string, got, least Bytes) {
+	if got < least {
+		p.add(flag, "%s is less than %s", got, least)
+	}
+}
+
+func (p *problems) duration(flag string, got, least, most time.Duration) {
+	if got < least || got > most {
+		p.add(flag, "%s is not between %s and %s", got, least, most)
+	}
+}
+
+func (p *problems) addr(flag, addr string) {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		p.add(flag, "%q is not of the form host:port", addr)
+	}
+}
+
+func (c Process) check(p *problems) {
+	if c.AdminAddr != "" {
+		p.addr("admin-addr", c.AdminAddr)
+	}
+	p.duration("drain-timeout", c.DrainTimeout, 0, time.Hour)
+}
+
+func (c Redis) check(p *problems) {
+	if err := checkRedisURL(c.URL); err != nil {
+		p.add("redis", "%v", err)
+	}
+	c.checkNumbers(p)
+}
+
+func (c Redis) checkNumbers(p *problems) {
+	p.between("partitions", int64(c.Partitions), 1, 16384)
+	p.duration("redis-timeout", c.RedisTimeout, 10*time.Millisecond, time.Minute)
+	p.between("min-replicas-ack", int64(c.MinReplicasAck), 0, 100)
+	p.duration("replica-timeout", c.ReplicaTimeout, time.Millisecond, time.Minute)
+}
+
+// checkRedisURL says what is wrong with a URL without repeating it: it may hold
+// a password.
+func checkRedisURL(s string) error {
+	if s == "" {
+		return errors.New("it must be given, for instance redis://127.0.0.1:6379/0")
+	}
+	scheme, _, ok := strings.Cut(s, "://")
+	if !ok {
+		return errors.New("it is not a URL, such as redis://127.0.0.1:6379/0")
+	}
+	switch scheme {
+	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
+		return nil
+	}
+	return fmt.Errorf("scheme %q is none of redis, rediss, redis+sentinel, rediss+sentinel, redis+cluster, rediss+cluster", scheme)
+}
+
+func (c Auth) check(p *problems) {
+	if c.JWTSecret == "" && c.JWTSecretFile == "" && c.JWTKeyFile == "" && c.JWKSURL == "" {
+		p.add("jwt-secret-file", "one of --jwt-secret-file, --jwt-secret, --jwt-key-file and --jwks-url must be given")
+	}
+	c.checkGiven(p)
+}
+
+func (c Auth) checkGiven(p *problems) {
+	c.Secret.check(p)
+	if c.JWKSURL != "" {
+		p.httpURL("jwks-url", c.JWKSURL)
+	}
+}
+
+func (c Secret) check(p *problems) {
+	if c.JWTSecret != "" && c.JWTSecretFile != "" {
+		p.add("jwt-secret", "both it and --jwt-secret-file are given")
+	}
+	if _, err := c.Bytes(); err != nil {
+		*p = append(*p, err)
+	}
+}
+
+func (p *problems) httpURL(flag, s string) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		p.add(flag, "%q is not an http or https URL", s)
+	}
+}
+
+func (c Origins) check(p *problems) {
+	for _, o := range c.Origins {
+		if o == "*" {
+			continue
+		}
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o {
+			p.add("origins", "%q is not an origin such as https://chat.example.com", o)
+		}
+	}
+}
+
+func (c HTTP) check(p *problems) {
+	p.addr("api-addr", c.APIAddr)
+	p.size("max-body", c.MaxBody, 1<<10)
+	p.atLeast("max-text", int64(c.MaxText), 1)
+	p.duration("request-timeout", c.RequestTimeout, 10*time.Millisecond, 5*time.Minute)
+	p.duration("idempotency-window", c.IdempotencyWindow, time.Second, 7*24*time.Hour)
+	p.atLeast("max-room-members", int64(c.MaxRoomMembers), 2)
+	p.atLeast("max-user-rooms", int64(c.MaxUserRooms), 1)
+	p.atLeast("log-max-len", int64(c.LogMaxLen), 0)
+	if c.LogMaxAge != 0 {
+		p.duration("log-max-age", c.LogMaxAge, time.Minute, 100*365*24*time.Hour)
+	}
+	if c.ServerKeyFile != "" {
+		if _, err := c.ServerKeys(); err != nil {
+			*p = append(*p, err)
+		}
+	}
+}
+
+func (c Sockets) check(p *problems) {
+	p.addr("gateway-addr", c.GatewayAddr)
+	p.between("loops", int64(c.Loops), 0, 255)
+	p.duration("heartbeat", c.Heartbeat, time.Second, 10*time.Minute)
+	p.duration("heartbeat-grace", c.HeartbeatGrace, time.Second, 10*time.Minute)
+	p.size("max-handshake", c.MaxHandshake, 1<<10)
+	p.duration("handshake-timeout", c.HandshakeTimeout, 100*time.Millisecond, 5*time.Minute)
+	p.size("max-frame", c.MaxFrame, 256)
+	p.size("max-resume", c.MaxResume, c.MaxFrame)
+	p.atLeast("frame-burst", int64(c.FrameBurst), 1)
+	p.atLeast("frame-rate", int64(c.FrameRate), 1)
+	p.size("out-queue", c.OutQueue, 16<<10)
+	p.duration("slow-timeout", c.SlowTimeout, time.Second, time.Hour)
+	p.atLeast("max-conns", int64(c.MaxConns), 0)
+	p.atLeast("max-conns-per-user", int64(c.MaxConnsPerUser), 1)
+	p.atLeast("max-conns-per-addr", int64(c.MaxConnsPerAddr), 0)
+	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)
+	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
+	p.duration("resume-timeout", c.ResumeTimeout, 100*time.Millisecond, 5*time.Minute)
+	p.atLeast("resume-per-room", int64(c.ResumePerRoom), 1)
+	p.atLeast("resume-messages", int64(c.ResumeMessages), 1)
+}

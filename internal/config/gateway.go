@@ -1,0 +1,52 @@
+package config
+
+import "time"
+
+// Sockets is the receivers' side: the sockets and what each may cost.
+type Sockets struct {
+	GatewayAddr string `name:"gateway-addr" help:"Address that clients' sockets connect to." default:":8081" placeholder:"HOST:PORT"`
+	Loops       int    `help:"Event loops. 0: one per core." default:"0"`
+
+	Heartbeat      time.Duration `help:"Silence after which a client is pinged. Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
+	HeartbeatGrace time.Duration `help:"How long a pinged client may stay silent before it is closed." default:"10s"`
+
+	MaxHandshake     Bytes         `help:"Largest head of an upgrade request." default:"8KiB"`
+	HandshakeTimeout time.Duration `help:"How long an upgrade request may take to arrive. Longer lets idle attackers hold more sockets; shorter cuts off slow phones." default:"5s"`
+	MaxFrame         Bytes         `help:"Largest message a client may send up the socket." default:"16KiB"`
+	MaxResume        Bytes         `help:"Largest resume frame. About 40 bytes per room." default:"256KiB"`
+	FrameBurst       int           `help:"Messages a client may send up the socket at once, before --frame-rate counts." default:"40"`
+	FrameRate        int           `help:"Messages per second a client may send up the socket in the long run." default:"20"`
+	OutQueue         Bytes         `help:"Bytes queued for a socket that does not keep up. Larger costs memory when many are slow; smaller sends clients to the log sooner." default:"256KiB"`
+	SlowTimeout      time.Duration `help:"How long a socket may stay behind before it is closed with 4008." default:"30s"`
+
+	MaxConns        int   `help:"Most connections of this process. 0: as many as memory and descriptors allow." default:"0"`
+	MaxConnsPerUser int   `help:"Most connections of a user on this gateway." default:"20"`
+	MaxConnsPerAddr int   `help:"Most connections of a client address. 0: no limit, because the address may be a load balancer's." default:"0"`
+	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`
+	ShedPercent     int   `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which new connections are refused. Higher risks the kernel ending the process." default:"85"`
+	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis." default:"64KiB"`
+
+	ResumeTimeout  time.Duration `help:"How long a resuming client may take to send its positions." default:"5s"`
+	ResumePerRoom  int           `help:"Missed messages a resume pushes per room; beyond that the client is told to page (gap)." default:"500"`
+	ResumeMessages int           `help:"Missed messages a resume pushes per connection." default:"5000"`
+}
+
+// Gateway is the configuration of `madang gateway`.
+type Gateway struct {
+	Process `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9091" set:"log_format=json"`
+	Redis   `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
+	Auth    `embed:"" group:"Authentication"`
+	Origins `embed:"" group:"Authentication"`
+	Sockets `embed:"" group:"Gateway"`
+}
+
+// Validate reports everything that is wrong, at once.
+func (c Gateway) Validate() error {
+	var p problems
+	c.Process.check(&p)
+	c.Redis.check(&p)
+	c.Auth.check(&p)
+	c.Origins.check(&p)
+	c.Sockets.check(&p)
+	return p.err()
+}

@@ -1,0 +1,40 @@
+package config
+
+import "time"
+
+// Process is what every long-running process is told.
+type Process struct {
+	AdminAddr    string        `help:"Address of metrics, health and pprof. Never public: it tells and does everything. Empty: none." default:"${admin_addr}" placeholder:"HOST:PORT"`
+	DrainTimeout time.Duration `help:"How long a stopping process may take. Longer spreads the clients' return; shorter makes it a stampede." default:"30s"`
+	LogLevel     string        `help:"Least severe level that is logged: debug, info, warn, error." default:"info" enum:"debug,info,warn,error"`
+	LogFormat    string        `help:"Form of log lines: json for machines, text for people." default:"${log_format}" enum:"json,text"`
+}
+
+// Redis is how Redis is reached. All processes of a deployment share it.
+type Redis struct {
+	URL            string        `name:"redis" help:"Where Redis is: redis://[user:password@]host:port/db, redis+sentinel://host:port,host:port/master/db, redis+cluster://host:port,host:port; rediss… for TLS.${redis_note}" default:"${redis_url}" placeholder:"URL"`
+	Partitions     int           `help:"Number of partitions the keys are spread over. Fixed for a deployment; kept in Redis and compared at start. Fewer limits how many Redis nodes can share the load; more costs canaries and links." default:"256"`
+	RedisTimeout   time.Duration `help:"How long a command may take. Longer holds senders while Redis is slow; shorter turns slowness into 503." default:"3s"`
+	MinReplicasAck int           `help:"Replicas that must confirm a write before it is acknowledged (WAIT). 0: the primary's word suffices, and its failover may lose acknowledged messages. More costs a round trip to the replicas." default:"0"`
+	ReplicaTimeout time.Duration `help:"How long --min-replicas-ack is waited for before the send is answered with an error." default:"1s"`
+}
+
+// Secret is how tokens are signed and checked with a shared secret (HS256).
+type Secret struct {
+	JWTSecret     string `name:"jwt-secret" help:"Shared secret of HS256 tokens, at least 32 bytes. Flags are visible to other users of the host: prefer --jwt-secret-file." placeholder:"SECRET"`
+	JWTSecretFile string `name:"jwt-secret-file" help:"File with the shared secret; a newline at its end is not part of it." placeholder:"FILE" type:"path"`
+}
+
+// Auth is who is let in. At least one of secret, key file and JWKS is needed.
+type Auth struct {
+	Secret      `embed:""`
+	JWTKeyFile  string   `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with." placeholder:"FILE" type:"path"`
+	JWKSURL     string   `name:"jwks-url" help:"Where the issuer publishes its public keys. They are fetched again when a token names an unknown one." placeholder:"URL"`
+	JWTIssuer   string   `name:"jwt-issuer" help:"Required iss of a token. Empty: not checked." placeholder:"ISS"`
+	JWTAudience []string `name:"jwt-audience" help:"Accepted aud of a token, one of them. Empty: not checked." placeholder:"AUD"`
+}
+
+// Origins is which web pages may use the API and the gateway from a browser.
+type Origins struct {
+	Origins []string `help:"Origins (scheme://host[:port], exact) of pages that may connect from a browser; * for any. Clients that send no Origin are no browsers and always may." placeholder:"ORIGIN"`
+}
