@@ -1,0 +1,281 @@
+// Package follow decides what a gateway must hear, read and deliver. It is the
+// logic of following users and rooms, of catching up and of audits, and nothing
+// else: inputs come in as method calls, decisions go out through Out, in order.
+// It has no clock (now is an argument), starts no goroutine, does no I/O and is
+// not safe for concurrent use; gateway/hub drives it in production, a simulator
+// drives it in tests.
+//
+// Its invariants:
+//
+//   - A room's tail is a chain: every frame's Prev is the ID before it, and the
+//     last one's ID is the room's head.
+//   - A connection is attached to a room only at a moment when everything up to
+//     the room's head has been queued for it, or a gap has been told.
+//   - What is read is read after the subscription was confirmed, and only by a
+//     token that is still asked for: late answers are thrown away.
+//   - Whoever follows a room for a user has checked the members (DELIVERY F1, F2).
+package follow
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Token identifies a read, so that its answer can be told from an earlier one's.
+type Token uint64
+
+// Out takes decisions, in order. Reads are answered by UserRead, RoomRead and
+// LogRead with the same token, in any order, or never.
+type Out interface {
+	Subscribe(link int, gen uint64, ch chat.Channel)
+	Unsubscribe(link int, gen uint64, ch chat.Channel)
+
+	ReadUser(tok Token, user string)
+	ReadRoom(tok Token, q chat.RoomQuery)
+	ReadLog(tok Token, q chat.LogQuery)
+
+	Unicast(conn edge.ConnID, f *edge.Frame)
+	Attach(conn edge.ConnID, room edge.RoomNum)
+	Detach(conn edge.ConnID, room edge.RoomNum)
+	// Broadcast goes to the loops in the mask, bit i for loop i.
+	Broadcast(room edge.RoomNum, loops uint64, f *edge.Frame)
+	DropRoom(room edge.RoomNum, loops uint64)
+	Mark(conn edge.ConnID)
+	Close(conn edge.ConnID, code protocol.CloseCode)
+}
+
+// Config is what a Core needs to know. Times are in milliseconds.
+type Config struct {
+	Links       int
+	LinkOf      func(chat.Channel) int
+	PartitionOf func(chat.Channel) int
+
+	HeartbeatS int    // told in hello
+	Version    string // told in hello
+
+	// ResumeRoom and ResumeConn bound what a resume pushes, in messages; beyond
+	// them the client is told a gap and pages. Larger: longer catch-ups on the
+	// socket; smaller: more paging over HTTP.
+	ResumeRoom, ResumeConn int
+	// TailEntries and TailBytes bound a room's hot tail. Larger: fewer log reads
+	// in a reconnect storm, more memory per busy room.
+	TailEntries, TailBytes int
+	// PendBytes bounds what waits behind a room's catch-up.
+	PendBytes int
+	// CreditBytes is how much catch-up is queued for a socket before it must
+	// have been written.
+	CreditBytes int
+	// HelloMs is how long hello waits for partitions that do not answer (F4).
+	HelloMs int64
+	// RetryMs is the time before a failed read is tried again.
+	RetryMs int64
+	// LingerMs is how long a user stays followed after the last connection
+	// closed, so that a reconnect costs Redis nothing.
+	LingerMs int64
+}
+
+// WithDefaults fills in what is zero.
+func (c Config) WithDefaults() Config {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def64 := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.ResumeRoom, 500)
+	def(&c.ResumeConn, 5000)
+	def(&c.TailEntries, 64)
+	def(&c.TailBytes, 32<<10)
+	def(&c.PendBytes, 1<<20)
+	def(&c.CreditBytes, 128<<10)
+	def(&c.HeartbeatS, 25)
+	def64(&c.HelloMs, 5000)
+	def64(&c.RetryMs, 250)
+	return c
+}
+
+// Stats counts what happened; the driver reads it between inputs.
+type Stats struct {
+	Users, Rooms, Conns int
+	GapsFilled          uint64 // catch-ups of a room whose prev did not match
+	GapsTold            uint64 // gap events, to a room or to a connection
+	Audits              uint64 // rooms and users compared after a link was re-made
+	LogReads            uint64
+	Resumes             uint64 // resumes completed
+	FromTail            uint64 // pulls answered from memory
+	Duplicates          uint64 // events not newer than the head
+}
+
+// Core is the state of everything one gateway follows.
+type Core struct {
+	cfg   Config
+	out   Out
+	stats Stats
+	tok   Token
+
+	links  []link
+	epochs map[int]string // by partition
+
+	users    map[string]*user
+	userList []*user // by user.num; nil where free
+	freeUser []uint32
+	byConn   map[edge.ConnID]*user
+
+	rooms    map[string]*room
+	roomList []*room // by room.num; nil where free
+	freeRoom []edge.RoomNum
+
+	asking []*room // rooms with checks to be asked at the end of the turn
+
+	hellos  fifo[edge.ConnID]
+	retries fifo[retry]
+	lingers fifo[linger]
+}
+
+type link struct {
+	gen  uint64
+	up   bool
+	made bool // LinkUp came in this turn; subscriptions are still to be asked for
+}
+
+type linger struct {
+	num   uint32
+	opens uint64 // user.opens when it began
+}
+
+type retry struct {
+	kind retryKind
+	name string
+	tok  Token // retried only if nothing newer was asked meanwhile
+}
+
+type retryKind uint8
+
+const (
+	retryUser retryKind = iota
+	retryRoom
+	retryLog
+)
+
+// New returns a Core that follows nothing.
+func New(cfg Config, out Out) *Core {
+	return &Core{
+		cfg:    cfg.WithDefaults(),
+		out:    out,
+		links:  make([]link, cfg.Links),
+		epochs: map[int]string{},
+		users:  map[string]*user{},
+		byConn: map[edge.ConnID]*user{},
+		rooms:  map[string]*room{},
+	}
+}
+
+// Stats returns the counts so far.
+func (c *Core) Stats() Stats {
+	s := c.stats
+	s.Users, s.Rooms, s.Conns = len(c.users), len(c.rooms), len(c.byConn)
+	return s
+}
+
+func (c *Core) nextToken() Token {
+	c.tok++
+	return c.tok
+}
+
+// Flush asks what the inputs since the last Flush made it necessary to ask. The
+// driver calls it once per turn, so that questions about one room travel
+// together.
+func (c *Core) Flush() {
+	c.resubscribe()
+	for i := 0; i < len(c.asking); i++ {
+		r := c.asking[i]
+		r.inAsking = false
+		c.ask(r)
+	}
+	clear(c.asking)
+	c.asking = c.asking[:0]
+}
+
+// Tick lets time pass: deadlines of hello, retries, the end of lingering.
+func (c *Core) Tick(now int64) {
+	for {
+		id, ok := c.hellos.due(now)
+		if !ok {
+			break
+		}
+		c.helloOverdue(id)
+	}
+	for {
+		r, ok := c.retries.due(now)
+		if !ok {
+			break
+		}
+		c.again(r)
+	}
+	for {
+		l, ok := c.lingers.due(now)
+		if !ok {
+			break
+		}
+		if u := c.userList[l.num]; u != nil && u.opens == l.opens && len(u.conns) == 0 {
+			c.dropUser(u)
+		}
+	}
+}
+
+func (c *Core) again(r retry) {
+	switch r.kind {
+	case retryUser:
+		if u := c.users[r.name]; u != nil && u.readTok == r.tok {
+			c.readUser(u)
+		}
+	case retryRoom:
+		if rm := c.rooms[r.name]; rm != nil && rm.askTok == r.tok {
+			rm.askTok = 0
+			c.wantAsk(rm)
+		}
+	case retryLog:
+		if rm := c.rooms[r.name]; rm != nil && rm.logTok == r.tok {
+			rm.logTok = 0
+			c.readLog(rm)
+		}
+	}
+}
+
+// fifo holds values with due times that never decrease.
+type fifo[T any] struct {
+	items []fifoItem[T]
+	first int
+}
+
+type fifoItem[T any] struct {
+	at int64
+	v  T
+}
+
+func (f *fifo[T]) push(at int64, v T) {
+	f.items = append(f.items, fifoItem[T]{at, v})
+}
+
+func (f *fifo[T]) due(now int64) (v T, ok bool) {
+	if f.first == len(f.items) || f.items[f.first].at > now {
+		return v, false
+	}
+	it := &f.items[f.first]
+	v = it.v
+	*it = fifoItem[T]{}
+	f.first++
+	if f.first == len(f.items) {
+		f.items, f.first = f.items[:0], 0
+	} else if f.first > 1024 && f.first*2 > len(f.items) {
+		n := copy(f.items, f.items[f.first:])
+		clear(f.items[n:])
+		f.items, f.first = f.items[:n], 0
+	}
+	return v, true
+}
