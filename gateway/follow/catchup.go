@@ -18,12 +18,13 @@ type job struct {
 	// positions are where the client is in rooms that are still to be caught up
 	// or decided; start are the heads at hello, until the client's have come.
 	positions, start map[string]protocol.ID
-	queue     []*pull
-	parked    int // pulls that wait at their room
-	announce  bool
-	paused    bool // waits until the socket has taken what was queued
-	sent      int  // messages
-	unwritten int  // bytes queued since the last pause
+	queue            []*pull
+	parked           int  // pulls that wait at their room
+	complete         bool // all positions have come
+	announce         bool // ends with `resumed`
+	paused           bool // waits until the socket has taken what was queued
+	sent             int  // messages
+	unwritten        int  // bytes queued since the last pause
 }
 
 // pull is one room that a connection must be brought up to date in.
@@ -46,27 +47,22 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 		return true
 	}
 	ref := u.conn(id)
-	j := ref.job
-	if ref.state == connOpening && ref.resume {
-		// Early: the client did not wait for its hello. Greet it first.
-		c.hello(u, ref)
-		j = ref.job
-	}
-	if ref.state != connHeld {
+	if ref.state == connLive || !ref.resume {
 		return false
 	}
-	if j.positions == nil {
-		j.positions = pos
-	} else {
-		maps.Copy(j.positions, pos)
+	j := c.jobOf(ref)
+	maps.Copy(j.positions, pos)
+	j.complete = !more
+	if ref.state == connHeld && j.complete {
+		c.resume(u, ref)
 	}
-	if more {
-		return true
-	}
+	return true
+}
+
+// resume begins to deliver to a connection whose positions are known.
+func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
-	if j.positions == nil {
-		j.positions = map[string]protocol.ID{}
-	}
+	j := ref.job
 	for r, p := range j.start {
 		if _, named := j.positions[r]; !named {
 			j.positions[r] = p
@@ -79,7 +75,6 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 		}
 	}
 	c.run(j)
-	return true
 }
 
 // Lagged takes in that a socket had not kept up and has now drained: per room,
@@ -115,7 +110,7 @@ func (c *Core) Drained(id edge.ConnID) {
 
 func (c *Core) jobOf(ref *connRef) *job {
 	if ref.job == nil {
-		ref.job = &job{u: c.byConn[ref.id], id: ref.id}
+		ref.job = &job{u: c.byConn[ref.id], id: ref.id, positions: map[string]protocol.ID{}}
 	}
 	return ref.job
 }
@@ -191,9 +186,6 @@ func (p *pull) wanted() bool {
 		return false
 	}
 	if !m.member {
-		if p.j.positions == nil {
-			p.j.positions = map[string]protocol.ID{}
-		}
 		p.j.positions[p.r.name] = p.pos
 	}
 	return m.member

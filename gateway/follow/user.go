@@ -292,11 +292,16 @@ func (c *Core) hello(u *user, ref *connRef) {
 		return
 	}
 	ref.state = connHeld
-	ref.job = &job{u: u, id: ref.id, announce: true, start: make(map[string]protocol.ID, len(u.rooms))}
+	j := c.jobOf(ref)
+	j.announce = true
+	j.start = make(map[string]protocol.ID, len(u.rooms))
 	for _, m := range u.rooms {
 		if m.member {
-			ref.job.start[m.r.name] = m.r.head
+			j.start[m.r.name] = m.r.head
 		}
+	}
+	if j.complete {
+		c.resume(u, ref)
 	}
 }
 

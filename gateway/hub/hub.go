@@ -1,0 +1,397 @@
+// Package hub is the goroutine between Redis and the event loops: it owns the
+// follow.Core, feeds it what links, reads and loops report, and carries out what
+// it decides. Nothing that is posted to it waits, and it waits for nothing but
+// its mailbox: reads run on goroutines of their own, at most Options.Readers at
+// a time, and what can be asked together is asked together.
+//
+// A mailbox that is full breaks the link that filled it (Listener.Event returns
+// false), which is audited when it is re-made: never silence.
+package hub
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Options configure a Hub.
+type Options struct {
+	Feed   chat.Feed
+	Follow follow.Config // Links, LinkOf and PartitionOf are filled in from Feed
+	Logger *slog.Logger
+
+	// Readers bounds the batches of reads in flight. More shortens a storm's
+	// tail on a Redis with several nodes; each costs a connection.
+	Readers int // default 4
+	// ReadBatch bounds the questions of one batch. Larger means fewer round
+	// trips and longer pauses for others on a Redis that is single-threaded.
+	ReadBatch int // default 512
+	// ReadTimeout bounds one batch.
+	ReadTimeout time.Duration // default 3 s
+	// MailboxBytes bounds the publications that wait for the hub.
+	MailboxBytes int // default 64 MiB
+}
+
+// Hub is one gateway's hub.
+type Hub struct {
+	opts  Options
+	feed  chat.Feed
+	log   *slog.Logger
+	loops edge.Loops
+	core  *follow.Core
+	start time.Time
+
+	cancel context.CancelFunc // ends reads
+	ctx    context.Context
+	quit   chan struct{}
+	done   chan struct{}
+	wake   chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	in      inbox
+	stopped bool
+	stats   Stats
+
+	// Owned by the hub's goroutine.
+	spare    inbox
+	out      outbox
+	inflight int
+	readers  sync.WaitGroup
+}
+
+// Stats is what a hub has done and holds.
+type Stats struct {
+	follow.Stats
+	Turns      uint64
+	BusyNs     uint64        // time spent in turns
+	Lag        time.Duration // how long the oldest input of the last turn had waited
+	QueueBytes int           // publications that wait
+	Broken     uint64        // links broken because the mailbox was full
+}
+
+// inbox is what was posted since the hub last looked. Order holds within each
+// of its queues; across them there is none to keep.
+type inbox struct {
+	events    []edge.Event
+	links     []linkInput
+	linkBytes int
+	answers   []answer
+	since     time.Time // when the first of them came
+}
+
+func (b *inbox) empty() bool {
+	return len(b.events) == 0 && len(b.links) == 0 && len(b.answers) == 0
+}
+
+func (b *inbox) reset() {
+	clear(b.events)
+	clear(b.links)
+	clear(b.answers)
+	b.events, b.links, b.answers = b.events[:0], b.links[:0], b.answers[:0]
+	b.linkBytes = 0
+}
+
+// linkInput is a call of chat.Listener, kept.
+type linkInput struct {
+	kind      linkKind
+	link      int32
+	partition int32
+	gen       uint64
+	ch        chat.Channel
+	payload   []byte
+	epoch     string
+}
+
+type linkKind uint8
+
+const (
+	linkUp linkKind = iota
+	linkDown
+	linkConfirmed
+	linkEvent
+	linkCanary
+)
+
+// New returns a hub that has not started.
+func New(o Options) (*Hub, error) {
+	if o.Feed == nil {
+		return nil, fmt.Errorf("hub: no feed")
+	}
+	if o.Readers == 0 {
+		o.Readers = 4
+	}
+	if o.ReadBatch == 0 {
+		o.ReadBatch = 512
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = 3 * time.Second
+	}
+	if o.MailboxBytes == 0 {
+		o.MailboxBytes = 64 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Hub{
+		opts:  o,
+		feed:  o.Feed,
+		log:   o.Logger,
+		start: time.Now(),
+		quit:  make(chan struct{}),
+		done:  make(chan struct{}),
+		wake:  make(chan struct{}, 1),
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	o.Follow.Links = o.Feed.Links()
+	o.Follow.LinkOf = o.Feed.LinkOf
+	o.Follow.PartitionOf = o.Feed.PartitionOf
+	h.core = follow.New(o.Follow, &h.out)
+	return h, nil
+}
+
+// Start starts the hub: from here on it listens to Redis and commands loops.
+func (h *Hub) Start(loops edge.Loops) {
+	h.loops = loops
+	h.out.cmds = make([][]edge.Cmd, loops.Count())
+	h.out.subs = make([][]subOp, h.feed.Links())
+	go h.run()
+	h.feed.Listen(h)
+}
+
+// Stop ends the hub, when what it reads has been called off. It is idempotent.
+func (h *Hub) Stop() {
+	h.mu.Lock()
+	first := !h.stopped
+	h.stopped = true
+	h.mu.Unlock()
+	if first {
+		h.cancel()
+		close(h.quit)
+	}
+	if h.loops != nil {
+		<-h.done
+	}
+}
+
+// Stats returns counts so far.
+func (h *Hub) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.stats
+	s.QueueBytes = h.in.linkBytes
+	return s
+}
+
+// Post implements edge.Hub.
+func (h *Hub) Post(batch []edge.Event) {
+	h.mu.Lock()
+	h.arrived()
+	h.in.events = append(h.in.events, batch...)
+	h.mu.Unlock()
+	h.poke()
+}
+
+// LinkUp implements chat.Listener.
+func (h *Hub) LinkUp(link int, gen uint64) {
+	h.postLink(linkInput{kind: linkUp, link: int32(link), gen: gen})
+}
+
+// LinkDown implements chat.Listener.
+func (h *Hub) LinkDown(link int, gen uint64, err error) {
+	h.log.Warn("subscription link down", "link", link, "err", err)
+	h.postLink(linkInput{kind: linkDown, link: int32(link), gen: gen})
+}
+
+// Confirmed implements chat.Listener.
+func (h *Hub) Confirmed(link int, gen uint64, ch chat.Channel) {
+	h.postLink(linkInput{kind: linkConfirmed, link: int32(link), gen: gen, ch: ch})
+}
+
+// Canary implements chat.Listener.
+func (h *Hub) Canary(link int, gen uint64, partition int, epoch string) {
+	h.postLink(linkInput{kind: linkCanary, link: int32(link), gen: gen, partition: int32(partition), epoch: epoch})
+}
+
+// Event implements chat.Listener.
+func (h *Hub) Event(link int, gen uint64, ch chat.Channel, payload []byte) bool {
+	return h.postLink(linkInput{kind: linkEvent, link: int32(link), gen: gen, ch: ch, payload: payload})
+}
+
+func (h *Hub) postLink(in linkInput) bool {
+	h.mu.Lock()
+	if in.kind == linkEvent {
+		if h.in.linkBytes > h.opts.MailboxBytes {
+			h.stats.Broken++
+			h.mu.Unlock()
+			return false
+		}
+		h.in.linkBytes += len(in.payload) + 64
+	}
+	h.arrived()
+	h.in.links = append(h.in.links, in)
+	h.mu.Unlock()
+	h.poke()
+	return true
+}
+
+// arrived notes when the first input of a turn came; mu is held.
+func (h *Hub) arrived() {
+	if h.in.empty() {
+		h.in.since = time.Now()
+	}
+}
+
+func (h *Hub) poke() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tickEvery is how finely deadlines are kept.
+const tickEvery = 50 * time.Millisecond
+
+func (h *Hub) run() {
+	defer close(h.done)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-h.quit:
+			h.readers.Wait()
+			return
+		case <-h.wake:
+		case <-ticker.C:
+		}
+		h.turn()
+	}
+}
+
+// flushEvery is after how many inputs of a turn its outputs so far are posted,
+// so that the first of a long turn do not wait for the last.
+const flushEvery = 256
+
+func (h *Hub) turn() {
+	h.mu.Lock()
+	h.in, h.spare = h.spare, h.in
+	h.mu.Unlock()
+	in := &h.spare
+	began := time.Now()
+	now := began.Sub(h.start).Milliseconds()
+
+	done := 0
+	count := func() {
+		if done++; done%flushEvery == 0 {
+			h.flush()
+		}
+	}
+	for i := range in.links {
+		h.handleLink(now, &in.links[i])
+		count()
+	}
+	for i := range in.answers {
+		h.handleAnswer(now, &in.answers[i])
+		count()
+	}
+	for i := range in.events {
+		h.handleEvent(now, &in.events[i])
+		count()
+	}
+	h.core.Tick(now)
+	h.flush()
+
+	lag := time.Duration(0)
+	if !in.empty() {
+		lag = began.Sub(in.since)
+	}
+	in.reset()
+	h.mu.Lock()
+	h.stats.Stats = h.core.Stats()
+	h.stats.Turns++
+	h.stats.BusyNs += uint64(time.Since(began))
+	h.stats.Lag = lag
+	h.mu.Unlock()
+}
+
+func (h *Hub) handleLink(now int64, in *linkInput) {
+	link := int(in.link)
+	switch in.kind {
+	case linkUp:
+		h.core.LinkUp(link, in.gen)
+	case linkDown:
+		h.core.LinkDown(link, in.gen)
+	case linkConfirmed:
+		h.core.Confirmed(link, in.gen, in.ch)
+	case linkEvent:
+		h.core.Event(now, link, in.gen, in.ch, in.payload)
+	case linkCanary:
+		h.core.Canary(link, in.gen, int(in.partition), in.epoch)
+	}
+}
+
+func (h *Hub) handleEvent(now int64, ev *edge.Event) {
+	switch ev.Kind {
+	case edge.EvOpened:
+		h.core.Open(now, ev.Conn, ev.User, ev.Resume)
+	case edge.EvClosed:
+		h.core.Close(now, ev.Conn)
+	case edge.EvPositions:
+		if !h.core.Positions(ev.Conn, ev.Positions, ev.More) {
+			h.out.Unicast(ev.Conn, edge.NewFrame(96, func(b []byte) []byte {
+				return protocol.AppendError(b, protocol.ErrInvalid, "positions are taken once, after connecting with ?resume")
+			}))
+		}
+	case edge.EvLagged:
+		h.core.Lagged(ev.Conn, ev.Lag)
+	case edge.EvDrained:
+		h.core.Drained(ev.Conn)
+	}
+}
+
+// flush carries out what was decided so far.
+func (h *Hub) flush() {
+	h.core.Flush()
+	o := &h.out
+	for i, ops := range o.subs {
+		if len(ops) > 0 {
+			h.flushSubs(i, ops)
+			clear(ops)
+			o.subs[i] = ops[:0]
+		}
+	}
+	for i, cmds := range o.cmds {
+		if len(cmds) > 0 {
+			h.loops.Post(i, cmds)
+			clear(cmds)
+			o.cmds[i] = cmds[:0]
+		}
+	}
+	h.dispatch()
+}
+
+// flushSubs hands a link its subscriptions in order, in runs of one kind.
+func (h *Hub) flushSubs(link int, ops []subOp) {
+	for len(ops) > 0 {
+		n := 1
+		for n < len(ops) && ops[n].on == ops[0].on && ops[n].gen == ops[0].gen {
+			n++
+		}
+		chs := make([]chat.Channel, n)
+		for i := range chs {
+			chs[i] = ops[i].ch
+		}
+		if ops[0].on {
+			h.feed.Subscribe(link, ops[0].gen, chs)
+		} else {
+			h.feed.Unsubscribe(link, ops[0].gen, chs)
+		}
+		ops = ops[n:]
+	}
+}

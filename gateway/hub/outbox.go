@@ -1,0 +1,101 @@
+package hub
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// outbox collects a turn's decisions until they are carried out. It implements
+// follow.Out.
+type outbox struct {
+	cmds  [][]edge.Cmd // by loop
+	subs  [][]subOp    // by link
+	users []userAsk
+	rooms []roomAsk
+	logs  []logAsk
+}
+
+type subOp struct {
+	on  bool
+	gen uint64
+	ch  chat.Channel
+}
+
+type (
+	userAsk struct {
+		tok  follow.Token
+		name string
+	}
+	roomAsk struct {
+		tok follow.Token
+		q   chat.RoomQuery
+	}
+	logAsk struct {
+		tok follow.Token
+		q   chat.LogQuery
+	}
+)
+
+func (o *outbox) Subscribe(link int, gen uint64, ch chat.Channel) {
+	o.subs[link] = append(o.subs[link], subOp{true, gen, ch})
+}
+
+func (o *outbox) Unsubscribe(link int, gen uint64, ch chat.Channel) {
+	o.subs[link] = append(o.subs[link], subOp{false, gen, ch})
+}
+
+func (o *outbox) ReadUser(tok follow.Token, user string) {
+	o.users = append(o.users, userAsk{tok, user})
+}
+
+func (o *outbox) ReadRoom(tok follow.Token, q chat.RoomQuery) {
+	o.rooms = append(o.rooms, roomAsk{tok, q})
+}
+
+func (o *outbox) ReadLog(tok follow.Token, q chat.LogQuery) {
+	o.logs = append(o.logs, logAsk{tok, q})
+}
+
+func (o *outbox) toConn(conn edge.ConnID, c edge.Cmd) {
+	c.Conn = conn
+	l := conn.Loop()
+	o.cmds[l] = append(o.cmds[l], c)
+}
+
+func (o *outbox) toLoops(loops uint64, c edge.Cmd) {
+	for i := range o.cmds {
+		if loops&(1<<i) != 0 {
+			o.cmds[i] = append(o.cmds[i], c)
+		}
+	}
+}
+
+func (o *outbox) Unicast(conn edge.ConnID, f *edge.Frame) {
+	o.toConn(conn, edge.Cmd{Kind: edge.CmdUnicast, Room: edge.NoRoom, Frame: f})
+}
+
+func (o *outbox) Attach(conn edge.ConnID, room edge.RoomNum) {
+	o.toConn(conn, edge.Cmd{Kind: edge.CmdAttach, Room: room})
+}
+
+func (o *outbox) Detach(conn edge.ConnID, room edge.RoomNum) {
+	o.toConn(conn, edge.Cmd{Kind: edge.CmdDetach, Room: room})
+}
+
+func (o *outbox) Broadcast(room edge.RoomNum, loops uint64, f *edge.Frame) {
+	o.toLoops(loops, edge.Cmd{Kind: edge.CmdBroadcast, Room: room, Frame: f})
+}
+
+func (o *outbox) DropRoom(room edge.RoomNum, loops uint64) {
+	o.toLoops(loops, edge.Cmd{Kind: edge.CmdDropRoom, Room: room})
+}
+
+func (o *outbox) Mark(conn edge.ConnID) {
+	o.toConn(conn, edge.Cmd{Kind: edge.CmdMark, Room: edge.NoRoom})
+}
+
+func (o *outbox) Close(conn edge.ConnID, code protocol.CloseCode) {
+	o.toConn(conn, edge.Cmd{Kind: edge.CmdClose, Room: edge.NoRoom, Code: code})
+}
