@@ -1,0 +1,341 @@
+// The page of `madang dev`: a name, rooms, and one of them open.
+
+import { Client, Problem, newKey } from "./client.js";
+import { Timeline } from "./timeline.js";
+import { $, avatar, copy, el, paintAvatar, shortly, toast } from "./ui.js";
+
+const pageSize = 50;
+const readAfterMs = 400; // the read marker follows at most this often
+
+const config = await (await fetch("dev/config.json")).json();
+let me = null;
+let client = null;
+let timeline = null;
+let current = null; // ID of the open room
+const rooms = new Map(); // ID → { id, name, unread, last: {from, text, at}, read }
+
+// ---- coming in ----
+
+function welcome() {
+  $("welcome").hidden = false;
+  const input = $("name");
+  input.focus();
+  $("enter").onsubmit = (e) => {
+    e.preventDefault();
+    const name = input.value.trim();
+    if (!name) return;
+    sessionStorage.setItem("madang-name", name); // per tab: each may be somebody else
+    $("welcome").hidden = true;
+    start(name);
+  };
+}
+
+/** dev hands a token to whoever asks; a real deployment's back end does this. */
+async function token() {
+  const res = await fetch("dev/token", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ user: me }),
+  });
+  const answer = await res.json().catch(() => ({}));
+  if (!res.ok) throw new Problem(res.status, answer);
+  return answer.token;
+}
+
+function start(name) {
+  me = name;
+  $("app").hidden = false;
+  $("my-name").textContent = me;
+  paintAvatar($("my-avatar"), me);
+  client = new Client({ api: config.api, ws: config.ws, token });
+  client.on("state", showState);
+  client.on("message", onMessage);
+  client.on("joined", onJoined);
+  client.on("left", onLeft);
+  client.on("rooms", () => attempt(loadRooms));
+  client.on("fault", (err) => toast(err.message, { bad: true }));
+  client.connect();
+  window.addEventListener("hashchange", openFromURL);
+  attempt(openFromURL);
+}
+
+/** Runs something for the user; what goes wrong is told. */
+async function attempt(f, ...args) {
+  try {
+    return await f(...args);
+  } catch (err) {
+    toast(err instanceof Problem ? err.message : "The server can't be reached", { bad: true });
+  }
+}
+
+// ---- the connection ----
+
+const states = { online: "Connected", connecting: "Connecting…", waiting: "Reconnecting…", offline: "Offline" };
+let bannerTimer = 0;
+
+function showState({ state, retryInMs }) {
+  $("dot").className = `dot ${state}`;
+  $("state").textContent = states[state];
+  clearTimeout(bannerTimer);
+  if (state === "online") {
+    $("banner").hidden = true;
+  } else { // a hiccup shorter than this is nobody's business
+    bannerTimer = setTimeout(() => {
+      $("banner").textContent = retryInMs > 1500 ? `No connection. Trying again in ${Math.round(retryInMs / 1000)} s…` : "No connection. Trying again…";
+      $("banner").hidden = false;
+    }, 1200);
+  }
+}
+
+// ---- rooms ----
+
+async function loadRooms() {
+  const all = await client.rooms();
+  const ids = new Set(all.map((r) => r.id));
+  for (const id of rooms.keys()) if (!ids.has(id)) rooms.delete(id);
+  await Promise.all(all.map(async (r) => {
+    const known = rooms.get(r.id);
+    const room = { last: null, ...known, id: r.id, name: r.name || r.id, read: r.read, unread: known?.unread ?? r.unread ?? 0 };
+    rooms.set(r.id, room);
+    if (!room.last && r.head !== "0-0") {
+      const { messages: [m] } = await client.history(r.id, { limit: 1 });
+      if (m && !room.last) room.last = lastOf(m);
+    }
+  }));
+  showRooms();
+}
+
+const lastOf = (m) => ({ from: m.from, text: m.body?.text ?? "", at: new Date(m.sent_at) });
+
+function showRooms() {
+  const sorted = [...rooms.values()].sort((a, b) => (b.last?.at ?? 0) - (a.last?.at ?? 0) || a.name.localeCompare(b.name));
+  $("rooms").replaceChildren(...sorted.map((r) => el("li", {},
+    (() => {
+      const button = el("button", { onclick: () => go(r.id) },
+        avatar(r.name, "avatar square"),
+        el("span", { className: "lines" },
+          el("span", { className: "line" },
+            el("span", { className: "name", textContent: r.name }),
+            r.last && el("time", { textContent: shortly(r.last.at) })),
+          el("span", { className: "line" },
+            el("span", { className: "last", textContent: r.last ? `${r.last.from === me ? "You" : r.last.from}: ${r.last.text}` : "No messages yet" }),
+            r.unread ? el("span", { className: "badge", textContent: r.unread > 99 ? "99+" : r.unread }) : null)));
+      button.ariaCurrent = String(r.id === current);
+      return button;
+    })())));
+  $("no-rooms").hidden = sorted.length > 0;
+  const unread = sorted.reduce((n, r) => n + r.unread, 0);
+  document.title = (unread ? `(${unread}) ` : "") + (current ? `${rooms.get(current)?.name ?? current} · madang` : "madang");
+}
+
+const go = (id) => { location.hash = id ? `room=${encodeURIComponent(id)}` : ""; };
+
+async function openFromURL() {
+  const id = new URLSearchParams(location.hash.slice(1)).get("room");
+  if (!id) {
+    close();
+    return loadRooms();
+  }
+  if (id !== current) await open(id);
+}
+
+/** Opens a room, joining it first when it was only a link so far. */
+async function open(id) {
+  if (!rooms.has(id)) await loadRooms();
+  if (!rooms.has(id)) {
+    const res = await client.request("POST", "/dev/join", { room: id });
+    if (res.created) toast(`Room ${id} was made`);
+    await loadRooms();
+  }
+  close();
+  current = id;
+  const room = rooms.get(id);
+  $("app").classList.add("in-room");
+  $("empty").hidden = true;
+  $("room").hidden = false;
+  $("room-name").textContent = room.name;
+  paintAvatar($("room-avatar"), room.name);
+  const unreadAfter = room.unread > 0 ? room.read : null;
+  const mine = (timeline = new Timeline({
+    me,
+    older: () => attempt(async () => {
+      const page = await client.history(id, { before: mine.oldest, limit: pageSize });
+      if (timeline === mine) mine.addHistory(page.messages, page.more);
+    }),
+    seen: (last) => timeline === mine && markRead(room, last),
+  }));
+  showRooms();
+  attempt(showMembers);
+  const page = await client.history(id, { limit: pageSize });
+  if (timeline !== mine) return;
+  mine.addHistory(page.messages, page.more, unreadAfter);
+  if (matchMedia("(hover: hover)").matches) $("text").focus();
+}
+
+function close() {
+  timeline?.dispose();
+  timeline = null;
+  current = null;
+  $("app").classList.remove("in-room");
+  $("empty").hidden = false;
+  $("room").hidden = true;
+  showRooms();
+}
+
+let readTimer = 0;
+function markRead(room, id) {
+  if (document.hidden) return;
+  if (room.unread) {
+    room.unread = 0;
+    showRooms();
+  }
+  if (room.read === id) return;
+  room.read = id;
+  clearTimeout(readTimer);
+  readTimer = setTimeout(() => client.markRead(room.id, id).catch(() => {}), readAfterMs); // the next one makes up for it
+}
+document.addEventListener("visibilitychange", () => timeline?.atBottom && timeline.toBottom());
+
+// ---- what happens ----
+
+function onMessage(m) {
+  const room = rooms.get(m.room);
+  if (room) {
+    room.last = lastOf(m);
+    if (m.from !== me && (m.room !== current || document.hidden || !timeline?.atBottom)) room.unread++;
+  }
+  if (m.room === current) timeline.add(m);
+  showRooms();
+}
+
+function onJoined({ room, user }) {
+  if (user === me) return attempt(loadRooms);
+  if (room !== current) return;
+  timeline.note(`${user} joined`);
+  attempt(showMembers);
+}
+
+function onLeft({ room, user }) {
+  if (user === me) {
+    rooms.delete(room);
+    if (room === current) go("");
+    return showRooms();
+  }
+  if (room !== current) return;
+  timeline.note(`${user} left`);
+  attempt(showMembers);
+}
+
+async function showMembers() {
+  const room = current;
+  const { members } = await client.members(room);
+  if (room !== current) return;
+  const names = members.map((m) => (m.user === me ? "you" : m.user));
+  $("room-members").textContent = names.length === 1 ? "Only you so far: share the link" : `${names.length} members: ${names.join(", ")}`;
+  $("members").replaceChildren(...members.map((m) => el("li", {}, avatar(m.user), m.user === me ? `${m.user} (you)` : m.user, el("small", { textContent: m.role }))));
+}
+
+// ---- sending ----
+
+const input = $("text");
+
+$("composer").onsubmit = (e) => {
+  e.preventDefault();
+  const text = input.value.trim();
+  if (!text || !timeline) return;
+  input.value = "";
+  fit();
+  const mine = timeline, room = current, key = newKey();
+  const send = async () => {
+    try {
+      const m = await client.send(room, { type: "text", text }, { key, onRetry: () => mine.retrying(key) });
+      mine.sent(key, m);
+    } catch (err) {
+      mine.failed(key, err instanceof Problem ? err.message : "no connection");
+    }
+  };
+  mine.addPending(key, text, send);
+  send();
+};
+
+function fit() {
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight + 2}px`;
+}
+input.oninput = fit;
+input.onkeydown = (e) => {
+  if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { // composing: Enter chooses a Hangul or Kanji
+    e.preventDefault();
+    $("composer").requestSubmit();
+  }
+};
+
+// ---- dialogs and keys ----
+
+function newRoom() {
+  const dialog = $("room-dialog"), form = dialog.querySelector("form");
+  form.reset();
+  dialog.showModal();
+  dialog.onclose = () => attempt(async () => {
+    if (dialog.returnValue !== "make") return;
+    const link = form.elements.open.value.trim();
+    if (link) return go(link.includes("room=") ? new URLSearchParams(link.slice(link.indexOf("room="))).get("room") : link);
+    const name = form.elements.name.value.trim() || `${me}'s room`;
+    const members = form.elements.people.value.split(",").map((s) => s.trim()).filter(Boolean);
+    const room = await client.createRoom({ name, members });
+    await loadRooms();
+    go(room.id);
+  });
+}
+
+$("new-room").onclick = $("first-room").onclick = newRoom;
+$("back").onclick = () => go("");
+$("leave").onclick = () => {
+  client.close();
+  sessionStorage.removeItem("madang-name");
+  location.reload();
+};
+$("share").onclick = async () => {
+  await copy(location.href);
+  toast("Link copied: whoever opens it joins the room");
+};
+$("show-members").onclick = () => {
+  const dialog = $("members-dialog"), form = dialog.querySelector("form");
+  form.reset();
+  attempt(showMembers);
+  dialog.showModal();
+  dialog.onclose = () => attempt(async () => {
+    const user = form.elements.user.value.trim();
+    if (dialog.returnValue === "leave") await client.removeMember(current, me);
+    if (dialog.returnValue === "invite" && user) await client.addMember(current, user, {});
+  });
+};
+
+// In a dialog, Enter means its main button, not the first one.
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("keydown", (e) => {
+    if (e.key === "Enter" && e.target.tagName === "INPUT" && !e.isComposing) {
+      e.preventDefault();
+      dialog.querySelector(".row .primary").click();
+    }
+  });
+}
+
+document.addEventListener("keydown", (e) => {
+  if (!client || document.querySelector("dialog[open]")) return;
+  if ((e.ctrlKey || e.metaKey) && e.key === "k") {
+    e.preventDefault();
+    newRoom();
+  } else if (e.altKey && (e.key === "ArrowUp" || e.key === "ArrowDown")) {
+    e.preventDefault();
+    const ids = [...$("rooms").querySelectorAll("button")];
+    const at = ids.findIndex((b) => b.ariaCurrent === "true");
+    ids.at((at + (e.key === "ArrowDown" ? 1 : -1)) % ids.length)?.click();
+  } else if (current && document.activeElement === document.body && e.key.length === 1 && !e.ctrlKey && !e.metaKey) {
+    input.focus(); // whoever begins to type means the message
+  }
+});
+
+const known = sessionStorage.getItem("madang-name");
+if (known) start(known);
+else welcome();

@@ -1,0 +1,432 @@
+// A client of madang: send over HTTP, receive over a WebSocket that reconnects
+// by itself, with nothing lost, nothing repeated and everything in order.
+//
+// It knows the wire contract and nothing of the page that uses it.
+//
+//   const client = new Client({ api: "", ws: "ws://localhost:8081/v1/ws", token: async () => jwt });
+//   client.on("message", (m) => console.log(m.room, m.from, m.body.text));
+//   client.connect();
+//   await client.send("room-1", { type: "text", text: "hi" });
+//
+// Events: state, hello, message, gap, filled, joined, left, rooms, event, fault.
+
+const backoffFirstMs = 500; // doubles with each attempt …
+const backoffMostMs = 20_000; // … up to this
+const openTimeoutMs = 10_000; // a handshake that takes longer is given up
+const pongTimeoutMs = 8_000; // a ping without an answer means a dead link
+const sendForMs = 60_000; // how long a send is retried
+const pageSize = 100; // messages per history request while a hole is filled
+const heldMost = 5_000; // live messages held back while a hole is filled
+const roomsPerResume = 2_000; // a resume frame may have 256 KiB; a position has up to 110 bytes
+const requestTimeoutMs = 20_000;
+const keysMost = 512; // idempotency keys remembered per room
+
+const Close = { normal: 1000, tokenExpired: 4001, forbidden: 4003, tooMany: 4009 };
+
+/** An answer of the API that says no. `code` is stable, `detail` is for people. */
+export class Problem extends Error {
+  constructor(status, body, retryAfterMs) {
+    super(body.detail || body.title || `HTTP ${status}`);
+    this.status = status;
+    this.code = body.code || "unknown";
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** Compares two message IDs as what they are: two numbers each. */
+export function compareIDs(a, b) {
+  const [aMs, aSeq] = a.split("-"), [bMs, bSeq] = b.split("-");
+  return aMs.length - bMs.length || cmp(aMs, bMs) || aSeq.length - bSeq.length || cmp(aSeq, bSeq);
+}
+const cmp = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+const later = (a, b) => (compareIDs(a, b) >= 0 ? a : b);
+
+/** A delay between nothing and the step's bound ("full jitter"): clients that
+ *  lost their gateway together do not come back together. */
+export function backoff(attempt) {
+  return Math.random() * Math.min(backoffMostMs, backoffFirstMs * 2 ** Math.min(attempt, 16));
+}
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+export class Client {
+  #api; #ws; #token;
+  #listeners = new Map();
+  #rooms = new Map(); // room → Position
+  #roomsRev = null; // of the newest hello, resumed, joined or left
+  #jwt = null; // the token in use, fetched again when it is refused
+  #socket = null;
+  #state = "offline";
+  #attempt = 0;
+  #wanted = false; // connect() was called, close() was not
+  #resuming = false;
+  #retryTimer = 0;
+  #pingTimer = 0;
+  #heartbeatMs = 25_000;
+  #retryInMs = null; // of a bye: when to come back
+
+  /**
+   * @param {{api: string, ws: string, token: () => Promise<string>}} options
+   *   api: the API's base URL ("" for the page's own); ws: the gateway's socket
+   *   URL; token: fetches a JWT, called again when the last one is refused.
+   */
+  constructor({ api, ws, token }) {
+    this.#api = api;
+    this.#ws = ws;
+    this.#token = token;
+    if (typeof window !== "undefined") {
+      window.addEventListener("online", () => this.#hurry());
+      document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
+    }
+  }
+
+  /** Calls f for each event of a kind; returns a function that ends it. */
+  on(kind, f) {
+    if (!this.#listeners.has(kind)) this.#listeners.set(kind, new Set());
+    this.#listeners.get(kind).add(f);
+    return () => this.#listeners.get(kind).delete(f);
+  }
+
+  /** offline, connecting, online, or waiting (to try again). */
+  get state() { return this.#state; }
+
+  /** The last message of each room that has come: what a resume starts from. */
+  get positions() {
+    return Object.fromEntries([...this.#rooms].filter(([, p]) => p.resume).map(([room, p]) => [room, p.resume]));
+  }
+
+  connect() {
+    this.#wanted = true;
+    if (!this.#socket) this.#open();
+  }
+
+  close() {
+    this.#wanted = false;
+    clearTimeout(this.#retryTimer);
+    this.#drop(Close.normal);
+    this.#setState("offline");
+  }
+
+  // ---- sending and reading, over HTTP ----
+
+  /** Appends a message. It is retried with the same key until the API answered,
+   *  so that it ends up in the room once, or not at all and the promise rejects. */
+  async send(room, body, { key = newKey(), onRetry } = {}) {
+    const until = Date.now() + sendForMs;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.request("POST", `/v1/rooms/${enc(room)}/messages`, body, { "Idempotency-Key": key });
+      } catch (err) {
+        const wait = Math.max(backoff(attempt), err.retryAfterMs || 0);
+        if (!retryable(err) || Date.now() + wait > until) throw err;
+        onRetry?.(err, attempt + 1);
+        await sleep(wait);
+      }
+    }
+  }
+
+  /** A page of history: newest first before an ID (or from the end), oldest first after one. */
+  history(room, { before, after, limit = pageSize } = {}) {
+    const q = new URLSearchParams({ limit });
+    if (before) q.set("before", before);
+    if (after) q.set("after", after);
+    return this.#patiently(() => this.request("GET", `/v1/rooms/${enc(room)}/messages?${q}`));
+  }
+
+  /** All rooms of the user. What comes over the socket is counted from their heads on. */
+  async rooms() {
+    const all = [];
+    for (let cursor = ""; ;) {
+      const q = cursor ? `?cursor=${enc(cursor)}` : "";
+      const page = await this.#patiently(() => this.request("GET", `/v1/rooms${q}`));
+      all.push(...page.rooms);
+      if (!page.next) break;
+      cursor = page.next;
+    }
+    const ids = new Set(all.map((r) => r.id));
+    for (const room of this.#rooms.keys()) if (!ids.has(room)) this.#rooms.delete(room);
+    for (const r of all) {
+      const p = this.#position(r.id);
+      p.resume ??= r.head; // later messages come by themselves, earlier ones are history
+    }
+    return all;
+  }
+
+  createRoom(body) { return this.request("POST", "/v1/rooms", body); }
+  room(room) { return this.request("GET", `/v1/rooms/${enc(room)}`); }
+  members(room) { return this.request("GET", `/v1/rooms/${enc(room)}/members`); }
+  addMember(room, user, body) { return this.request("PUT", `/v1/rooms/${enc(room)}/members/${enc(user)}`, body); }
+  removeMember(room, user) { return this.request("DELETE", `/v1/rooms/${enc(room)}/members/${enc(user)}`); }
+  markRead(room, id) { return this.request("POST", `/v1/rooms/${enc(room)}/read`, { id }); }
+
+  /** One request with the token; a refused token is fetched anew once. */
+  async request(method, path, body, headers = {}) {
+    for (let again = false; ; again = true) {
+      const jwt = (this.#jwt ??= await this.#token());
+      const res = await fetch(this.#api + path, {
+        method,
+        headers: { Authorization: `Bearer ${jwt}`, ...(body !== undefined && { "Content-Type": "application/json" }), ...headers },
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: AbortSignal.timeout(requestTimeoutMs),
+      });
+      if (res.ok) return res.status === 204 ? null : res.json();
+      const problem = await res.json().catch(() => ({}));
+      if (res.status === 401 && !again) {
+        if (this.#jwt === jwt) this.#jwt = null;
+        continue;
+      }
+      throw new Problem(res.status, problem, 1000 * (Number(res.headers.get("Retry-After")) || 0));
+    }
+  }
+
+  /** Repeats a read until it is answered, or refused for good. */
+  async #patiently(read) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await read();
+      } catch (err) {
+        if (!retryable(err) || attempt > 8) throw err;
+        await sleep(Math.max(backoff(attempt), err.retryAfterMs || 0));
+      }
+    }
+  }
+
+  // ---- the socket ----
+
+  async #open() {
+    this.#setState("connecting");
+    const socket = (this.#socket = {}); // holds the place while the token is fetched
+    let jwt;
+    try {
+      jwt = this.#jwt ??= await this.#token();
+    } catch (err) {
+      this.#emit("fault", err);
+      if (this.#socket === socket) this.#closed(0);
+      return;
+    }
+    if (this.#socket !== socket) return; // closed meanwhile
+    // A first connection has nothing to resume from: what follows hello is new.
+    this.#resuming = this.#roomsRev !== null;
+    const url = new URL(this.#ws);
+    if (this.#resuming) url.search += (url.search ? "&" : "?") + "resume";
+    const ws = (this.#socket = new WebSocket(url, ["madang.v1", `bearer.${jwt}`]));
+    const timeout = setTimeout(() => ws === this.#socket && this.#drop(), openTimeoutMs);
+    ws.onopen = () => {
+      clearTimeout(timeout);
+      if (ws === this.#socket && this.#resuming) this.#sayPositions();
+    };
+    ws.onmessage = (e) => {
+      if (ws !== this.#socket) return;
+      this.#alive();
+      for (const line of e.data.split("\n")) if (line) this.#handle(JSON.parse(line));
+    };
+    ws.onclose = (e) => {
+      clearTimeout(timeout);
+      if (ws === this.#socket) this.#closed(e.code);
+    };
+  }
+
+  #say(what) {
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(what));
+  }
+
+  #sayPositions() {
+    const all = Object.entries(this.positions);
+    do {
+      const some = all.splice(0, roomsPerResume);
+      this.#say({ type: "resume", rooms: Object.fromEntries(some), ...(all.length && { more: true }) });
+    } while (all.length);
+  }
+
+  /** Something came: the link lives. When nothing comes for a heartbeat, ask. */
+  #alive() {
+    clearTimeout(this.#pingTimer);
+    this.#pingTimer = setTimeout(() => this.#ping(), this.#heartbeatMs);
+  }
+
+  #ping() {
+    this.#say({ type: "ping" });
+    clearTimeout(this.#pingTimer);
+    this.#pingTimer = setTimeout(() => this.#drop(), pongTimeoutMs);
+  }
+
+  /** The network is back, or the page is looked at again: do not wait. */
+  #hurry() {
+    if (!this.#wanted) return;
+    if (this.#state === "waiting" && this.#retryInMs === null) {
+      clearTimeout(this.#retryTimer);
+      this.#attempt = 0;
+      this.#open();
+    } else if (this.#state === "online") {
+      this.#ping(); // a socket may have died while the machine slept
+    }
+  }
+
+  /** Gives the socket up without waiting for the other side. */
+  #drop(code) {
+    const ws = this.#socket;
+    if (!ws) return;
+    if (ws.close) ws.close(code);
+    this.#closed(0);
+  }
+
+  #closed(code) {
+    clearTimeout(this.#pingTimer);
+    this.#socket = null;
+    if (!this.#wanted) return;
+    if (code === Close.tokenExpired || this.#state === "connecting") this.#jwt = null;
+    if (code === Close.forbidden || code === Close.tooMany) {
+      this.#wanted = false;
+      this.#setState("offline");
+      this.#emit("fault", new Error(code === Close.tooMany ? "Too many connections of this user" : "The gateway refused this user"));
+      return;
+    }
+    const wait = this.#retryInMs ?? backoff(this.#attempt++);
+    this.#setState("waiting", wait);
+    this.#retryTimer = setTimeout(() => {
+      this.#retryInMs = null;
+      this.#open();
+    }, wait);
+  }
+
+  // ---- what comes down ----
+
+  #handle(e) {
+    switch (e.type) {
+      case "hello": {
+        this.#attempt = 0;
+        this.#heartbeatMs = e.heartbeat_s * 1000;
+        this.#alive();
+        const moved = this.#roomsRev !== e.rooms_rev;
+        this.#roomsRev = e.rooms_rev;
+        this.#emit("hello", e);
+        if (!this.#resuming) this.#setState("online");
+        if (moved) this.#emit("rooms"); // added or removed while away: read the rooms again
+        return;
+      }
+      case "resumed":
+        if (this.#roomsRev !== e.rooms_rev) {
+          this.#roomsRev = e.rooms_rev;
+          this.#emit("rooms");
+        }
+        this.#setState("online");
+        return;
+      case "message":
+        return this.#arrived(e);
+      case "gap":
+        return this.#gap(e);
+      case "joined":
+      case "left":
+        if (e.rooms_rev !== undefined) {
+          this.#roomsRev = e.rooms_rev;
+          if (e.type === "left") this.#rooms.delete(e.room);
+          else this.#position(e.room).resume ??= e.head;
+        }
+        return this.#emit(e.type, e);
+      case "bye":
+        this.#retryInMs = e.retry_in_ms;
+        return this.#emit("event", e);
+      case "error":
+        return this.#emit("fault", new Problem(0, e));
+      default:
+        return this.#emit("event", e);
+    }
+  }
+
+  /** A message from the socket: dropped when it was here, held while a hole
+   *  before it is filled. */
+  #arrived(m) {
+    const p = this.#position(m.room);
+    if (p.held) {
+      p.held.push(m);
+      if (p.held.length > heldMost) this.#drop(); // resuming is cheaper than holding
+      return;
+    }
+    if (p.filter && compareIDs(m.id, p.filter) <= 0) return;
+    if (p.filter && m.prev !== p.filter && compareIDs(m.prev, p.filter) > 0) {
+      // Never seen from a healthy gateway. The chain says that something is missing.
+      this.#fill(m.room, p, p.filter, m.prev, [m]);
+      return;
+    }
+    this.#deliver(m, p);
+  }
+
+  #deliver(m, p) {
+    p.filter = m.id;
+    if (!p.hole) p.resume = p.resume ? later(p.resume, m.id) : m.id;
+    // A retry that Redis's failover turned into a second entry is the same message.
+    if (m.key) {
+      const key = `${m.from}\n${m.key}`;
+      if (p.keys.has(key)) m = { ...m, repeats: p.keys.get(key) };
+      p.keys.set(key, m.id);
+      if (p.keys.size > keysMost) p.keys.delete(p.keys.keys().next().value);
+    }
+    this.#emit("message", m);
+  }
+
+  #gap(g) {
+    const p = this.#position(g.room);
+    this.#emit("gap", g);
+    this.#fill(g.room, p, g.after, g.head, []);
+  }
+
+  /** Pages the messages after one ID up to another, in order, and holds back
+   *  what the socket brings meanwhile. The position to resume from stays where
+   *  it was until the hole is filled. */
+  async #fill(room, p, after, upTo, held) {
+    const mine = (p.held = held);
+    p.hole = false; // from here on it moves with what is paged
+    try {
+      for (let from = after; compareIDs(from, upTo) < 0;) {
+        const page = await this.history(room, { after: from });
+        for (const m of page.messages) {
+          if (p.held !== mine) return; // a newer gap took over
+          if (compareIDs(m.id, upTo) > 0) break;
+          this.#deliver({ ...m, room, paged: true }, p);
+        }
+        if (!page.more || page.messages.length === 0) break;
+        from = page.messages.at(-1).id;
+      }
+    } catch (err) {
+      p.hole = true; // the next resume tries again
+      this.#emit("fault", err);
+    }
+    if (p.held !== mine) return;
+    p.held = null;
+    p.filter = upTo; // even when it is lower: a failover took the tail back
+    if (!p.hole) p.resume = upTo;
+    this.#emit("filled", { room, after, head: upTo });
+    for (const m of mine) this.#arrived(m);
+  }
+
+  #position(room) {
+    if (!this.#rooms.has(room)) this.#rooms.set(room, new Position());
+    return this.#rooms.get(room);
+  }
+
+  #setState(state, detail) {
+    this.#state = state;
+    this.#emit("state", { state, retryInMs: detail });
+  }
+
+  #emit(kind, what) {
+    for (const f of this.#listeners.get(kind) ?? []) f(what);
+  }
+}
+
+/** How far a room has come. */
+class Position {
+  resume = null; // the last message that is here with all before it: sent when resuming
+  filter = null; // what is not newer was delivered already
+  hole = false; // something before filter is missing, and could not be fetched
+  held = null; // messages that wait for a hole to be filled
+  keys = new Map(); // sender and idempotency key → ID, of the newest messages
+}
+
+export function newKey() {
+  if (crypto.randomUUID) return crypto.randomUUID(); // only in secure contexts
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+const enc = encodeURIComponent;
+const retryable = (err) => !(err instanceof Problem) || err.status === 429 || err.status >= 500;
