@@ -1,0 +1,86 @@
+// Package gateway is the receivers' side: the sockets (gateway/loop), what they
+// follow (gateway/hub, gateway/follow), and the seam between the two
+// (gateway/edge). It is put together here and nothing else happens here.
+//
+// The way of a message: a link of the feed brings a publication to the hub; the
+// hub checks that nothing is missing before it, wraps it in a frame once, and
+// posts it to the loops that have members attached; each loop queues the same
+// bytes for every one of them and writes once per connection and turn.
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/hub"
+	"github.com/madang-chat/madang/gateway/loop"
+)
+
+// Options configure a Gateway. Loop.Hub is filled in by New.
+type Options struct {
+	Loop loop.Options
+	Hub  hub.Options
+	// DrainOver is the time over which Stop asks clients to move elsewhere.
+	// Longer spreads their return; 0 closes everyone at once.
+	DrainOver time.Duration
+}
+
+// Gateway holds client sockets and delivers to them. It owns only its sockets;
+// everything else can be rebuilt from Redis.
+type Gateway struct {
+	opts Options
+	hub  *hub.Hub
+	grp  *loop.Group
+	stop sync.Once
+	err  error
+}
+
+// New listens but starts nothing.
+func New(o Options) (*Gateway, error) {
+	if o.Loop.Heartbeat != 0 {
+		o.Hub.Follow.HeartbeatS = int(o.Loop.Heartbeat / time.Second)
+	}
+	h, err := hub.New(o.Hub)
+	if err != nil {
+		return nil, err
+	}
+	o.Loop.Hub = h
+	grp, err := loop.New(o.Loop)
+	if err != nil {
+		return nil, err
+	}
+	return &Gateway{opts: o, hub: h, grp: grp}, nil
+}
+
+// Start begins to follow and to accept.
+func (g *Gateway) Start() {
+	g.hub.Start(g.grp)
+	g.grp.Start()
+}
+
+// Addr is where clients connect.
+func (g *Gateway) Addr() netip.AddrPort { return g.grp.Addr() }
+
+// Loops gives access to the sockets' figures and to shedding.
+func (g *Gateway) Loops() *loop.Group { return g.grp }
+
+// HubStats returns what the hub has done.
+func (g *Gateway) HubStats() hub.Stats { return g.hub.Stats() }
+
+// Stop drains: clients are told to come back elsewhere, spread over
+// Options.DrainOver, what is queued for them is written, and the hub ends last.
+// It returns by ctx's deadline at the latest and is idempotent.
+func (g *Gateway) Stop(ctx context.Context) error {
+	g.stop.Do(func() {
+		if g.opts.DrainOver > 0 && g.grp.Open() > 0 {
+			g.err = g.grp.Drain(ctx, g.opts.DrainOver)
+		}
+		if err := g.grp.Stop(ctx); g.err == nil {
+			g.err = err
+		}
+		g.hub.Stop()
+	})
+	return g.err
+}
