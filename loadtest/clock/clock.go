@@ -1,0 +1,41 @@
+// Package clock is the run's time: nanoseconds on one monotonic line that all
+// processes of the tester on one machine share, shaped like Unix time so that a
+// message's age can also be told from its ID.
+//
+// The wall clock may step during a run; CLOCK_MONOTONIC does not, and it is the
+// same for every process of a machine. Only its distance to the wall clock has to
+// be agreed on: the coordinator takes it once and hands it to the workers.
+package clock
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Clock reads the run's time. It is a value: copy it freely.
+type Clock struct {
+	base  int64     // run time at start
+	start time.Time // carries Go's monotonic reading, which the vDSO serves
+}
+
+// Offset is the distance from CLOCK_MONOTONIC to the wall clock, now.
+func Offset() int64 {
+	return time.Now().UnixNano() - monotonic()
+}
+
+// New returns the clock of a run whose coordinator took offset.
+func New(offset int64) Clock {
+	return Clock{base: monotonic() + offset, start: time.Now()}
+}
+
+// Now returns the run's time in nanoseconds.
+func (c Clock) Now() int64 { return c.base + int64(time.Since(c.start)) }
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("BUG: CLOCK_MONOTONIC: " + err.Error())
+	}
+	return ts.Nano()
+}

@@ -1,0 +1,271 @@
+// Package fakechat is a small server of the wire for the load tester's own tests:
+// rooms, sends, history, hello, messages, resume, gap, in memory and in one
+// process, on an independent WebSocket library. It can be told to misbehave, so
+// that tests see whether the tester notices.
+package fakechat
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Secret signs the users' tokens.
+var Secret = []byte("a secret of thirty-two bytes or more")
+
+// Fault decides, per delivery of the n-th message of a room to a user, what goes
+// over the wire: the event not at all (0), once (1), or several times.
+type Fault func(user, room string, n uint64) int
+
+// Server is one API and gateway. Its knobs may be set before clients come.
+type Server struct {
+	Misdeliver Fault
+	// Answer may take over a send: it returns true when it has answered.
+	Answer func(w http.ResponseWriter, r *http.Request) bool
+	// Swap holds the n-th message of a room back until after the next one.
+	Swap func(user, room string, n uint64) bool
+	// Trimmed makes a resume from before the n-th message a gap.
+	Trimmed uint64
+	HTTP    *httptest.Server
+
+	mu    sync.Mutex
+	rooms map[string]*room
+	conns map[*conn]bool
+}
+
+type room struct {
+	members []string
+	entries []entry
+	keys    map[string]int
+}
+
+type entry struct {
+	id, prev protocol.ID
+	n        uint64
+	tail     []byte
+}
+
+type conn struct {
+	user  string
+	held  map[string]bool // rooms not yet resumed
+	out   chan []byte
+	late  []byte
+	close func()
+}
+
+// New starts a server that ends with the test.
+func New(t testing.TB) *Server {
+	s := &Server{rooms: map[string]*room{}, conns: map[*conn]bool{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/rooms", s.createRoom)
+	mux.HandleFunc("PUT /v1/rooms/{room}/members/{user}", s.putMember)
+	mux.HandleFunc("POST /v1/rooms/{room}/messages", s.send)
+	mux.HandleFunc("GET /v1/rooms/{room}/messages", s.history)
+	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
+	mux.HandleFunc("GET /v1/ws", s.socket)
+	s.HTTP = httptest.NewServer(mux)
+	t.Cleanup(func() { s.DropAll(); s.HTTP.Close() })
+	return s
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() netip.AddrPort {
+	return netip.MustParseAddrPort(strings.TrimPrefix(s.HTTP.URL, "http://"))
+}
+
+// Conns is how many sockets there are.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// DropAll closes every socket without a word.
+func (s *Server) DropAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.close()
+	}
+}
+
+// Create makes a room.
+func (s *Server) Create(id string, members ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rooms[id] = &room{members: members, keys: map[string]int{}}
+}
+
+// Post appends a message and delivers it, returning its ID.
+func (s *Server) Post(id, from, key string) protocol.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.append(id, from, key, "x").id
+}
+
+func (s *Server) append(id, from, key, text string) entry {
+	r := s.rooms[id]
+	if at, known := r.keys[from+"\x00"+key]; known {
+		return r.entries[at]
+	}
+	e := entry{n: uint64(len(r.entries) + 1), id: protocol.ID{Ms: uint64(time.Now().UnixMilli())}}
+	if len(r.entries) > 0 {
+		e.prev = r.entries[len(r.entries)-1].id
+		if !e.prev.Less(e.id) {
+			e.id = protocol.ID{Ms: e.prev.Ms, Seq: e.prev.Seq + 1}
+		}
+	}
+	e.tail = fmt.Appendf(nil, `"from":%q,"sent_at":"2026-01-01T00:00:00.000Z","body":{"type":"text","text":%q},"key":%q}`, from, text, key)
+	r.keys[from+"\x00"+key] = len(r.entries)
+	r.entries = append(r.entries, e)
+	for c := range s.conns {
+		if slices.Contains(r.members, c.user) && !c.held[id] {
+			s.deliver(c, id, e)
+		}
+	}
+	return e
+}
+
+func (s *Server) deliver(c *conn, room string, e entry) {
+	event := protocol.AppendMessage(nil, room, e.id, e.prev, e.n, e.tail)
+	times := 1
+	if s.Misdeliver != nil {
+		times = s.Misdeliver(c.user, room, e.n)
+	}
+	if s.Swap != nil && s.Swap(c.user, room, e.n) {
+		c.late = event
+		return
+	}
+	for range times {
+		c.out <- event
+	}
+	if c.late != nil {
+		c.out <- c.late
+		c.late = nil
+	}
+}
+
+func userOf(r *http.Request) (string, error) {
+	var claims jwt.RegisteredClaims
+	_, err := jwt.ParseWithClaims(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), &claims,
+		func(*jwt.Token) (any, error) { return Secret, nil }, jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired())
+	return claims.Subject, err
+}
+
+func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
+	user, err := userOf(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocol.Subprotocol}})
+	if err != nil {
+		return
+	}
+	defer ws.CloseNow()
+	c := &conn{user: user, held: map[string]bool{}, out: make(chan []byte, 100_000), close: func() { ws.CloseNow() }}
+	c.out <- protocol.AppendHello(nil, "c1", user, 1, 25, "fake")
+	resume := r.URL.Query().Has("resume")
+	s.mu.Lock()
+	if resume {
+		for id := range s.rooms {
+			c.held[id] = true
+		}
+	}
+	s.conns[c] = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+	go s.hear(ws, r, c)
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case event := <-c.out:
+			for more := true; more; { // what waits together goes together
+				select {
+				case next := <-c.out:
+					event = append(append(event[:len(event):len(event)], '\n'), next...)
+				default:
+					more = false
+				}
+			}
+			if ws.Write(r.Context(), websocket.MessageText, event) != nil {
+				return
+			}
+		}
+	}
+}
+
+// hear reads what a client says; it ends with the socket.
+func (s *Server) hear(ws *websocket.Conn, r *http.Request, c *conn) {
+	defer c.close()
+	ws.SetReadLimit(1 << 20)
+	for {
+		_, b, err := ws.Read(r.Context())
+		if err != nil {
+			return
+		}
+		var up struct {
+			Type  string            `json:"type"`
+			Rooms map[string]string `json:"rooms"`
+			More  bool              `json:"more"`
+		}
+		if err := json.Unmarshal(b, &up); err != nil {
+			return
+		}
+		switch up.Type {
+		case "ping":
+			c.out <- []byte(protocol.Pong)
+		case "resume":
+			s.resume(c, up.Rooms, up.More)
+		}
+	}
+}
+
+func (s *Server) resume(c *conn, rooms map[string]string, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, position := range rooms {
+		after, err := protocol.ParseID(position)
+		r := s.rooms[id]
+		if err != nil || r == nil {
+			continue
+		}
+		c.held[id] = false
+		gapped := false
+		for _, e := range r.entries {
+			if !after.Less(e.id) {
+				continue
+			}
+			if e.n <= s.Trimmed {
+				if !gapped {
+					c.out <- protocol.AppendGap(nil, id, after, r.entries[len(r.entries)-1].id)
+				}
+				gapped = true
+			}
+			if !gapped {
+				s.deliver(c, id, e)
+			}
+		}
+	}
+	if !more {
+		c.held = map[string]bool{}
+		c.out <- protocol.AppendResumed(nil, 1)
+	}
+}

@@ -1,0 +1,254 @@
+// Package swarm holds the receiving clients: one event loop on raw epoll, a few
+// hundred bytes per client, no goroutine, timer or buffer for any of them, so
+// that one core holds and reads a hundred thousand and the tester is not what is
+// measured.
+//
+// A Swarm belongs to the goroutine that runs Run. Others talk to it through the
+// methods that say so; these post to the loop and never block. Every client
+// lives through
+//
+//	queued → connecting → upgrading → greeting → live → (dropped) → waiting → queued …
+//
+// and is gone when there is no sense in trying again. What arrives is judged by
+// the ledger, entry by entry; latencies run from the time a message was meant to
+// be sent to the read that brought it.
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/madang-chat/madang/loadtest/clock"
+	"github.com/madang-chat/madang/loadtest/crowd"
+	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/mint"
+	"github.com/madang-chat/madang/loadtest/target"
+)
+
+// Config is what a swarm is made of. Durations of 0 take the default.
+type Config struct {
+	Dialect  target.Dialect
+	Clock    clock.Clock
+	Gateways []netip.AddrPort // client i starts at the i-th, and goes on to the next when one fails
+	Host     string           // Host header; default: the gateway's address
+	Sources  []netip.Addr     // addresses to connect from, used in turn; default: the kernel's choice
+	Mint     *mint.Minter     // nil: clients have no token
+	Crowd    *crowd.Crowd
+	First    int // users First … First+Count-1 are here, one client each
+	Count    int
+	// Base is a room's head before the run.
+	Base func(room uint32) ledger.Pos
+
+	Rate      float64       // new connections per second; 0: as fast as InFlight allows
+	InFlight  int           // connections being opened at once; default 512. Larger: a deeper accept queue at the server
+	Timeout   time.Duration // from connect to live; default 30 s
+	PingEvery time.Duration // application-level heartbeat; 0: none, the server's pings are answered anyway
+	Backoff   time.Duration // first wait after a failure, jittered, doubling up to 10 s; default 200 ms
+	Retries   int           // attempts before a client is given up; default 10
+
+	// OnGap is told that a client must page history: everything after `after` up
+	// to head. It must not block; the outcome comes back through Paged.
+	OnGap func(user int, room uint32, after, head ledger.Pos)
+}
+
+const (
+	tick           = 16 * time.Millisecond
+	readBufBytes   = 1 << 20 // a frame must fit; gateways bound a client's queue at 256 KiB
+	maxBackoff     = 10 * time.Second
+	silenceAllowed = 60 * time.Second // servers heartbeat well below this
+)
+
+// Swarm is a process's clients.
+type Swarm struct {
+	cfg Config
+
+	// Owned by the loop.
+	epfd, wakefd int
+	clients      []client
+	firstReader  []uint32 // client i reads with readers firstReader[i] … firstReader[i+1]-1
+	book         ledger.Book
+	wheel        wheel
+	queue        []uint32 // clients that want to connect, in order
+	inFlight     int
+	allowance    float64 // connections that Rate lets us open now
+	refilled     int64
+	resumeFirst  bool // sends have begun: a first connection resumes from the base
+	stopping     bool
+	now          int64 // of this turn
+	buf          []byte
+	greets       bool   // clients say something after the upgrade
+	out, token   []byte // scratch
+	frame        []byte // scratch for frames
+	names        []string
+	positions    []target.Position
+	pending      map[uint32][]byte // rest of a write that the socket did not take
+	spare        [][]byte
+	dials        dials
+	wsKey        string
+	wsAccept     string
+	stats        Stats
+	meters       meters
+	rng          *rand.Rand
+
+	mu      sync.Mutex // guards what follows
+	mailbox []func()
+	ended   bool // Run has returned: the wake-up's descriptor is somebody else's by now
+}
+
+// New makes a swarm; nothing is connected before Ramp.
+func New(cfg Config) (*Swarm, error) {
+	if len(cfg.Gateways) == 0 {
+		return nil, errors.New("no gateway to connect to")
+	}
+	cfg.InFlight = orDefault(cfg.InFlight, 512)
+	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Second)
+	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
+	cfg.Retries = orDefault(cfg.Retries, 10)
+	s := &Swarm{
+		cfg:     cfg,
+		clients: make([]client, cfg.Count),
+		buf:     make([]byte, readBufBytes),
+		pending: make(map[uint32][]byte),
+		out:     make([]byte, 0, 4096),
+		rng:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // jitter and masks
+	}
+	s.meters.init()
+	s.wheel.init(cfg.Count)
+	s.dials.init(cfg)
+	s.openReaders()
+	s.greets = len(cfg.Dialect.AppendGreeting(nil, target.Opening{}, nil)) > 0
+	var err error
+	if s.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if s.wakefd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		unix.Close(s.epfd)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeIndex}
+	if err := unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, s.wakefd, &event); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	s.makeKey()
+	return s, nil
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+func (s *Swarm) openReaders() {
+	s.firstReader = make([]uint32, s.cfg.Count+1)
+	var rooms []uint32
+	total := 0
+	for i := range s.clients {
+		s.clients[i].fd = -1
+		s.firstReader[i] = uint32(total)
+		rooms = s.cfg.Crowd.AppendRoomsOf(rooms[:0], s.cfg.First+i)
+		for _, room := range rooms {
+			s.book.Open(room, s.cfg.Base(room))
+		}
+		total += len(rooms)
+	}
+	s.firstReader[s.cfg.Count] = uint32(total)
+}
+
+// wakeIndex is what the wake-up's event carries in place of a client's index.
+const wakeIndex = -1
+
+// Run is the loop. It returns after Stop, or when ctx ends, with every socket
+// closed.
+func (s *Swarm) Run(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, s.Stop)
+	defer stop()
+	defer s.closeAll()
+
+	events := make([]unix.EpollEvent, 512)
+	s.now = s.cfg.Clock.Now()
+	for began := s.now; !s.stopping; {
+		idle := s.cfg.Clock.Now()
+		s.meters.busy += idle - began
+		n, err := unix.EpollWait(s.epfd, events, s.patienceMs())
+		began = s.cfg.Clock.Now()
+		s.now = began
+		s.meters.idle += began - idle
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("epoll_wait: %w", err)
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if ev.Fd == wakeIndex {
+				s.runMailbox()
+				continue
+			}
+			s.handleEvent(uint32(ev.Fd), ev.Events)
+		}
+		s.wheel.advance(s.ticks(), s.advance)
+		s.connectSome()
+	}
+	return nil
+}
+
+func (s *Swarm) ticks() uint32 { return uint32(s.now / int64(tick)) }
+
+// patienceMs is how long the loop may sleep: to the next tick, or less while
+// connections wait for their turn.
+func (s *Swarm) patienceMs() int {
+	if len(s.queue) > 0 && s.inFlight < s.cfg.InFlight {
+		return 1
+	}
+	return int(tick/time.Millisecond) - int(s.now/int64(time.Millisecond))%int(tick/time.Millisecond)
+}
+
+func (s *Swarm) runMailbox() {
+	var b [8]byte
+	_, _ = unix.Read(s.wakefd, b[:])
+	s.mu.Lock()
+	mail := s.mailbox
+	s.mailbox = nil
+	s.mu.Unlock()
+	for _, f := range mail {
+		f()
+	}
+}
+
+// post runs f on the loop.
+func (s *Swarm) post(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.mailbox = append(s.mailbox, f)
+	one := [8]byte{1}
+	_, _ = unix.Write(s.wakefd, one[:]) // an eventfd: does not block
+}
+
+func (s *Swarm) closeAll() {
+	for i := range s.clients {
+		if c := &s.clients[i]; c.fd >= 0 {
+			// A reset: a hundred thousand sockets in TIME_WAIT would be in the
+			// next run's way.
+			_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			unix.Close(int(c.fd))
+			c.fd = -1
+		}
+	}
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	unix.Close(s.wakefd)
+	unix.Close(s.epfd)
+}
