@@ -1,0 +1,136 @@
+package loop
+
+import (
+	"math/rand/v2"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// A connection ends in one of three ways. beginClose says good-bye: what is
+// queued and a close frame are written, the socket is shut down for writing, and
+// the peer's end is awaited for a while, because closing a socket with unread
+// bytes resets it and would take the last frames with it. destroy just frees a
+// connection whose peer is gone. abort resets one that is stuck.
+
+// beginClose says good-bye with the reason's own code.
+func (l *loop) beginClose(slot uint32, c *conn, why CloseReason, text string) {
+	l.beginCloseCode(slot, c, why, why.code(), text)
+}
+
+func (l *loop) beginCloseCode(slot uint32, c *conn, why CloseReason, code protocol.CloseCode, text string) {
+	if c.phase != phaseOpen {
+		return
+	}
+	l.leave(slot, c, why)
+	l.enqueueOwn(slot, c, wsframe.AppendClose(l.pool.Get(len(text)+4), code, text))
+	l.startClosing(slot, c)
+}
+
+// closeBye sends the reason's `bye` first.
+func (l *loop) closeBye(slot uint32, c *conn, why CloseReason) {
+	if c.phase != phaseOpen {
+		return
+	}
+	l.settle(c)
+	retryInMs := l.retryInMs(why)
+	l.enqueueEvent(slot, c, func(dst []byte) []byte { return protocol.AppendBye(dst, why.bye(), retryInMs) })
+	l.beginClose(slot, c, why, string(why.bye()))
+}
+
+// closeSlow gives up on a reader. What it was to get is dropped, so that the
+// good-bye has a chance to fit; it resumes from its positions.
+func (l *loop) closeSlow(slot uint32, c *conn) {
+	l.settle(c)
+	l.dropQueue(c, true)
+	l.closeBye(slot, c, ClosedSlow)
+}
+
+// retryInMs is when a client should come back: soon and spread when it is only
+// to move, at once when the reason was its own.
+func (l *loop) retryInMs(why CloseReason) int {
+	switch why {
+	case ClosedDrain, ClosedShed, ClosedRebalance:
+		return 50 + rand.IntN(l.retrySpreadMs)
+	case ClosedSlow:
+		return 500 + rand.IntN(1000)
+	}
+	return 0
+}
+
+// startClosing: the last bytes are queued.
+func (l *loop) startClosing(slot uint32, c *conn) {
+	c.phase = phaseClosing
+	c.deadline = l.tick + l.closeTicks
+	l.stats.Closing++
+	l.schedule(slot, c, c.deadline)
+}
+
+// leave takes an open connection out of everything: the hub hears no more of it
+// after EvClosed, and it gets nothing more.
+func (l *loop) leave(slot uint32, c *conn, why CloseReason) {
+	l.settle(c)
+	l.detachAll(slot, c)
+	if c.has(flagSlow) {
+		delete(l.slow, slot)
+		c.clear(flagSlow)
+	}
+	l.g.users.release(c.user)
+	l.g.open.Add(-1)
+	l.stats.Open--
+	c.why = why
+	l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
+}
+
+// finishClose: the good-bye is written.
+func (l *loop) finishClose(slot uint32, c *conn) {
+	if c.has(flagPeerClosed) {
+		// It said good-bye first and sends no more: nothing can be reset. It is
+		// freed at the end of the turn.
+		l.doom(slot, c)
+		return
+	}
+	c.phase = phaseLinger
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // fails when the peer is gone, which its end will tell
+}
+
+// abort resets a connection that is stuck in its good-bye.
+func (l *loop) abort(slot uint32, c *conn) {
+	if c.phase == phaseClosing { // unwritten bytes: a peer that does not read them would keep them in the kernel for minutes
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	l.destroy(slot, c, c.why)
+}
+
+// abortOpen resets a connection whose peer is dead, as far as one can tell.
+func (l *loop) abortOpen(slot uint32, c *conn, why CloseReason) {
+	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	l.destroy(slot, c, why)
+}
+
+// destroy frees a connection in whatever phase it is. Only here is a descriptor
+// closed and a slot given back.
+func (l *loop) destroy(slot uint32, c *conn, why CloseReason) {
+	switch c.phase {
+	case phaseFree:
+		panic("BUG: a connection was freed twice")
+	case phaseHead:
+		c.why = why
+		l.heads--
+		l.headsChanged()
+	case phaseOpen:
+		l.leave(slot, c, why)
+	case phaseClosing, phaseLinger:
+		l.stats.Closing--
+	}
+	l.stats.Closed[c.why]++
+	l.dropQueue(c, false)
+	l.dropCarry(slot, c)
+	l.unschedule(slot, c)
+	_ = unix.Close(int(c.fd)) // the poller forgets it with that
+	l.conns.give(slot)
+	l.live--
+}

@@ -1,0 +1,107 @@
+package loop
+
+import (
+	"time"
+
+	"github.com/madang-chat/madang/protocol"
+)
+
+// startDrain stops accepting and begins to ask everyone to leave by a time. Who
+// is in the backlog is taken in first and answered 503: closing a listener resets
+// them.
+func (l *loop) startDrain(over time.Duration) {
+	if l.draining || l.stopping {
+		return
+	}
+	l.draining = true
+	l.stopAccepting()
+	l.drainUntil = l.tick + ticksOf(over)
+	l.drainCursor = 1
+	// The shorter the drain, the more the delays must spread who comes back.
+	l.retrySpreadMs = int(max(2000, 10_000-over.Milliseconds()))
+}
+
+func (l *loop) stopAccepting() {
+	if l.listener < 0 {
+		return
+	}
+	for range backlog {
+		fd, err := sysAccept(l.listener)
+		if err != 0 {
+			break
+		}
+		l.accepted(fd)
+	}
+	l.closeListener()
+}
+
+// drainSome closes this turn's share: what is left, evenly over the ticks that
+// are left.
+func (l *loop) drainSome() {
+	open := int(l.stats.Open)
+	share := open
+	if left := int(l.drainUntil) - int(l.tick); left > 0 {
+		share = (open + left - 1) / left
+		if l.wheel.done == l.drainTick {
+			share = 0 // once per tick
+		}
+	}
+	l.drainTick = l.wheel.done
+	l.closeSome(share, ClosedDrain)
+	if l.live == 0 {
+		l.drainDone()
+	}
+}
+
+// closeSome asks n connections to leave, in the order of their slots.
+func (l *loop) closeSome(n int, why CloseReason) {
+	for looked := uint32(0); n > 0 && looked < l.conns.used; looked++ {
+		if l.drainCursor == 0 || l.drainCursor >= l.conns.used {
+			l.drainCursor = 1
+		}
+		slot := l.drainCursor
+		l.drainCursor++
+		if slot >= l.conns.used {
+			return
+		}
+		if c := l.conns.at(slot); c.phase == phaseOpen {
+			l.closeBye(slot, c, why)
+			n--
+		}
+	}
+}
+
+func (l *loop) drainDone() {
+	select {
+	case <-l.drained:
+	default:
+		close(l.drained)
+	}
+}
+
+// shed asks n connections to move elsewhere.
+func (l *loop) shed(n int, reason protocol.ByeReason) {
+	why := ClosedShed
+	if reason == protocol.ByeRebalance {
+		why = ClosedRebalance
+	}
+	l.closeSome(n, why)
+}
+
+// startStop closes everyone at once.
+func (l *loop) startStop() {
+	if l.stopping {
+		return
+	}
+	l.stopping = true
+	l.closeListener()
+	for slot := uint32(1); slot < l.conns.used; slot++ {
+		switch c := l.conns.at(slot); c.phase {
+		case phaseHead:
+			l.stats.Upgrades[UpgradeUnavailable]++
+			l.destroy(slot, c, ClosedHandshake)
+		case phaseOpen:
+			l.beginClose(slot, c, ClosedStop, "going away")
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package loop
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/poll"
+	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/protocol"
+)
+
+const (
+	// readBufferBytes is the one buffer a loop reads all its sockets into.
+	readBufferBytes = 64 << 10
+	// maxPolled is how many ready sockets one turn looks at.
+	maxPolled = 512
+)
+
+// loop is one event loop. Its fields belong to the goroutine that runs it, but
+// for those under mu.
+type loop struct {
+	// Immutable.
+	g              *Group
+	num            int
+	addr           netip.AddrPort
+	start          time.Time
+	queueBytes     uint32
+	heartbeatTicks uint32
+	graceTicks     uint32
+	messageTicks   uint32
+	resumeTicks    uint32
+	slowTicks      uint32
+	closeTicks     uint32
+	headTicks      uint32
+	maxHeads       int
+	retrySpreadMs  int
+	frameLimits    wsframe.Limits
+	drained        chan struct{} // closed when a drain has emptied the loop
+	ended          chan struct{} // closed when run returns
+
+	// The loop's own.
+	poller      *poll.Poller
+	listener    int // -1: closed
+	accepting   bool
+	acceptAgain uint32 // tick to try again at after running out of descriptors
+	conns       slab
+	live        int // slots in use
+	heads       int // of them, those whose request is awaited
+	wheel       wheel
+	due         []uint32 // advance's scratch
+	rooms       rooms
+	slow        map[uint32]*slowReader
+	out         out
+	iov         iovecs
+	pool        wsframe.Pool
+	carries     map[uint32]*carry
+	freeCarries []*carry
+	decoder     wsframe.Decoder // for connections without a carry
+	http        headReader
+	readBuf     []byte
+	scratch     []byte
+	events      []edge.Event // for the hub, posted twice a turn
+	stats       Stats
+	// The turn's time: ticks and milliseconds since start, and Unix seconds.
+	tick  uint32
+	nowMs int64
+	unix  int64
+	// How it ends.
+	draining    bool
+	drainUntil  uint32
+	drainCursor uint32
+	drainTick   uint32 // the tick it was last done at
+	stopping    bool
+	killed      bool
+
+	mu        sync.Mutex
+	cmds      []edge.Cmd // guarded by mu, as all below
+	calls     []func()
+	closed    bool
+	published Stats
+	// The mailbox's other halves, the loop's own.
+	spareCmds  []edge.Cmd
+	spareCalls []func()
+}
+
+func newLoop(g *Group, num int, addr string) (*loop, error) {
+	o := &g.opts
+	l := &loop{
+		g: g, num: num, start: time.Now(),
+		queueBytes:     uint32(min(o.QueueBytes, 1<<30)),
+		heartbeatTicks: ticksOf(o.Heartbeat),
+		graceTicks:     ticksOf(o.Grace),
+		messageTicks:   ticksOf(o.MessageTimeout),
+		resumeTicks:    ticksOf(o.ResumeTimeout),
+		slowTicks:      ticksOf(o.SlowTimeout),
+		closeTicks:     ticksOf(o.CloseTimeout),
+		headTicks:      ticksOf(o.HeadTimeout),
+		maxHeads:       max(1, o.MaxUpgrades/o.Loops),
+		retrySpreadMs:  2000,
+		frameLimits: wsframe.Limits{
+			MaxMessage: o.Session.MaxMessageBytes,
+			MaxLarge:   o.Session.MaxResumeBytes,
+			MayBeLarge: session.LooksLikeResume,
+		},
+		drained: make(chan struct{}),
+		ended:   make(chan struct{}),
+		slow:    make(map[uint32]*slowReader),
+		carries: make(map[uint32]*carry),
+		readBuf: make([]byte, readBufferBytes),
+	}
+	l.out.init()
+	l.rooms.init()
+	l.clock()
+	l.wheel.done = l.tick
+	var err error
+	if l.listener, l.addr, err = listen(addr); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	if l.poller, err = poll.New(maxPolled); err != nil {
+		closeFD(l.listener)
+		return nil, err
+	}
+	if err := l.poller.Add(l.listener, listenerToken, poll.Read); err != nil {
+		l.release()
+		return nil, fmt.Errorf("watch the listener: %w", err)
+	}
+	l.accepting = true
+	return l, nil
+}
+
+// release frees what newLoop took, when run never does.
+func (l *loop) release() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.closeListener()
+	l.poller.Close()
+}
+
+// post puts commands into the mailbox.
+func (l *loop) post(batch []edge.Cmd) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.cmds = append(l.cmds, batch...)
+	l.poller.Wake() // under mu, because the poller is closed after closed is set
+}
+
+// call has f run in the loop.
+func (l *loop) call(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.calls = append(l.calls, f)
+	l.poller.Wake()
+}
+
+// run is the loop: turn after turn until it is stopped and empty.
+func (l *loop) run() {
+	defer close(l.ended)
+	for !l.killed && !(l.stopping && l.live == 0) {
+		l.publish()
+		if err := l.poll(l.sleepMs()); err != nil {
+			// Nothing is left to wait with. It can't happen short of a bug.
+			l.g.log.Error("event loop gives up", "loop", l.num, "error", err)
+			l.killed = true
+		}
+		began := time.Now()
+		l.advance()
+		l.again()
+		l.readMailbox()
+		l.fanOutAll()
+		l.hand()
+		l.flush()
+		l.hand()
+		busy := time.Since(began)
+		l.stats.Turns++
+		l.stats.BusyNs += uint64(busy)
+		l.stats.MaxTurnNs = max(l.stats.MaxTurnNs, int64(busy))
+		if l.g.opts.OnTurn != nil {
+			l.g.opts.OnTurn(busy)
+		}
+	}
+	l.end()
+}
+
+// end frees everything.
+func (l *loop) end() {
+	l.closeListener()
+	for slot := uint32(1); slot < l.conns.used; slot++ {
+		if c := l.conns.at(slot); c.phase != phaseFree {
+			l.destroy(slot, c, ClosedStop)
+		}
+	}
+	l.hand()
+	l.publish()
+	l.mu.Lock()
+	l.closed = true
+	l.cmds, l.calls = nil, nil
+	l.mu.Unlock()
+	l.poller.Close()
+	if l.draining {
+		l.drainDone()
+	}
+}
+
+// clock reads the time once for a turn.
+func (l *loop) clock() {
+	now := time.Now()
+	l.nowMs = now.Sub(l.start).Milliseconds()
+	l.tick = uint32(l.nowMs/tickMs) + 1
+	l.unix = now.Unix()
+}
+
+// sleepMs is how long the loop may wait for its sockets.
+func (l *loop) sleepMs() int {
+	ms := l.untilDue()
+	if l.draining || l.acceptAgain != 0 {
+		if ms < 0 || ms > tickMs {
+			ms = tickMs
+		}
+	}
+	return ms
+}
+
+// poll looks after the sockets that are ready.
+func (l *loop) poll(timeoutMs int) error {
+	ready, err := l.poller.Wait(timeoutMs)
+	l.clock()
+	for i := range ready {
+		ev := &ready[i]
+		if ev.Token == listenerToken {
+			l.acceptSome()
+			continue
+		}
+		slot, gen := uint32(ev.Token), uint32(ev.Token>>32)
+		if ev.Writable {
+			if c := l.conns.get(slot, gen); c != nil && c.has(flagArmed) && !c.has(flagDoomed) {
+				l.flushConn(slot, c)
+			}
+		}
+		if ev.Readable || ev.Failed {
+			if c := l.conns.get(slot, gen); c != nil {
+				l.readable(slot, c)
+			}
+		}
+	}
+	return err
+}
+
+// again does what is to be tried once more.
+func (l *loop) again() {
+	if l.acceptAgain != 0 && l.tick >= l.acceptAgain {
+		l.acceptAgain = 0
+		l.headsChanged()
+	}
+	if l.draining {
+		l.drainSome()
+	}
+}
+
+// report notes an event for the hub.
+func (l *loop) report(ev edge.Event) { l.events = append(l.events, ev) }
+
+// hand gives the hub what was noted. The hub owns what the events refer to, not
+// the slice.
+func (l *loop) hand() {
+	if len(l.events) == 0 {
+		return
+	}
+	l.g.opts.Hub.Post(l.events)
+	clear(l.events)
+	l.events = l.events[:0]
+	if cap(l.events) > 1<<14 { // a storm is over
+		l.events = nil
+	}
+}
+
+// readMailbox carries out what was posted.
+func (l *loop) readMailbox() {
+	l.mu.Lock()
+	cmds, calls := l.cmds, l.calls
+	l.cmds, l.calls = l.spareCmds[:0], l.spareCalls[:0]
+	l.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	for i := range cmds {
+		l.carryOut(&cmds[i])
+	}
+	l.stats.Commands += uint64(len(cmds))
+	clear(cmds) // let go of the frames
+	clear(calls)
+	if cap(cmds) > 1<<16 {
+		cmds = nil
+	}
+	l.spareCmds, l.spareCalls = cmds, calls
+}
+
+// carryOut does what the hub says. A command for a connection that is no more is
+// ignored.
+func (l *loop) carryOut(cmd *edge.Cmd) {
+	switch cmd.Kind {
+	case edge.CmdBroadcast:
+		l.broadcast(cmd)
+	case edge.CmdUnicast:
+		l.unicast(cmd)
+	case edge.CmdAttach:
+		if slot, c := l.connOf(cmd.Conn); c != nil {
+			l.attach(slot, c, cmd.Room)
+		}
+	case edge.CmdDetach:
+		if slot, c := l.connOf(cmd.Conn); c != nil {
+			l.detach(slot, c, cmd.Room)
+		}
+	case edge.CmdDropRoom:
+		l.dropRoom(cmd.Room)
+	case edge.CmdMark:
+		if slot, c := l.connOf(cmd.Conn); c != nil {
+			l.settle(c)
+			l.enqueue(slot, c, itemMark)
+		}
+	case edge.CmdClose:
+		if slot, c := l.connOf(cmd.Conn); c != nil {
+			l.closeForHub(slot, c, cmd.Code)
+		}
+	default:
+		panic(fmt.Sprintf("BUG: command of kind %d", cmd.Kind))
+	}
+}
+
+// closeForHub writes what is queued, then closes with the hub's code.
+func (l *loop) closeForHub(slot uint32, c *conn, code protocol.CloseCode) {
+	l.beginCloseCode(slot, c, ClosedByHub, code, "")
+}

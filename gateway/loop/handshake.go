@@ -1,0 +1,449 @@
+package loop
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strconv"
+
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Path is where WebSocket clients connect.
+const Path = "/v1/ws"
+
+// request is what an upgrade request says that matters here. Its slices are
+// parts of the head.
+type request struct {
+	host, origin []byte
+	token        []byte // nil: none
+	resume       bool
+}
+
+// refusal is an answer to a request that is not upgraded.
+type refusal struct {
+	status  int
+	outcome UpgradeOutcome
+	code    protocol.ErrorCode
+	detail  string
+	header  string // a further header line
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+func badRequest(detail string) *refusal {
+	return &refusal{status: 400, outcome: UpgradeBadRequest, code: protocol.ErrMalformed, detail: detail}
+}
+
+// Refusals. All are made once: refusing a flood should cost little.
+var (
+	errRequestLine   = badRequest("not a GET request of HTTP/1.1")
+	errLineEnd       = badRequest("lines end with CR LF")
+	errHeaderLine    = badRequest("malformed header")
+	errHost          = badRequest("exactly one Host header is needed")
+	errUpgrade       = badRequest("exactly one Upgrade: websocket header is needed")
+	errConnection    = badRequest("Connection: Upgrade is needed")
+	errKey           = badRequest("exactly one Sec-WebSocket-Key header of 16 bytes in base64 is needed")
+	errVersionCount  = badRequest("exactly one Sec-WebSocket-Version header is needed")
+	errProtocols     = badRequest("malformed Sec-WebSocket-Protocol header")
+	errBody          = badRequest("an upgrade request has no body")
+	errOriginCount   = badRequest("more than one Origin header")
+	errAuthorization = badRequest("malformed or repeated Authorization")
+	errQuery         = badRequest("malformed query")
+	errTokenInQuery  = badRequest("a token does not belong into a URL: use Authorization or the subprotocol " + protocol.BearerPrefix + "<token>")
+
+	errNotFound = &refusal{status: 404, outcome: UpgradeNotFound, code: protocol.ErrNotFound, detail: "only " + Path + " is served here"}
+	errVersion  = &refusal{status: 426, outcome: UpgradeVersion, code: protocol.ErrMalformed, detail: "only version 13 of the WebSocket protocol is spoken",
+		header: "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"}
+	errHeadTooLarge = &refusal{status: 431, outcome: UpgradeTooLarge, code: protocol.ErrTooLarge, detail: "the request's head is too large"}
+	errNoToken      = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrUnauthorized, detail: "a token is needed", header: challenge}
+	errBadToken     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrUnauthorized, detail: "the token is not valid", header: challenge}
+	errOldToken     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrTokenExpired, detail: "the token has expired", header: challenge}
+	errServerKey    = &refusal{status: 403, outcome: UpgradeForbidden, code: protocol.ErrForbidden, detail: "a server key has no socket: connect with a user's token"}
+	errOrigin       = &refusal{status: 403, outcome: UpgradeForbidden, code: protocol.ErrForbidden, detail: "pages of this origin may not connect"}
+	errFull         = &refusal{status: 503, outcome: UpgradeUnavailable, code: protocol.ErrUnavailable, detail: "no more connections are taken right now"}
+)
+
+const challenge = "WWW-Authenticate: Bearer\r\n"
+
+// headers that must, or must not, come.
+type seenHeader uint16
+
+const (
+	seenHost seenHeader = 1 << iota
+	seenUpgrade
+	seenConnection
+	seenKey
+	seenVersion
+	seenOrigin
+	seenAuthorization
+)
+
+// parseRequest reads a head, which ends with CR LF CR LF. It is strict where
+// leniency is how requests are smuggled past proxies: line ends, spaces,
+// repetitions, bodies. It changes nothing and keeps nothing.
+func parseRequest(head []byte) (request, *refusal) {
+	var req request
+	line, rest, bad := cutLine(head)
+	if bad != nil {
+		return req, bad
+	}
+	target, ok := requestTarget(line)
+	if !ok {
+		return req, errRequestLine
+	}
+	path, query, _ := bytes.Cut(target, []byte{'?'})
+	if string(path) != Path {
+		return req, errNotFound
+	}
+	if bad := req.readQuery(query); bad != nil {
+		return req, bad
+	}
+	var seen seenHeader
+	for {
+		if line, rest, bad = cutLine(rest); bad != nil {
+			return req, bad
+		}
+		if len(line) == 0 {
+			break
+		}
+		if bad := req.readHeader(line, &seen); bad != nil {
+			return req, bad
+		}
+	}
+	switch {
+	case seen&seenHost == 0 || len(req.host) == 0:
+		return req, errHost
+	case seen&seenUpgrade == 0:
+		return req, errUpgrade
+	case seen&seenConnection == 0:
+		return req, errConnection
+	case seen&seenVersion == 0:
+		return req, errVersionCount
+	case seen&seenKey == 0:
+		return req, errKey
+	}
+	return req, nil
+}
+
+// cutLine takes a line that ends with CR LF and has no other CR, LF or NUL.
+func cutLine(b []byte) (line, rest []byte, bad *refusal) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 1 || b[i-1] != '\r' {
+		return nil, nil, errLineEnd
+	}
+	line = b[:i-1]
+	if bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, 0) >= 0 {
+		return nil, nil, errLineEnd
+	}
+	return line, b[i+1:], nil
+}
+
+// requestTarget takes "GET <target> HTTP/1.1" apart.
+func requestTarget(line []byte) ([]byte, bool) {
+	line, ok := bytes.CutPrefix(line, []byte("GET "))
+	if !ok {
+		return nil, false
+	}
+	target, ok := bytes.CutSuffix(line, []byte(" HTTP/1.1"))
+	if !ok || len(target) == 0 {
+		return nil, false
+	}
+	for _, c := range target {
+		if c <= ' ' || c >= 0x7f {
+			return nil, false
+		}
+	}
+	return target, true
+}
+
+// readQuery looks for `resume`, and for tokens: what is in a URL ends up in logs
+// and histories.
+func (req *request) readQuery(query []byte) *refusal {
+	for len(query) > 0 {
+		var pair []byte
+		pair, query, _ = bytes.Cut(query, []byte{'&'})
+		name, value, _ := bytes.Cut(pair, []byte{'='})
+		switch string(name) {
+		case "resume":
+			switch string(value) {
+			case "", "1", "true":
+				req.resume = true
+			case "0", "false":
+			default:
+				return errQuery
+			}
+		case "token", "access_token", "id_token", "jwt", "bearer", "authorization", "auth":
+			return errTokenInQuery
+		}
+		if bytes.Contains(value, []byte("eyJ")) { // how every JWT's header begins
+			return errTokenInQuery
+		}
+	}
+	return nil
+}
+
+func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
+	colon := bytes.IndexByte(line, ':')
+	if colon < 1 || !isToken(line[:colon]) {
+		return errHeaderLine // also a folded line: it begins with a space
+	}
+	name, value := line[:colon], trim(line[colon+1:])
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return errHeaderLine
+		}
+	}
+	once := func(h seenHeader) bool {
+		first := *seen&h == 0
+		*seen |= h
+		return first
+	}
+	switch len(name) { // most headers are decided by their length
+	case len("Host"):
+		if is(name, "host") {
+			if !once(seenHost) || !isHost(value) {
+				return errHost
+			}
+			req.host = value
+		}
+	case len("Origin"):
+		if is(name, "origin") {
+			if !once(seenOrigin) {
+				return errOriginCount
+			}
+			req.origin = value
+		}
+	case len("Upgrade"):
+		if is(name, "upgrade") && (!once(seenUpgrade) || !is(value, "websocket")) {
+			return errUpgrade
+		}
+	case len("Connection"):
+		if is(name, "connection") && eachToken(value, func(t []byte) bool { return is(t, "upgrade") }) == listFound {
+			*seen |= seenConnection
+		}
+	case len("Authorization"):
+		if is(name, "authorization") {
+			scheme, token, _ := bytes.Cut(value, []byte{' '})
+			if !once(seenAuthorization) || !is(scheme, "bearer") || !isTokenText(trim(token)) {
+				return errAuthorization
+			}
+			req.token = trim(token)
+		}
+	case len("Content-Length"):
+		if is(name, "content-length") {
+			return errBody
+		}
+	case len("Sec-WebSocket-Key"): // as long as Transfer-Encoding
+		switch {
+		case is(name, "transfer-encoding"):
+			return errBody
+		case is(name, "sec-websocket-key"):
+			if !once(seenKey) || !isKey(value) {
+				return errKey
+			}
+		}
+	case len("Sec-WebSocket-Version"):
+		if is(name, "sec-websocket-version") {
+			if !once(seenVersion) {
+				return errVersionCount
+			}
+			if string(value) != "13" {
+				return errVersion
+			}
+		}
+	case len("Sec-WebSocket-Protocol"):
+		if is(name, "sec-websocket-protocol") {
+			return req.readProtocols(value)
+		}
+	}
+	return nil
+}
+
+// readProtocols looks for the browser's way to hand over a token. Whether
+// madang.v1 is among them is the upgrader's business: a client that offers only
+// others gets a connection without a subprotocol, as RFC 6455 §4.2.2 has it, and
+// will close it if it minds.
+func (req *request) readProtocols(value []byte) *refusal {
+	twice := false
+	found := eachToken(value, func(t []byte) bool {
+		if token, ok := bytes.CutPrefix(t, []byte(protocol.BearerPrefix)); ok {
+			if req.token != nil {
+				twice = true
+				return true
+			}
+			req.token = token
+		}
+		return false
+	})
+	if found == listMalformed {
+		return errProtocols
+	}
+	if twice || req.token != nil && !isTokenText(req.token) {
+		return errAuthorization
+	}
+	return nil
+}
+
+type listResult uint8
+
+const (
+	listDone listResult = iota
+	listFound
+	listMalformed
+)
+
+// eachToken calls f with the tokens of a comma-separated list until it says yes.
+func eachToken(list []byte, f func([]byte) bool) listResult {
+	any := false
+	for more := true; more; {
+		var t []byte
+		t, list, more = bytes.Cut(list, []byte{','})
+		t = trim(t)
+		if len(t) == 0 {
+			continue // RFC 9110 §5.6.1.2: empty elements are ignored
+		}
+		if !isToken(t) {
+			return listMalformed
+		}
+		any = true
+		if f(t) {
+			return listFound
+		}
+	}
+	if !any {
+		return listMalformed
+	}
+	return listDone
+}
+
+// is compares ASCII without case; lower is lower case already.
+func is(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i := range b {
+		c := b[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// tokenChars are RFC 9110 §5.6.2's.
+var tokenChars = func() (set [256]bool) {
+	for _, c := range "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		set[c] = true
+	}
+	return set
+}()
+
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if !tokenChars[c] {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+// isTokenText says whether b may be a bearer token: RFC 6750's b64token.
+func isTokenText(b []byte) bool {
+	for _, c := range b {
+		if !tokenChars[c] && c != '/' && c != '=' {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+func isHost(b []byte) bool {
+	for _, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']' || c == '%' || c == '~':
+		default:
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+var strictBase64 = base64.StdEncoding.Strict()
+
+func isKey(b []byte) bool {
+	var key [18]byte
+	if len(b) != 24 {
+		return false
+	}
+	n, err := strictBase64.Decode(key[:], b)
+	return err == nil && n == 16
+}
+
+// originAllowed says whether a page of this origin may connect. Comparison is
+// exact, letters' case aside: a look-alike, another port or scheme, and "null"
+// are other origins.
+func originAllowed(req *request, allowed []string) bool {
+	if req.origin == nil {
+		return true // not a browser
+	}
+	if len(allowed) == 0 {
+		for _, scheme := range [...]string{"http://", "https://"} {
+			if n := len(scheme); len(req.origin) == n+len(req.host) && is(req.origin[:n], scheme) {
+				return bytes.EqualFold(req.origin[n:], req.host)
+			}
+		}
+		return false
+	}
+	for _, a := range allowed {
+		if a == "*" || bytes.EqualFold(req.origin, []byte(a)) {
+			return true
+		}
+	}
+	return false
+}
+
+var statusTexts = map[int]string{
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required",
+	431: "Request Header Fields Too Large", 503: "Service Unavailable",
+}
+
+// appendRefusal appends the answer: a small problem+json, and the end of the
+// connection.
+func appendRefusal(dst []byte, r *refusal) []byte {
+	text := statusTexts[r.status]
+	var scratch [512]byte
+	body := append(scratch[:0], `{"type":"about:blank","title":`...)
+	body = protocol.AppendString(body, text)
+	body = append(body, `,"status":`...)
+	body = strconv.AppendInt(body, int64(r.status), 10)
+	body = append(body, `,"code":`...)
+	body = protocol.AppendString(body, string(r.code))
+	body = append(body, `,"detail":`...)
+	body = protocol.AppendString(body, r.detail)
+	body = append(body, '}', '\n')
+
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(r.status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, text...)
+	dst = append(dst, "\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\nConnection: close\r\n"...)
+	dst = append(dst, r.header...)
+	dst = append(dst, "Content-Length: "...)
+	dst = strconv.AppendInt(dst, int64(len(body)), 10)
+	dst = append(dst, "\r\n\r\n"...)
+	return append(dst, body...)
+}

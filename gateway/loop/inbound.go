@@ -1,0 +1,188 @@
+package loop
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// carry is what a connection has sent of something that is not complete: a piece
+// of its request, or a decoder in the middle of a message. Idle connections have
+// none.
+type carry struct {
+	head  []byte // from loop.pool
+	dec   wsframe.Decoder
+	since uint32 // tick its message began at
+}
+
+func (l *loop) carry(slot uint32, c *conn) *carry {
+	var k *carry
+	if n := len(l.freeCarries); n > 0 {
+		k = l.freeCarries[n-1]
+		l.freeCarries = l.freeCarries[:n-1]
+	} else {
+		k = new(carry)
+	}
+	k.since = l.tick
+	l.carries[slot] = k
+	c.set(flagCarry)
+	return k
+}
+
+// keptCarries bounds how many unused ones a loop keeps.
+const keptCarries = 1024
+
+func (l *loop) dropCarry(slot uint32, c *conn) {
+	if !c.has(flagCarry) {
+		return
+	}
+	c.clear(flagCarry)
+	k := l.carries[slot]
+	delete(l.carries, slot)
+	if k.head != nil {
+		l.pool.Put(k.head)
+	}
+	k.dec.Reset(&l.pool)
+	k.head = nil
+	if len(l.freeCarries) < keptCarries {
+		l.freeCarries = append(l.freeCarries, k)
+	}
+}
+
+// readable reads what a socket has, once: what does not fit into the buffer makes
+// it readable again in the next turn, after the others.
+func (l *loop) readable(slot uint32, c *conn) {
+	n, err := sysRead(int(c.fd), l.readBuf)
+	l.stats.Reads++
+	switch {
+	case err == sysAgain || err == sysIntr:
+		return
+	case err != 0 || n == 0:
+		if c.phase == phaseHead {
+			l.stats.Upgrades[UpgradeGone]++
+			l.destroy(slot, c, ClosedHandshake)
+			return
+		}
+		l.destroy(slot, c, ClosedPeerGone)
+		return
+	}
+	l.stats.BytesIn += uint64(n)
+	c.lastRead = l.tick
+	c.clear(flagPinged)
+	switch c.phase {
+	case phaseHead:
+		l.receivedHead(slot, c, l.readBuf[:n])
+	case phaseOpen:
+		l.receivedFrames(slot, c, l.readBuf[:n])
+	}
+	// A closing connection's bytes are read only so that its end can be seen.
+}
+
+// receivedFrames decodes bytes and does what they ask.
+func (l *loop) receivedFrames(slot uint32, c *conn, p []byte) {
+	dec := &l.decoder // for whoever is between messages
+	if c.has(flagCarry) {
+		dec = &l.carries[slot].dec
+	}
+	for c.phase == phaseOpen {
+		item, rest, bad := dec.Next(p, &l.frameLimits, &l.pool)
+		p = rest
+		if bad != nil {
+			l.beginCloseCode(slot, c, ClosedProtocol, bad.Code, bad.Reason)
+			break
+		}
+		if item.Op == wsframe.None {
+			break
+		}
+		l.stats.FramesIn++
+		verdict := c.session.Receive(item, l.nowMs, &l.g.opts.Session)
+		l.obey(slot, c, &verdict)
+		if c.has(flagCarry) && (item.Op == wsframe.Text || item.Op == wsframe.Binary) {
+			l.carries[slot].since = l.tick // the next message has its own time
+		}
+	}
+	switch {
+	case c.phase != phaseOpen:
+		dec.Reset(&l.pool)
+		l.dropCarry(slot, c)
+	case dec.Idle():
+		l.dropCarry(slot, c)
+	case !c.has(flagCarry):
+		k := l.carry(slot, c)
+		k.dec = l.decoder
+		l.decoder = wsframe.Decoder{}
+		l.schedule(slot, c, l.tick+l.messageTicks)
+	}
+}
+
+// obey does what a session's verdict says.
+func (l *loop) obey(slot uint32, c *conn, v *session.Verdict) {
+	switch v.Do {
+	case session.Post:
+		v.Event.Conn = l.id(slot, c)
+		if v.Event.Kind == edge.EvPositions {
+			c.deadline = l.tick + l.resumeTicks // for the next frame, if there is one
+		}
+		l.report(v.Event)
+	case session.Pong:
+		l.reply(slot, c, itemPong)
+	case session.WSPong:
+		if len(v.Payload) <= 125 && c.qbytes <= l.queueBytes {
+			l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(len(v.Payload)+2), wsframe.Pong, v.Payload))
+		}
+	case session.Renew:
+		l.renew(slot, c, v.Token)
+	case session.Refuse:
+		l.sendError(slot, c, v.Code, v.Detail)
+	case session.Kick:
+		l.sendError(slot, c, v.Code, v.Detail)
+		why := ClosedMalformed
+		if v.Close != protocol.CloseMalformed {
+			why = ClosedProtocol
+		}
+		l.beginCloseCode(slot, c, why, v.Close, v.Detail)
+	case session.Fail:
+		why := ClosedProtocol
+		if v.Close == protocol.CloseRateLimit {
+			why = ClosedRateLimit
+		}
+		l.beginCloseCode(slot, c, why, v.Close, v.Detail)
+	case session.PeerLeft:
+		c.set(flagPeerClosed)
+		l.beginCloseCode(slot, c, ClosedByClient, v.Close, "")
+	case session.Echo:
+		buf := wsframe.AppendHeader(l.pool.Get(len(v.Payload)+10), v.Op, false, len(v.Payload))
+		l.enqueueOwn(slot, c, append(buf, v.Payload...))
+	}
+}
+
+// reply queues a small answer, unless the client asks without ever reading: then
+// it has enough to read.
+func (l *loop) reply(slot uint32, c *conn, i uint32) {
+	if c.qbytes <= l.queueBytes {
+		l.enqueue(slot, c, i)
+	}
+}
+
+func (l *loop) sendError(slot uint32, c *conn, code protocol.ErrorCode, detail string) {
+	if c.qbytes <= l.queueBytes {
+		l.enqueueEvent(slot, c, func(dst []byte) []byte { return protocol.AppendError(dst, code, detail) })
+	}
+}
+
+// renew takes a new token on an open connection: it must speak for the same user.
+// A bad one changes nothing.
+func (l *loop) renew(slot uint32, c *conn, token []byte) {
+	claims, bad := l.verify(token)
+	switch {
+	case bad != nil:
+		l.sendError(slot, c, bad.code, bad.detail)
+	case claims.User != l.g.users.name(c.user):
+		l.sendError(slot, c, protocol.ErrForbidden, "the token is another user's")
+		l.beginClose(slot, c, ClosedOtherUser, "the token is another user's")
+	default:
+		c.expires = claims.Expires
+		l.schedule(slot, c, l.nextLook(slot, c))
+	}
+}

@@ -1,0 +1,152 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/internal/auth"
+)
+
+// Options configures a Group. Zero values mean the defaults.
+type Options struct {
+	// Addr is where to listen, as "host:port"; an empty host is all addresses,
+	// port 0 a free one.
+	Addr string
+	// Loops is the number of event loops; default GOMAXPROCS. More than cores
+	// only adds switching; fewer leaves cores to the hub.
+	Loops int
+	// Hub is told what happens on connections. Required.
+	Hub edge.Hub
+	// Verifier checks tokens. It is called inside a loop: it must not wait.
+	// Required.
+	Verifier auth.Verifier
+	// Origins are the web origins whose pages may connect, as
+	// "https://chat.example.org"; "*" allows all. Empty: pages of the gateway's
+	// own host only. Clients that are not browsers send none and are not asked.
+	Origins []string
+
+	// Session bounds what one connection may say; default
+	// session.DefaultLimits.
+	Session session.Limits
+	// MaxConns is the most upgraded connections; more are answered 503. Default
+	// 1,000,000: memory and descriptors are usually the tighter bound.
+	MaxConns int
+	// MaxPerUser is the most connections of one user; more are closed with 4009.
+	// Default 20.
+	MaxPerUser int
+	// MaxUpgrades is the most connections that have not sent their request yet.
+	// Beyond it nothing is accepted: the rest waits in the kernel's backlog.
+	// Default 4,096.
+	MaxUpgrades int
+	// MaxHeadBytes bounds the request's head. Default 8 KiB.
+	MaxHeadBytes int
+	// QueueBytes bounds what waits for a socket that does not take it. Beyond it
+	// room events are left out and caught up later; what the hub sends to one
+	// connection may use twice as much. Default 256 KiB.
+	QueueBytes int
+
+	// HeadTimeout is how long a client may take for its request. Default 5 s.
+	HeadTimeout time.Duration
+	// Heartbeat is the silence after which a connection is pinged, spread down
+	// to 80 % of it; Grace is how long it may stay silent after that. Defaults
+	// 25 s and 10 s.
+	Heartbeat, Grace time.Duration
+	// MessageTimeout is how long a message may stay incomplete. Default 15 s.
+	MessageTimeout time.Duration
+	// ResumeTimeout is how long positions may take after `?resume`, frame by
+	// frame. Default 5 s, counted from the upgrade.
+	ResumeTimeout time.Duration
+	// SlowTimeout is how long a socket may take to swallow its full queue before
+	// it is closed with 4008. Default 10 s.
+	SlowTimeout time.Duration
+	// CloseTimeout bounds the closing handshake. Default 5 s.
+	CloseTimeout time.Duration
+
+	// OnDelivered is called when the last connection has taken a broadcast
+	// message: its age, and how many connections got it. It is called inside a
+	// loop; default nil.
+	OnDelivered func(latencyMs int64, deliveries int)
+	// OnTurn is called with how long a loop's turn was busy. Default nil.
+	OnTurn func(busy time.Duration)
+	// Logger gets the few things worth a line. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// normalize fills in the defaults and reports every mistake at once.
+func (o *Options) normalize() error {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	defTime := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&o.Loops, runtime.GOMAXPROCS(0))
+	def(&o.MaxConns, 1_000_000)
+	def(&o.MaxPerUser, 20)
+	def(&o.MaxUpgrades, 4096)
+	def(&o.MaxHeadBytes, 8<<10)
+	def(&o.QueueBytes, 256<<10)
+	defTime(&o.HeadTimeout, 5*time.Second)
+	defTime(&o.Heartbeat, 25*time.Second)
+	defTime(&o.Grace, 10*time.Second)
+	defTime(&o.MessageTimeout, 15*time.Second)
+	defTime(&o.ResumeTimeout, 5*time.Second)
+	defTime(&o.SlowTimeout, 10*time.Second)
+	defTime(&o.CloseTimeout, 5*time.Second)
+	if o.Session == (session.Limits{}) {
+		o.Session = session.DefaultLimits
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.Hub == nil {
+		bad("Hub is missing")
+	}
+	if o.Verifier == nil {
+		bad("Verifier is missing")
+	}
+	if o.Loops < 1 || o.Loops > maxLoops {
+		bad("Loops is %d, not 1 to %d", o.Loops, maxLoops)
+	}
+	for name, n := range map[string]int{
+		"MaxConns": o.MaxConns, "MaxPerUser": o.MaxPerUser, "MaxUpgrades": o.MaxUpgrades, "QueueBytes": o.QueueBytes,
+		"Session.MaxMessageBytes": o.Session.MaxMessageBytes,
+	} {
+		if n < 1 {
+			bad("%s is %d, not positive", name, n)
+		}
+	}
+	if o.MaxHeadBytes < 256 || o.MaxHeadBytes > readBufferBytes/2 {
+		bad("MaxHeadBytes is %d, not 256 to %d", o.MaxHeadBytes, readBufferBytes/2)
+	}
+	if o.Session.MaxResumeBytes < o.Session.MaxMessageBytes {
+		bad("Session.MaxResumeBytes is less than MaxMessageBytes")
+	}
+	for name, d := range map[string]time.Duration{
+		"HeadTimeout": o.HeadTimeout, "Heartbeat": o.Heartbeat, "Grace": o.Grace, "MessageTimeout": o.MessageTimeout,
+		"ResumeTimeout": o.ResumeTimeout, "SlowTimeout": o.SlowTimeout, "CloseTimeout": o.CloseTimeout,
+	} {
+		if d < 0 || d > 24*time.Hour {
+			bad("%s is %v, not between 0 and a day", name, d)
+		}
+	}
+	for _, origin := range o.Origins {
+		if origin != "*" && !strings.Contains(origin, "://") {
+			bad("origin %q is not of the form scheme://host[:port]", origin)
+		}
+	}
+	return errors.Join(errs...)
+}

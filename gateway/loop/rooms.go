@@ -1,0 +1,390 @@
+package loop
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/wsframe"
+)
+
+// room is what a loop knows of a followed room: who of its own gets the
+// broadcasts.
+type room struct {
+	members []member
+	pending uint32 // place in rooms.pending plus one; 0: nothing is waiting
+}
+
+type member struct {
+	slot uint32
+	att  uint32
+}
+
+// attachment is one connection's place in one room; a connection's attachments
+// form a list.
+type attachment struct {
+	room edge.RoomNum
+	pos  uint32 // in the room's members
+	next uint32
+}
+
+// broadcasts of one room that came in this turn. They are handed out together,
+// so that a busy room costs a connection one write per turn.
+type pendingRoom struct {
+	room   edge.RoomNum
+	frames []*edge.Frame
+	shed   []bool // which of them are ephemeral
+}
+
+const (
+	roomPageBits = 8
+	roomPageSize = 1 << roomPageBits
+	// manyRooms is how many attachments of a connection are looked through one by
+	// one; connections with more are indexed in a map.
+	manyRooms = 64
+	// maxJoined bounds a text frame that joins several events. Clients have read
+	// limits (32 KiB is a common default), and one event may be larger by itself.
+	maxJoined = 16 << 10
+)
+
+// rooms is the part of a loop that knows who gets what. Room numbers are given
+// out by the hub densely, so pages of them are an index.
+type rooms struct {
+	pages     []*[roomPageSize]room
+	atts      []attachment
+	freeAtt   uint32
+	manyRooms map[uint64]uint32 // slot<<32|room → attachment
+	pending   []pendingRoom
+}
+
+func (r *rooms) init() {
+	r.atts = make([]attachment, 1, 64)
+	r.manyRooms = make(map[uint64]uint32)
+}
+
+// get returns a room, nil when nothing is known of it.
+func (r *rooms) get(num edge.RoomNum) *room {
+	page := num >> roomPageBits
+	if int(page) >= len(r.pages) || r.pages[page] == nil {
+		return nil
+	}
+	return &r.pages[page][num%roomPageSize]
+}
+
+func (r *rooms) getOrMake(num edge.RoomNum) *room {
+	page := int(num >> roomPageBits)
+	for page >= len(r.pages) {
+		r.pages = append(r.pages, nil)
+	}
+	if r.pages[page] == nil {
+		r.pages[page] = new([roomPageSize]room)
+	}
+	return &r.pages[page][num%roomPageSize]
+}
+
+func manyKey(slot uint32, num edge.RoomNum) uint64 { return uint64(slot)<<32 | uint64(num) }
+
+// find returns a connection's attachment to a room, 0 for none.
+func (r *rooms) find(slot uint32, c *conn, num edge.RoomNum) uint32 {
+	if c.has(flagManyRooms) {
+		return r.manyRooms[manyKey(slot, num)]
+	}
+	for a := c.atts; a != 0; a = r.atts[a].next {
+		if r.atts[a].room == num {
+			return a
+		}
+	}
+	return 0
+}
+
+func (l *loop) attach(slot uint32, c *conn, num edge.RoomNum) {
+	if num == edge.NoRoom {
+		return
+	}
+	l.noLongerLeftOut(slot, c, num)
+	r := &l.rooms
+	if r.find(slot, c, num) != 0 {
+		return
+	}
+	rm := r.getOrMake(num)
+	l.fanOut(rm) // what was broadcast before is not for it
+	a := r.freeAtt
+	if a != 0 {
+		r.freeAtt = r.atts[a].next
+	} else {
+		r.atts = append(r.atts, attachment{})
+		a = uint32(len(r.atts) - 1)
+	}
+	r.atts[a] = attachment{room: num, pos: uint32(len(rm.members)), next: c.atts}
+	rm.members = append(rm.members, member{slot: slot, att: a})
+	c.atts = a
+	c.natts++
+	l.stats.Attachments++
+	switch {
+	case c.has(flagManyRooms):
+		r.manyRooms[manyKey(slot, num)] = a
+	case c.natts > manyRooms:
+		c.set(flagManyRooms)
+		for a := c.atts; a != 0; a = r.atts[a].next {
+			r.manyRooms[manyKey(slot, r.atts[a].room)] = a
+		}
+	}
+}
+
+func (l *loop) detach(slot uint32, c *conn, num edge.RoomNum) {
+	l.noLongerLeftOut(slot, c, num)
+	r := &l.rooms
+	a := r.find(slot, c, num)
+	if a == 0 {
+		return
+	}
+	l.fanOut(r.get(num)) // what was broadcast before is still for it
+	l.removeMember(a)
+	// Out of the connection's list: a walk, but detaching is rare.
+	for p := &c.atts; *p != 0; p = &r.atts[*p].next {
+		if *p == a {
+			*p = r.atts[a].next
+			break
+		}
+	}
+	if c.has(flagManyRooms) {
+		delete(r.manyRooms, manyKey(slot, num))
+	}
+	c.natts--
+	l.freeAttachment(a)
+}
+
+// detachAll takes a connection out of all its rooms.
+func (l *loop) detachAll(slot uint32, c *conn) {
+	r := &l.rooms
+	for a := c.atts; a != 0; {
+		next := r.atts[a].next
+		l.removeMember(a)
+		if c.has(flagManyRooms) {
+			delete(r.manyRooms, manyKey(slot, r.atts[a].room))
+		}
+		l.freeAttachment(a)
+		a = next
+	}
+	c.atts, c.natts = 0, 0
+	c.clear(flagManyRooms)
+}
+
+func (l *loop) freeAttachment(a uint32) {
+	l.rooms.atts[a] = attachment{next: l.rooms.freeAtt}
+	l.rooms.freeAtt = a
+	l.stats.Attachments--
+}
+
+// removeMember takes an attachment's place in its room; the last member moves
+// there.
+func (l *loop) removeMember(a uint32) {
+	r := &l.rooms
+	rm := r.get(r.atts[a].room)
+	pos, last := r.atts[a].pos, len(rm.members)-1
+	moved := rm.members[last]
+	rm.members[pos] = moved
+	r.atts[moved.att].pos = pos
+	rm.members = rm.members[:last]
+	if last == 0 {
+		rm.members = nil
+	} else if cap(rm.members) > 64 && last < cap(rm.members)/4 {
+		rm.members = append(make([]member, 0, cap(rm.members)/2), rm.members...)
+	}
+}
+
+func (l *loop) dropRoom(num edge.RoomNum) {
+	rm := l.rooms.get(num)
+	if rm == nil {
+		return
+	}
+	l.fanOut(rm)
+	for len(rm.members) > 0 {
+		m := rm.members[len(rm.members)-1]
+		l.detach(m.slot, l.conns.at(m.slot), num)
+	}
+	l.forgetLeftOut(num)
+	*rm = room{}
+}
+
+// broadcast notes a frame for a room's members. It is handed out at the end of
+// the turn, or before anything that must come after it.
+func (l *loop) broadcast(cmd *edge.Cmd) {
+	r := &l.rooms
+	rm := r.get(cmd.Room)
+	if rm == nil || len(rm.members) == 0 {
+		return
+	}
+	if slot, c := l.connOf(cmd.Except); c != nil && r.find(slot, c, cmd.Room) != 0 {
+		l.fanOut(rm)
+		set := l.makeSet([]*edge.Frame{cmd.Frame}, []bool{cmd.Shed})
+		l.deliverAll(rm, cmd.Room, &set, slot)
+		return
+	}
+	if rm.pending == 0 {
+		if len(r.pending) < cap(r.pending) { // reuse the slices of earlier turns
+			r.pending = r.pending[:len(r.pending)+1]
+		} else {
+			r.pending = append(r.pending, pendingRoom{})
+		}
+		r.pending[len(r.pending)-1].room = cmd.Room
+		rm.pending = uint32(len(r.pending))
+	}
+	p := &r.pending[rm.pending-1]
+	p.frames = append(p.frames, cmd.Frame)
+	p.shed = append(p.shed, cmd.Shed)
+}
+
+// fanOut hands out what is pending of a room.
+func (l *loop) fanOut(rm *room) {
+	if rm == nil || rm.pending == 0 {
+		return
+	}
+	p := &l.rooms.pending[rm.pending-1]
+	rm.pending = 0
+	if len(rm.members) > 0 {
+		set := l.makeSet(p.frames, p.shed)
+		l.deliverAll(rm, p.room, &set, 0)
+	}
+	clear(p.frames)
+	p.frames, p.shed = p.frames[:0], p.shed[:0]
+}
+
+// fanOutAll hands out everything that is pending.
+func (l *loop) fanOutAll() {
+	for i := range l.rooms.pending {
+		l.fanOut(l.rooms.get(l.rooms.pending[i].room))
+	}
+	l.rooms.pending = l.rooms.pending[:0]
+}
+
+// settle hands out what is pending for one connection, because something for it
+// alone comes next.
+func (l *loop) settle(c *conn) {
+	r := &l.rooms
+	if len(r.pending) == 0 {
+		return
+	}
+	if c.natts > manyRooms {
+		l.fanOutAll()
+		return
+	}
+	for a := c.atts; a != 0; a = r.atts[a].next {
+		l.fanOut(r.get(r.atts[a].room))
+	}
+}
+
+// frameSet is one room's events of a turn, and their bytes in the forms that
+// connections may need.
+type frameSet struct {
+	frames  []*edge.Frame
+	shed    []bool
+	events  int
+	whole   uint32 // item: everything
+	durable uint32 // item: without the ephemeral events; made when first needed
+	hasShed bool
+	lasting int // events that are not ephemeral
+	// first is the first frame that is in the log: what a slow reader has to be
+	// told is its Prev.
+	first *edge.Frame
+}
+
+func (l *loop) makeSet(frames []*edge.Frame, shed []bool) frameSet {
+	s := frameSet{frames: frames, shed: shed, events: len(frames)}
+	for i, f := range frames {
+		if shed[i] {
+			s.hasShed = true
+			continue
+		}
+		s.lasting++
+		if s.first == nil && !f.ID.IsZero() {
+			s.first = f
+		}
+	}
+	s.whole = l.join(frames, nil)
+	return s
+}
+
+// durableItem is the set without its ephemeral events, itemNone when nothing is
+// left.
+func (l *loop) durableItem(s *frameSet) uint32 {
+	if !s.hasShed {
+		return s.whole
+	}
+	if s.durable == itemNone && s.lasting > 0 {
+		s.durable = l.join(s.frames, s.shed)
+	}
+	return s.durable
+}
+
+// join makes one item of several frames: text frames whose events are separated
+// by '\n'. A client is woken once and parses one frame, and the bytes are no more.
+// A single frame is referred to as it is.
+func (l *loop) join(frames []*edge.Frame, skip []bool) uint32 {
+	total, count := 0, 0
+	var only *edge.Frame
+	var sentAtMs int64
+	for i, f := range frames {
+		if skip != nil && skip[i] {
+			continue
+		}
+		total += len(f.WS())
+		count++
+		only = f
+		if sentAtMs == 0 {
+			sentAtMs = f.SentAtMs
+		}
+	}
+	if count == 1 {
+		return l.out.newItem(only.WS(), false, sentAtMs)
+	}
+	buf := l.pool.Get(total) // headers are longer than separators: never too small
+	for i := 0; i < len(frames); {
+		// As many as fit into one text frame.
+		size, end := -1, i
+		for end < len(frames) {
+			if skip != nil && skip[end] {
+				end++
+				continue
+			}
+			more := size + 1 + len(frames[end].JSON())
+			if size >= 0 && more > maxJoined {
+				break
+			}
+			size = more
+			end++
+		}
+		if size < 0 {
+			break
+		}
+		buf = wsframe.AppendHeader(buf, wsframe.Text, false, size)
+		first := true
+		for ; i < end; i++ {
+			if skip != nil && skip[i] {
+				continue
+			}
+			if !first {
+				buf = append(buf, '\n')
+			}
+			first = false
+			buf = append(buf, frames[i].JSON()...)
+		}
+	}
+	return l.out.newItem(buf, true, sentAtMs)
+}
+
+// deliverAll queues a set for every member of a room but one.
+func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32) {
+	size := uint32(len(l.out.items[s.whole].buf))
+	for _, m := range rm.members {
+		if m.slot == except {
+			continue
+		}
+		c := l.conns.at(m.slot)
+		if c.flags&(flagArmed|flagSlow) == 0 && c.qbytes+size <= l.queueBytes {
+			l.enqueue(m.slot, c, s.whole)
+			l.stats.Deliveries += uint64(s.events)
+			continue
+		}
+		l.deliverBehind(m.slot, c, num, s)
+	}
+	l.dropUnused(s.whole)
+	l.dropUnused(s.durable)
+}

@@ -1,0 +1,185 @@
+package loop
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// slowReader is kept for a connection whose socket does not take what it should
+// get. Room events are left out for it rather than queued, and the hub catches
+// it up from the log once it has swallowed what it had.
+type slowReader struct {
+	behind bool   // its queue passed the bound and has not been empty since
+	since  uint32 // tick it fell behind at
+	// leftOut are the rooms of which something was left out since it fell behind,
+	// with the ID before the first such event.
+	leftOut map[edge.RoomNum]protocol.ID
+	// told are rooms that the hub has been told of: left out until it attaches
+	// the connection again.
+	told map[edge.RoomNum]struct{}
+}
+
+func (s *slowReader) tooLong(tick, slowTicks uint32) bool {
+	return s.behind && tick >= s.since+slowTicks
+}
+
+func (s *slowReader) isOut(num edge.RoomNum) bool {
+	if _, out := s.told[num]; out {
+		return true
+	}
+	_, out := s.leftOut[num]
+	return out
+}
+
+// deliverBehind is deliverAll's way for a connection that is not simply fine: its
+// socket is full, its queue is long, or something was left out before.
+func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet) {
+	i := s.whole
+	if c.has(flagArmed) { // behind: nothing ephemeral is worth the wait
+		if i = l.durableItem(s); i != s.whole {
+			l.stats.Shed += uint64(s.events - s.lasting)
+		}
+		if i == itemNone {
+			return
+		}
+	}
+	sr := l.slow[slot]
+	if sr == nil || !sr.behind && !sr.isOut(num) {
+		size := uint32(len(l.out.items[i].buf))
+		if c.qbytes+size > l.queueBytes && !c.has(flagArmed) {
+			l.flushConn(slot, c) // perhaps nobody has tried to write it yet
+		}
+		if c.qbytes+size <= l.queueBytes {
+			l.enqueue(slot, c, i)
+			l.stats.Deliveries += uint64(s.events)
+			return
+		}
+		sr = l.fallBehind(slot, c)
+	}
+	l.leaveOut(slot, c, num, s, sr)
+}
+
+// fallBehind begins an episode of leaving out.
+func (l *loop) fallBehind(slot uint32, c *conn) *slowReader {
+	sr := l.slow[slot]
+	if sr == nil {
+		sr = &slowReader{}
+		l.slow[slot] = sr
+		c.set(flagSlow)
+	}
+	sr.behind, sr.since = true, l.tick
+	l.stats.SlowReaders++
+	l.schedule(slot, c, l.tick+l.slowTicks)
+	return sr
+}
+
+// leaveOut remembers what a slow reader does not get. Events that are not in the
+// log can't be caught up: they are queued as long as twice the bound allows.
+func (l *loop) leaveOut(slot uint32, c *conn, num edge.RoomNum, s *frameSet, sr *slowReader) {
+	if s.first != nil && !sr.isOut(num) {
+		if sr.leftOut == nil {
+			sr.leftOut = make(map[edge.RoomNum]protocol.ID)
+		}
+		sr.leftOut[num] = s.first.Prev
+	}
+	for i, f := range s.frames {
+		switch {
+		case s.shed[i]:
+			l.stats.Shed++
+		case !f.ID.IsZero():
+			l.stats.LeftOut++
+		default:
+			if c.qbytes+uint32(len(f.WS())) > 2*l.queueBytes {
+				sr.since = l.tick - min(l.tick, l.slowTicks) // time is up
+				l.schedule(slot, c, l.tick)
+				return
+			}
+			l.unicastFrame(slot, c, f)
+		}
+	}
+}
+
+// caughtBreath: a slow reader's queue is empty. The hub is told from where to
+// catch it up.
+func (l *loop) caughtBreath(slot uint32, c *conn) {
+	sr := l.slow[slot]
+	if !sr.behind {
+		return
+	}
+	sr.behind = false
+	if len(sr.leftOut) > 0 {
+		l.report(edge.Event{Kind: edge.EvLagged, Conn: l.id(slot, c), Lag: sr.leftOut})
+		if sr.told == nil {
+			sr.told = make(map[edge.RoomNum]struct{}, len(sr.leftOut))
+		}
+		for num := range sr.leftOut {
+			sr.told[num] = struct{}{}
+		}
+		sr.leftOut = nil // it belongs to the hub now
+	}
+	l.endSlow(slot, c, sr)
+}
+
+// endSlow forgets a slow reader that is none any more.
+func (l *loop) endSlow(slot uint32, c *conn, sr *slowReader) {
+	if !sr.behind && len(sr.told) == 0 && len(sr.leftOut) == 0 {
+		delete(l.slow, slot)
+		c.clear(flagSlow)
+	}
+}
+
+// noLongerLeftOut: the hub has attached, or detached, the connection.
+func (l *loop) noLongerLeftOut(slot uint32, c *conn, num edge.RoomNum) {
+	if !c.has(flagSlow) {
+		return
+	}
+	sr := l.slow[slot]
+	delete(sr.told, num)
+	delete(sr.leftOut, num)
+	l.endSlow(slot, c, sr)
+}
+
+// forgetLeftOut: the room's number will mean another room.
+func (l *loop) forgetLeftOut(num edge.RoomNum) {
+	for slot, sr := range l.slow {
+		delete(sr.told, num)
+		delete(sr.leftOut, num)
+		l.endSlow(slot, l.conns.at(slot), sr)
+	}
+}
+
+// unicast queues a frame for one connection. It may take a queue to twice the
+// bound, because the hub can't leave it out; beyond that the connection goes.
+func (l *loop) unicast(cmd *edge.Cmd) {
+	slot, c := l.connOf(cmd.Conn)
+	if c == nil {
+		return
+	}
+	l.settle(c)
+	if cmd.Shed && (c.has(flagArmed) || c.has(flagSlow) && l.slow[slot].behind) {
+		l.stats.Shed++
+		return
+	}
+	size := uint32(len(cmd.Frame.WS()))
+	if c.qbytes+size > 2*l.queueBytes && c.qbytes > 0 {
+		if !c.has(flagArmed) {
+			l.flushConn(slot, c)
+		}
+		if c.qbytes+size > 2*l.queueBytes && c.qbytes > 0 {
+			l.closeSlow(slot, c)
+			return
+		}
+	}
+	l.unicastFrame(slot, c, cmd.Frame)
+}
+
+// unicastFrame queues a frame; the same frame for several connections in a row
+// is one item.
+func (l *loop) unicastFrame(slot uint32, c *conn, f *edge.Frame) {
+	o := &l.out
+	if o.lastOne != f {
+		o.lastOne, o.lastItem = f, o.newItem(f.WS(), false, f.SentAtMs)
+	}
+	l.enqueue(slot, c, o.lastItem)
+	l.stats.Deliveries++
+}

@@ -1,0 +1,54 @@
+package loop
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// System calls on non-blocking sockets are made without telling the scheduler:
+// none of them waits, and at a million a second its bookkeeping shows.
+
+type sysErr = unix.Errno
+
+const (
+	sysAgain = unix.EAGAIN
+	sysIntr  = unix.EINTR
+)
+
+// sysAccept takes a connection off the backlog, non-blocking. The peer's address
+// is not asked for: it would be allocated for every client and used for few.
+// TCP_NODELAY is inherited from the listener.
+func sysAccept(fd int) (int, sysErr) {
+	conn, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int(conn), errno
+}
+
+func sysRead(fd int, buf []byte) (int, sysErr) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
+	return int(n), errno
+}
+
+// iovecs is what one write gathers.
+type iovecs struct {
+	v [maxIov]unix.Iovec
+}
+
+func (io *iovecs) set(i int, buf []byte) {
+	io.v[i].Base = unsafe.SliceData(buf)
+	io.v[i].SetLen(len(buf))
+}
+
+func (io *iovecs) writeTo(fd, count int) (int, sysErr) {
+	var n uintptr
+	var errno sysErr
+	if count == 1 { // the usual case is a little cheaper as a plain write
+		n, _, errno = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(io.v[0].Base)), uintptr(io.v[0].Len))
+	} else {
+		n, _, errno = unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&io.v[0])), uintptr(count))
+	}
+	return int(n), errno
+}
+
+// prepareConn has nothing to do: accept4 and inheritance did it.
+func prepareConn(int) error { return nil }

@@ -1,0 +1,169 @@
+// Package session is what a connection *is*, apart from its socket: what a client
+// may say and when, what it gets in return, and when it has gone too far. It is
+// pure: no I/O, no goroutine, no clock (now is an argument). A Session is a few
+// plain bytes that live in a loop's table; a loop feeds it what it has decoded
+// and does what the Verdict says.
+package session
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Limits bounds what one connection may say. It is shared and not changed.
+type Limits struct {
+	// FrameBurst frames may come at once, FramesPerSecond after that; control
+	// frames and fragments count. Zero FramesPerSecond: no limit.
+	FrameBurst, FramesPerSecond int
+	// MaxMessageBytes is the longest message; MaxResumeBytes the longest resume.
+	MaxMessageBytes, MaxResumeBytes int
+	// Echo returns every message instead of reading it. It is for conformance
+	// tests of the loops, never for clients.
+	Echo bool
+}
+
+// DefaultLimits are the limits of the wire contract.
+var DefaultLimits = Limits{
+	FrameBurst: 40, FramesPerSecond: 20,
+	MaxMessageBytes: 16 << 10, MaxResumeBytes: 256 << 10,
+}
+
+// positions says how far a resume has come.
+type positions uint8
+
+const (
+	notAsked positions = iota // no `?resume` in the URL
+	awaited                   // room events are held back for them
+	complete
+)
+
+// Session is one connection's state, without pointers.
+type Session struct {
+	// tatMs is the theoretical arrival time of the frame rate's cell algorithm
+	// (GCRA): one number instead of a bucket and a time.
+	tatMs     int64
+	positions positions
+}
+
+// Open begins a session; resume says that the URL asked for it.
+func (s *Session) Open(resume bool) {
+	*s = Session{}
+	if resume {
+		s.positions = awaited
+	}
+}
+
+// AwaitsPositions says whether room events are held back until the client has
+// sent its positions; it has a deadline for every frame of them.
+func (s *Session) AwaitsPositions() bool { return s.positions == awaited }
+
+// Action is what a Verdict asks for.
+type Action uint8
+
+// Actions.
+const (
+	Ignore   Action = iota
+	Post            // Event goes to the hub
+	Pong            // answer a `ping` with protocol.Pong
+	WSPong          // answer a WebSocket ping with Payload
+	Renew           // verify Token; same user: its expiry is the new one
+	Refuse          // send an `error` (Code, Detail), stay open
+	Kick            // send an `error` (Code, Detail), then close with Close
+	Fail            // close with Close, Detail is the reason
+	PeerLeft        // the client closes: echo Close
+	Echo            // return Payload as it came
+)
+
+// Verdict is what a frame leads to. What it refers to is valid as long as the
+// frame's payload, except for Event, which owns its contents.
+type Verdict struct {
+	Do      Action
+	Close   protocol.CloseCode
+	Code    protocol.ErrorCode
+	Detail  string
+	Event   edge.Event // Post: all but Conn
+	Token   []byte
+	Payload []byte
+	Op      wsframe.Op // Echo
+}
+
+// Receive takes one thing the client sent. nowMs is any clock that does not go
+// back.
+func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
+	if !s.allowFrame(nowMs, l) {
+		return Verdict{Do: Fail, Close: protocol.CloseRateLimit, Detail: "too many frames"}
+	}
+	switch item.Op {
+	case wsframe.Text, wsframe.Binary:
+		if l.Echo {
+			return Verdict{Do: Echo, Op: item.Op, Payload: item.Payload}
+		}
+		if item.Op == wsframe.Binary {
+			return Verdict{Do: Fail, Close: protocol.CloseUnsupported, Detail: "binary messages are not part of " + protocol.Subprotocol}
+		}
+		return s.receiveText(item.Payload, l)
+	case wsframe.Ping:
+		return Verdict{Do: WSPong, Payload: item.Payload}
+	case wsframe.Close:
+		code, _, err := wsframe.ParseClose(item.Payload)
+		if err != nil {
+			return Verdict{Do: Fail, Close: err.Code, Detail: err.Reason}
+		}
+		return Verdict{Do: PeerLeft, Close: code}
+	}
+	return Verdict{} // a pong, a fragment
+}
+
+// allowFrame is GCRA: a frame costs interval, and the session may be ahead of
+// time by a burst.
+func (s *Session) allowFrame(nowMs int64, l *Limits) bool {
+	if l.FramesPerSecond <= 0 {
+		return true
+	}
+	interval := int64(1000 / l.FramesPerSecond)
+	tat := max(s.tatMs, nowMs)
+	if tat+interval-nowMs > int64(l.FrameBurst)*interval {
+		return false
+	}
+	s.tatMs = tat + interval
+	return true
+}
+
+// receiveText reads a message and applies the rules that need no knowledge of
+// rooms; those that do are the hub's.
+func (s *Session) receiveText(text []byte, l *Limits) Verdict {
+	msg, bad := parseUpward(text)
+	if bad != nil {
+		if bad.stays {
+			return Verdict{Do: Refuse, Code: bad.code, Detail: bad.detail}
+		}
+		return Verdict{Do: Kick, Code: bad.code, Detail: bad.detail, Close: protocol.CloseMalformed}
+	}
+	if len(text) > l.MaxMessageBytes && msg.kind != kindResume {
+		return Verdict{Do: Kick, Code: protocol.ErrTooLarge, Detail: wsframe.ErrTooLarge.Reason, Close: protocol.CloseTooLarge}
+	}
+	switch msg.kind {
+	case kindPing:
+		return Verdict{Do: Pong}
+	case kindAuth:
+		return Verdict{Do: Renew, Token: msg.token}
+	case kindResume:
+		return s.receivePositions(&msg)
+	}
+	ev := edge.Event{Kind: msg.kind.event(), Room: msg.room, ID: msg.id, Users: msg.users}
+	return Verdict{Do: Post, Event: ev}
+}
+
+func (s *Session) receivePositions(msg *upward) Verdict {
+	switch s.positions {
+	case notAsked:
+		return Verdict{Do: Refuse, Code: protocol.ErrInvalid, Detail: "resume needs ?resume in the URL"}
+	case complete:
+		return Verdict{Do: Refuse, Code: protocol.ErrInvalid, Detail: "positions are complete already"}
+	}
+	if !msg.more {
+		s.positions = complete
+	}
+	return Verdict{Do: Post, Event: edge.Event{Kind: edge.EvPositions, Positions: msg.positions, More: msg.more}}
+}
