@@ -131,6 +131,17 @@ func AppendLeft(dst []byte, room, user string, roomsRev uint64) []byte {
 	return appendRev(dst, roomsRev)
 }
 
+// AppendRead appends a `read` event: user has read room up to id.
+func AppendRead(dst []byte, room, user string, id ID) []byte {
+	dst = append(dst, `{"type":"read","room":`...)
+	dst = AppendString(dst, room)
+	dst = append(dst, `,"user":`...)
+	dst = AppendString(dst, user)
+	dst = append(dst, `,"id":"`...)
+	dst = id.AppendTo(dst)
+	return append(dst, `"}`...)
+}
+
 func appendRev(dst []byte, rev uint64) []byte {
 	if rev != 0 {
 		dst = append(dst, `,"rooms_rev":`...)

@@ -578,12 +578,18 @@ type MiniServer struct {
 // Mini starts an embedded Redis whose TTLs run in real time.
 func Mini(tb testing.TB) *MiniServer {
 	tb.Helper()
+	m := StartMini()
+	tb.Cleanup(m.Close)
+	return m
+}
+
+// StartMini is Mini for those who call Close themselves.
+func StartMini() *MiniServer {
 	m := miniredis.NewMiniRedis()
 	m.ClockTTL(true)
 	if err := m.Start(); err != nil {
-		tb.Fatal(err)
+		panic(err) // the loopback has no port left
 	}
-	tb.Cleanup(m.Close)
 	return &MiniServer{m}
 }
 

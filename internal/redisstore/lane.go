@@ -1,0 +1,270 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+// call is one command on its way. Whoever made it reads the answer after its
+// join said so, and not before.
+type call struct {
+	part int
+	args []any // whole: evalsha, SHA and all
+	// script is what args run, nil for a plain command.
+	script *script
+	// ack: the answer waits for replicas where so configured.
+	ack bool
+	// once: not to be repeated when it may have run already.
+	once bool
+
+	deadline time.Time
+	join     *join
+	// failed hears an error of a call that nobody waits for; may be nil.
+	failed func(error)
+
+	// Written by whoever finishes the call; to be read through result.
+	state atomic.Uint32
+	reply any
+	err   error
+	short bool // ran, but too few replicas have it
+}
+
+// States of a call.
+const (
+	callPending uint32 = iota
+	callDone
+	callAbandoned // nobody waits any more: whoever finishes it keeps the answer
+)
+
+// join waits for a number of calls.
+type join struct {
+	left atomic.Int32
+	done chan struct{} // 1 deep: all are answered
+}
+
+func newJoin() *join { return &join{done: make(chan struct{}, 1)} }
+
+func (c *call) finish(reply any, err error) {
+	c.reply, c.err = reply, err
+	c.state.CompareAndSwap(callPending, callDone)
+	if err != nil && c.failed != nil {
+		c.failed(err)
+	}
+	if j := c.join; j != nil && j.left.Add(-1) == 0 {
+		j.done <- struct{}{}
+	}
+}
+
+// result is the answer as the caller gets it, errDeadline when there is none
+// yet: from then on the call is abandoned.
+func (c *call) result() (any, error) {
+	switch {
+	case c.state.Load() != callDone && c.state.Swap(callAbandoned) != callDone:
+		return nil, errDeadline
+	case c.err != nil:
+		return nil, forCaller(c.err)
+	case c.short:
+		return c.reply, chat.ErrNotReplicated
+	}
+	return c.reply, refusal(c.reply)
+}
+
+// laneKind tells what a lane is for. Reads have a lane of their own so that a
+// gateway's audit does not stand before sends and canaries.
+type laneKind uint8
+
+const (
+	writes laneKind = iota
+	reads
+)
+
+func (k laneKind) String() string { return [...]string{"writes", "reads"}[k] }
+
+// maxBatch is how many commands a pipeline carries. More saves no system calls
+// and delays the first answer behind the last.
+const maxBatch = 256
+
+// lane carries calls to one node, in pipelines of what is waiting: nothing waits
+// for company, and under load batches grow by themselves while pipelines are
+// under way. It has no goroutine while it has nothing to do.
+type lane struct {
+	s      *Store
+	client *redis.Client
+	kind   laneKind
+
+	// failingSince is when the node stopped answering (Unix ns), 0 while it
+	// answers: callers give up sooner on a node that is known to be away.
+	failingSince atomic.Int64
+
+	mu      sync.Mutex
+	queue   []*call
+	workers int
+}
+
+// submit queues a call; a full queue refuses at once.
+func (l *lane) submit(c *call) {
+	l.mu.Lock()
+	switch {
+	case len(l.queue) >= l.s.opt.MaxQueued:
+		l.mu.Unlock()
+		l.s.observeFailure("overflow")
+		c.finish(nil, errOverflow)
+		return
+	case l.workers < lanePipelines:
+		if !l.s.begin() {
+			l.mu.Unlock()
+			c.finish(nil, errClosed)
+			return
+		}
+		l.workers++
+		l.queue = append(l.queue, c)
+		l.mu.Unlock()
+		go l.work()
+		return
+	}
+	l.queue = append(l.queue, c)
+	l.mu.Unlock()
+}
+
+// work sends pipelines until nothing is queued.
+func (l *lane) work() {
+	defer l.s.end()
+	batch := make([]*call, 0, maxBatch)
+	for {
+		l.mu.Lock()
+		n := min(len(l.queue), maxBatch)
+		if n == 0 {
+			l.workers--
+			if l.workers == 0 && cap(l.queue) > 4*maxBatch {
+				l.queue = nil // a burst's memory
+			}
+			l.mu.Unlock()
+			return
+		}
+		batch = append(batch[:0], l.queue[:n]...)
+		rest := copy(l.queue, l.queue[n:])
+		clear(l.queue[rest:])
+		l.queue = l.queue[:rest]
+		l.mu.Unlock()
+
+		l.send(batch)
+		clear(batch)
+	}
+}
+
+// send runs one pipeline, and a second one for scripts that the node had to be
+// given first.
+func (l *lane) send(batch []*call) {
+	now := time.Now()
+	live := batch[:0]
+	for _, c := range batch {
+		if now.After(c.deadline) {
+			c.finish(nil, errDeadline)
+			continue
+		}
+		live = append(live, c)
+	}
+	if unknown := l.pipeline(live, true); len(unknown) > 0 {
+		if err := l.load(unknown); err != nil {
+			for _, c := range unknown {
+				c.finish(nil, err)
+			}
+			return
+		}
+		l.pipeline(unknown, false)
+	}
+}
+
+// pipeline sends calls and answers them, but for those whose script the node
+// does not know: these it returns when asked to.
+func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
+	if len(calls) == 0 {
+		return nil
+	}
+	ctx := context.Background()
+	pipe := l.client.Pipeline()
+	cmds := make([]redis.Cmd, len(calls))
+	ack := false
+	for i, c := range calls {
+		cmds[i] = *redis.NewCmd(ctx, c.args...)
+		_ = pipe.Process(ctx, &cmds[i])
+		ack = ack || c.ack
+	}
+	var wait *redis.Cmd
+	if ack && l.s.opt.MinReplicasAck > 0 {
+		// On the scripts' own connection: on another one WAIT says nothing about them.
+		// One covers the batch, replays of older writes too: it waits for all that the
+		// primary had written when the last command ran.
+		wait = pipe.Do(ctx, "wait", l.s.opt.MinReplicasAck, l.s.opt.AckTimeout.Milliseconds())
+	}
+	start := time.Now()
+	_, err := pipe.Exec(ctx)
+	l.observe(len(calls), time.Since(start), err)
+
+	short := false
+	if wait != nil {
+		n, err := wait.Int()
+		short = err != nil || n < l.s.opt.MinReplicasAck
+	}
+	for i, c := range calls {
+		reply, err := cmds[i].Result()
+		if errors.Is(err, redis.Nil) {
+			err = nil
+		}
+		if err != nil {
+			what := classify(err)
+			if what == noScript && mayLoad {
+				unknown = append(unknown, c)
+				continue
+			}
+			l.s.observeFailure(what.String())
+		}
+		c.short = short && c.ack
+		c.finish(reply, err)
+	}
+	return unknown
+}
+
+// load gives the node the scripts it does not know: it was restarted, flushed or
+// promoted.
+func (l *lane) load(calls []*call) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.s.opt.CommandTimeout)
+	defer cancel()
+	pipe := l.client.Pipeline()
+	loaded := map[*script]bool{}
+	for _, c := range calls {
+		if !loaded[c.script] {
+			loaded[c.script] = true
+			pipe.ScriptLoad(ctx, c.script.text)
+		}
+	}
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+func (l *lane) observe(commands int, took time.Duration, err error) {
+	if f := l.s.opt.Observer.Pipeline; f != nil {
+		f(l.kind.String(), commands, took)
+	}
+	if what := classify(err); err != nil && (what == unreachable || what == broken) {
+		l.failingSince.CompareAndSwap(0, time.Now().UnixNano())
+	} else {
+		l.failingSince.Store(0)
+	}
+}
+
+// failingFor is how long the node has not answered.
+func (l *lane) failingFor() time.Duration {
+	since := l.failingSince.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - since)
+}

@@ -1,0 +1,391 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+const (
+	// subscribeBatch is how many channels one SUBSCRIBE carries.
+	subscribeBatch = 500
+	// writeLimit bounds a write to a subscriber connection: a server that does not
+	// read is away.
+	writeLimit = 5 * time.Second
+	// backoffMin and backoffMax bound the pause before a link is made again.
+	backoffMin, backoffMax = 20 * time.Millisecond, 2 * time.Second
+)
+
+var (
+	errDeaf     = errors.New("no canary came back in time")
+	errListener = errors.New("the listener could not take an event")
+	errMovedOff = errors.New("the server ended a subscription: the slot moved")
+)
+
+// link is one subscriber connection, made again for as long as the Store lives.
+// Its primary is chosen anew each time, as the command client sees it then.
+//
+// Two goroutines own it: run reads and calls the listener; write sends what was
+// asked for. They share what mu guards.
+type link struct {
+	s       *Store
+	id      int
+	home    int    // the partition its canaries run in
+	key     string // decides whose connection it is
+	channel string // of its canaries
+	// epochs seen last, by run alone.
+	epoch string
+
+	mu       sync.Mutex
+	gen      uint64
+	conn     net.Conn // nil between makings
+	broken   error    // why conn is to end
+	up       bool     // subscribed to its canaries
+	queue    []request
+	more     *sync.Cond     // queue grew, or the making ended
+	leaving  map[string]int // unsubscriptions under way; a Cluster's only
+	sent     time.Time      // of the last canary
+	sentWhat uint64         // its number
+	back     time.Time      // when one came back last; of the making before that
+	heard    bool           // one came back in this making
+}
+
+// request is a channel to take up or to leave.
+type request struct {
+	channel string
+	join    bool
+}
+
+func newLink(s *Store, id int) *link {
+	l := &link{s: s, id: id, home: id, key: s.keys.prefix[id], channel: s.keys.gateway(id, s.opt.GatewayID)}
+	l.more = sync.NewCond(&l.mu)
+	return l
+}
+
+// run makes the link again and again until ctx ends.
+func (l *link) run(ctx context.Context, listener chat.Listener) {
+	backoff := backoffMin
+	for ctx.Err() == nil {
+		wasUp, err := l.making(ctx, listener)
+		if ctx.Err() != nil {
+			return
+		}
+		l.s.nodes.refresh(ctx)
+		if wasUp {
+			backoff = backoffMin
+		} else {
+			l.s.log.Warn("link not made", "link", l.id, "error", err)
+		}
+		timer := time.NewTimer(backoff/2 + rand.N(backoff))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		backoff = min(2*backoff, backoffMax)
+	}
+}
+
+// making is one life of the link: connect, subscribe, read until it breaks.
+func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, err error) {
+	if err := l.s.checked(ctx); err != nil {
+		return false, err // canaries write: not into another deployment's data
+	}
+	conn, r, err := l.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	l.gen++
+	gen := l.gen
+	l.conn, l.broken, l.up, l.heard = conn, nil, true, false
+	l.queue, l.leaving = nil, map[string]int{}
+	l.sent, l.back = time.Time{}, time.Now()
+	l.mu.Unlock()
+	if ctx.Err() != nil { // Close may have looked before there was a connection
+		l.interrupt(errClosed)
+	}
+
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		l.write(conn)
+	}()
+	l.s.log.Info("link up", "link", l.id, "gen", gen, "server", conn.RemoteAddr().String())
+	if f := l.s.opt.Observer.LinkUp; f != nil {
+		f(l.id)
+	}
+	listener.LinkUp(l.id, gen)
+	l.beat(time.Now())
+	err = l.read(r, gen, listener)
+	err = l.interrupt(err)
+	<-written
+	l.mu.Lock()
+	l.conn, l.up = nil, false
+	l.mu.Unlock()
+	l.s.log.Warn("link down", "link", l.id, "gen", gen, "error", err)
+	if f := l.s.opt.Observer.LinkDown; f != nil {
+		f(l.id, err)
+	}
+	listener.LinkDown(l.id, gen, err)
+	return true, err
+}
+
+// connect dials, signs in and subscribes the link's own channel, confirmed.
+func (l *link) connect(ctx context.Context) (net.Conn, *pushReader, error) {
+	opt := &l.s.opt
+	ctx, cancel := context.WithTimeout(ctx, opt.DialTimeout+opt.CommandTimeout)
+	defer cancel()
+	conn, err := l.s.nodes.dial(ctx, l.key)
+	if err != nil {
+		return nil, nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	var hello []byte
+	if t := &l.s.target; t.user != "" {
+		hello = appendCommand(hello, "AUTH", t.user, t.password)
+	} else if t.password != "" {
+		hello = appendCommand(hello, "AUTH", t.password)
+	}
+	hello = appendCommand(hello, l.command(true), l.channel)
+	r := newPushReader(conn)
+	if _, err = conn.Write(hello); err == nil {
+		for {
+			var kind pushKind
+			if kind, _, err = r.next(); err != nil || kind == pushSubscribe {
+				break
+			}
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	_ = conn.SetDeadline(time.Time{}) // from here on canaries decide
+	return conn, r, nil
+}
+
+// command is how channels are taken up or left.
+func (l *link) command(join bool) string {
+	sharded := l.s.target.kind == cluster
+	switch {
+	case sharded && join:
+		return "SSUBSCRIBE"
+	case sharded:
+		return "SUNSUBSCRIBE"
+	case join:
+		return "SUBSCRIBE"
+	}
+	return "UNSUBSCRIBE"
+}
+
+// read hands over what comes until the connection ends.
+func (l *link) read(r *pushReader, gen uint64, listener chat.Listener) error {
+	// What the link carries, by the channel's bytes, so that a message needs no
+	// name made for it. Read's own.
+	carried := map[string]chat.Channel{}
+	for {
+		kind, payload, err := r.next()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case pushMessage:
+			if ch, ok := carried[string(r.channel)]; ok {
+				if !listener.Event(l.id, gen, ch, payload) {
+					return errListener
+				}
+			} else if string(r.channel) == l.channel {
+				l.canaryBack(gen, string(payload), listener)
+			}
+		case pushSubscribe:
+			channel := string(r.channel)
+			if ch, ok := l.s.keys.parseChannel(channel); ok {
+				carried[channel] = ch
+				listener.Confirmed(l.id, gen, ch)
+			}
+		case pushUnsubscribe:
+			delete(carried, string(r.channel))
+			if l.s.target.kind == cluster && !l.asked(string(r.channel)) {
+				return errMovedOff
+			}
+		}
+	}
+}
+
+// asked says whether an unsubscription that was confirmed had been asked for.
+func (l *link) asked(channel string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.leaving[channel]
+	if n <= 1 {
+		delete(l.leaving, channel)
+	} else {
+		l.leaving[channel] = n - 1
+	}
+	return n > 0
+}
+
+// ask queues channels for the writer.
+func (l *link) ask(gen uint64, chs []chat.Channel, join bool) {
+	rs := make([]request, len(chs))
+	for i, ch := range chs {
+		rs[i] = request{l.s.keys.channel(ch), join}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if gen != l.gen || !l.up || l.broken != nil {
+		return
+	}
+	if !join && l.s.target.kind == cluster {
+		for _, r := range rs {
+			l.leaving[r.channel]++
+		}
+	}
+	l.queue = append(l.queue, rs...)
+	l.more.Signal()
+}
+
+// write sends what was asked for, in order, until the making ends.
+func (l *link) write(conn net.Conn) {
+	var buf []byte
+	var names []string
+	for {
+		l.mu.Lock()
+		for len(l.queue) == 0 && l.broken == nil {
+			l.more.Wait()
+		}
+		queue := l.queue
+		l.queue = nil
+		ended := l.broken != nil
+		l.mu.Unlock()
+		if ended {
+			return
+		}
+		for len(queue) > 0 {
+			join := queue[0].join
+			names = names[:0]
+			for len(queue) > 0 && queue[0].join == join && len(names) < subscribeBatch {
+				names = append(names, queue[0].channel)
+				queue = queue[1:]
+			}
+			buf = appendCommand(buf[:0], l.command(join), names...)
+			_ = conn.SetWriteDeadline(time.Now().Add(writeLimit))
+			if _, err := conn.Write(buf); err != nil {
+				l.interrupt(err)
+				return
+			}
+		}
+	}
+}
+
+// interrupt ends the present making, for the first reason given, which it returns.
+func (l *link) interrupt(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return err
+	}
+	if l.broken == nil {
+		l.broken = err
+		l.conn.Close()
+		l.more.Signal()
+	}
+	return l.broken
+}
+
+// beat sends a canary when one is due, and ends the making when none came back
+// for too long.
+func (l *link) beat(now time.Time) {
+	l.mu.Lock()
+	if !l.up || l.broken != nil {
+		l.mu.Unlock()
+		return
+	}
+	if now.Sub(l.back) > canaryLimit {
+		l.mu.Unlock()
+		l.interrupt(errDeaf)
+		return
+	}
+	if now.Sub(l.sent) < canaryEvery {
+		l.mu.Unlock()
+		return
+	}
+	l.sent = now
+	l.sentWhat++
+	token := fmt.Sprintf("%d.%d", l.gen, l.sentWhat)
+	l.mu.Unlock()
+	l.s.sendCanary(l.home, l.channel, token)
+}
+
+// sendCanary sends a canary and does not wait: what matters is what comes back.
+func (s *Store) sendCanary(part int, channel, token string) {
+	keys := []string{s.keys.canary(part), s.keys.epoch(part), channel}
+	c := newCall(part, canaryScript, keys, token, s.feed.epoch, s.publish, canaryTTL.Milliseconds())
+	c.deadline = time.Now().Add(canaryEvery)
+	l, err := s.lane(s.ctx, writes, s.keys.prefix[part])
+	if err != nil {
+		return
+	}
+	c.failed = func(err error) {
+		if classify(err) == moved {
+			s.nodes.refresh(s.ctx)
+		}
+	}
+	l.submit(c)
+}
+
+// canaryBack takes a canary that came through the link.
+func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
+	token, epoch, _ := strings.Cut(payload, " ")
+	of, what, _ := strings.Cut(token, ".")
+	if of != strconv.FormatUint(gen, 10) {
+		return // of an earlier making
+	}
+	now := time.Now()
+	l.mu.Lock()
+	l.back = now
+	first := !l.heard
+	l.heard = true
+	took := time.Duration(-1)
+	if what == strconv.FormatUint(l.sentWhat, 10) {
+		took = now.Sub(l.sent)
+	}
+	l.mu.Unlock()
+	if f := l.s.opt.Observer.CanaryBack; f != nil && took >= 0 {
+		f(l.id, took)
+	}
+	listener.Canary(l.id, gen, l.home, epoch)
+	// The other partitions of the link are on the same server, and share its fate:
+	// what the canary's own partition lost, they lost too.
+	if (first || epoch != l.epoch) && l.s.target.kind != cluster {
+		for part := l.home + len(l.s.feed.links); part < l.s.opt.Partitions; part += len(l.s.feed.links) {
+			listener.Canary(l.id, gen, part, epoch)
+		}
+	}
+	l.epoch = epoch
+}
+
+// unhealthy says why the link does not deliver, "" when it does.
+func (l *link) unhealthy(now time.Time) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.up:
+		return "down"
+	case !l.heard:
+		return "no canary has come back yet"
+	case now.Sub(l.back) > canaryLimit:
+		return errDeaf.Error()
+	}
+	return ""
+}

@@ -1,0 +1,174 @@
+package redisstore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// smallRoom is up to how many members a room's are read whole and paged by name.
+// Above it a page costs Redis only what it holds, and its order is Redis's own.
+const smallRoom = 2000
+
+// Members implements chat.Store. Pages of rooms above smallRoom may hold a few
+// more members than limit, and one twice when the set changes in between: as
+// HSCAN gives them.
+func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string, limit int) (members []chat.Member, next string, err error) {
+	r, _, err := s.Room(ctx, by, room)
+	if err != nil {
+		return nil, "", err
+	}
+	part := s.keys.partition(room)
+	key := s.keys.room(part, room).members
+	scan, scanning := strings.CutPrefix(cursor, "scan:")
+	after, _ := strings.CutPrefix(cursor, "after:")
+	if scanning || cursor == "" && r.Members > smallRoom {
+		if !scanning {
+			scan = "0"
+		}
+		reply, err := s.do(ctx, reads, newCommand(part, "hscan", key, scan, "count", limit))
+		if err != nil {
+			return nil, "", err
+		}
+		v, err := list("hscan", reply, 2)
+		if err != nil {
+			return nil, "", err
+		}
+		if next = text(v[0]); next == "0" {
+			next = ""
+		} else {
+			next = "scan:" + next
+		}
+		return parseMembers(v[1]), next, nil
+	}
+	reply, err := s.do(ctx, reads, newCommand(part, "hgetall", key))
+	if err != nil {
+		return nil, "", err
+	}
+	members = parseMembers(reply)
+	slices.SortFunc(members, func(a, b chat.Member) int { return cmp.Compare(a.User, b.User) })
+	if cursor != "" {
+		first, found := slices.BinarySearchFunc(members, after, func(m chat.Member, u string) int { return cmp.Compare(m.User, u) })
+		if found {
+			first++
+		}
+		members = members[first:]
+	}
+	if len(members) > limit {
+		members = members[:limit]
+		next = "after:" + members[limit-1].User
+	}
+	return members, next, nil
+}
+
+func parseMembers(reply any) []chat.Member {
+	v, _ := reply.([]any)
+	members := make([]chat.Member, 0, len(v)/2)
+	for i := 0; i+1 < len(v); i += 2 {
+		members = append(members, chat.Member{User: text(v[i]), Role: chat.Role(text(v[i+1]))})
+	}
+	return members
+}
+
+// PutMember implements chat.Store. An empty role means the one the user has, or
+// RoleMember.
+func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string, role chat.Role) (added bool, err error) {
+	if !protocol.ValidRoom(room) {
+		return false, chat.ErrNoRoom
+	}
+	if err := s.checkRooms(ctx, []string{user}); err != nil {
+		return false, err
+	}
+	part := s.keys.partition(room)
+	k := s.keys.room(part, room)
+	c := newCall(part, putScript, []string{k.room, k.members, s.keys.outbox(part)},
+		room, actor(by), user, string(role), s.arg.maxMembers, s.publish, joinedUpToHead(room, user))
+	c.ack = true
+	reply, err := s.do(ctx, writes, c)
+	if err != nil {
+		return false, err
+	}
+	v, err := list("put", reply, 3)
+	if err != nil {
+		return false, err
+	}
+	ch := change{room: room, user: user, joined: true, part: part}
+	if ch.version, err = parseUint(text(v[1])); err != nil {
+		return false, err
+	}
+	if ch.head, err = protocol.ParseID(text(v[2])); err != nil {
+		return false, err
+	}
+	what := text(v[0])
+	if what == "added" {
+		if len(v) < 4 {
+			return false, errReply("put", reply)
+		}
+		ch.entry = text(v[3])
+	} else {
+		ch.repair = "0" // a member that the index does not know is put there (F3)
+	}
+	s.writeIndex(ctx, []change{ch})
+	return what != "same", nil
+}
+
+// RemoveMember implements chat.Store.
+func (s *Store) RemoveMember(ctx context.Context, by chat.Actor, room, user string) error {
+	if !protocol.ValidRoom(room) {
+		return chat.ErrNoRoom
+	}
+	part := s.keys.partition(room)
+	k := s.keys.room(part, room)
+	c := newCall(part, removeScript, []string{k.room, k.members, s.keys.outbox(part)},
+		room, actor(by), user, s.publish, protocol.AppendLeft(nil, room, user, 0))
+	// Run again after an answer was lost, it would say that there is no such member.
+	c.ack, c.once = true, true
+	reply, err := s.do(ctx, writes, c)
+	if err != nil {
+		return err
+	}
+	v, err := list("remove", reply, 3)
+	if err != nil {
+		return err
+	}
+	ch := change{room: room, user: user, part: part, entry: text(v[2])}
+	if ch.version, err = parseUint(text(v[0])); err != nil {
+		return err
+	}
+	s.writeIndex(ctx, []change{ch})
+	return nil
+}
+
+// actor is whose role scripts look at: nobody's for a server key.
+func actor(by chat.Actor) string { return user(by) }
+
+// checkRooms refuses when one of the users has the most rooms already. It is a
+// look before, not a lock: a user may end up a few above.
+func (s *Store) checkRooms(ctx context.Context, users []string) error {
+	calls := make([]*call, len(users))
+	for i, user := range users {
+		part := s.keys.partition(user)
+		calls[i] = newCommand(part, "hget", s.keys.user(part, user).rooms, "c")
+	}
+	s.doAll(ctx, reads, calls)
+	for _, c := range calls {
+		reply, err := c.result()
+		if err != nil {
+			return err
+		}
+		if n, _ := parseUint(text(reply)); n >= uint64(s.opt.MaxRooms) {
+			return chat.ErrTooMany
+		}
+	}
+	return nil
+}
+
+// joinedUpToHead is a `joined` event up to where scripts put the head.
+func joinedUpToHead(room, user string) []byte {
+	return bytes.TrimSuffix(protocol.AppendJoined(nil, room, user, protocol.ID{}, 0), []byte(`0-0"}`))
+}

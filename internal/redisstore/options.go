@@ -1,0 +1,125 @@
+package redisstore
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options say where Redis is and how it is used. The zero value of a field means
+// its default.
+type Options struct {
+	// URL is one of the forms of parseURL. Required.
+	URL string
+	// TLS is used with a rediss URL; nil means the system's roots.
+	TLS *tls.Config
+
+	// Partitions is how many parts the keys are in; fixed for a deployment and
+	// kept in Redis. More of them spread finer over a Cluster's nodes and cost a
+	// gateway a connection each there. Default 256.
+	Partitions int
+	// GatewayID names this process on its canaries' channel. It must be new at
+	// each start. Default: random.
+	GatewayID string
+	// Links is how many subscriber connections carry the events of a standalone
+	// server or Sentinel; a Cluster has one per partition. Default 4.
+	Links int
+
+	// MinReplicasAck is how many replicas must have a write before it is
+	// acknowledged. 0: the primary alone.
+	MinReplicasAck int
+	// AckTimeout is how long replicas may take. Default 1 s.
+	AckTimeout time.Duration
+	// IdempotencyTTL is how long a retry is recognised. Longer costs ~220 bytes
+	// per message sent in it. Default 10 min.
+	IdempotencyTTL time.Duration
+	// MaxLen is how many messages a room's log keeps, approximately. Default 100,000.
+	MaxLen int
+	// MaxAge is how long a message is kept, approximately. 0: no limit.
+	MaxAge time.Duration
+	// MaxMembers per room. Default 100,000.
+	MaxMembers int
+	// MaxRooms per user. Default 10,000.
+	MaxRooms int
+
+	// DialTimeout bounds a connect; a long one lengthens every failover. Default 1 s.
+	DialTimeout time.Duration
+	// CommandTimeout bounds a pipeline and a call without a deadline of its own.
+	// Default 3 s.
+	CommandTimeout time.Duration
+	// MaxQueued is how many commands may wait for a node; over it they are
+	// refused at once. Default 8,192.
+	MaxQueued int
+
+	// Logger gets links and failures. Default: none.
+	Logger *slog.Logger
+	// Observer is told what happens, for metrics.
+	Observer Observer
+}
+
+// Observer is told what happens, for metrics. Functions that are nil are not
+// called; none may block.
+type Observer struct {
+	// Pipeline: one round trip of that many commands ended.
+	Pipeline func(lane string, commands int, took time.Duration)
+	// CommandFailed: a command failed, by reason ("network", "moved", "refused",
+	// "full", "overflow", "error").
+	CommandFailed func(reason string)
+	// LinkUp and LinkDown: a subscriber connection came or broke.
+	LinkUp   func(link int)
+	LinkDown func(link int, err error)
+	// CanaryBack: a canary came back after that long.
+	CanaryBack func(link int, took time.Duration)
+}
+
+func (o Options) withDefaults() (Options, error) {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defD := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.Partitions, 256)
+	def(&o.Links, 4)
+	def(&o.MaxLen, 100_000)
+	def(&o.MaxMembers, 100_000)
+	def(&o.MaxRooms, 10_000)
+	def(&o.MaxQueued, 8192)
+	defD(&o.AckTimeout, time.Second)
+	defD(&o.IdempotencyTTL, 10*time.Minute)
+	defD(&o.DialTimeout, time.Second)
+	defD(&o.CommandTimeout, 3*time.Second)
+	if o.GatewayID == "" {
+		o.GatewayID = rand.Text()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Links = min(o.Links, o.Partitions)
+
+	var errs []error
+	bad := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(o.Partitions < 1 || o.Partitions > slots, "partitions: %d is not in 1 to %d", o.Partitions, slots)
+	bad(o.Links < 1, "links: %d is less than 1", o.Links)
+	bad(o.MinReplicasAck < 0, "replicas to acknowledge: %d is negative", o.MinReplicasAck)
+	bad(o.MaxLen < 1 || o.MaxMembers < 1 || o.MaxRooms < 1 || o.MaxQueued < 1, "a limit is less than 1")
+	bad(o.MaxAge < 0, "max age: %v is negative", o.MaxAge)
+	for name, d := range map[string]time.Duration{
+		"ack time-out": o.AckTimeout, "idempotency TTL": o.IdempotencyTTL,
+		"dial time-out": o.DialTimeout, "command time-out": o.CommandTimeout,
+	} {
+		bad(d < time.Millisecond, "%s: %v is less than 1ms", name, d)
+	}
+	return o, errors.Join(errs...)
+}

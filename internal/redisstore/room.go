@@ -1,0 +1,206 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// CreateRoom implements chat.Store.
+func (s *Store) CreateRoom(ctx context.Context, by chat.Actor, id, name string, members []string) (chat.Room, error) {
+	if !protocol.ValidRoom(id) {
+		return chat.Room{}, chat.ErrNoRoom
+	}
+	owner := by.User
+	all := make([]string, 0, 1+len(members))
+	if owner != "" {
+		all = append(all, owner)
+	}
+	all = append(all, members...)
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(all) > s.opt.MaxMembers {
+		return chat.Room{}, chat.ErrRoomFull
+	}
+	if err := s.checkRooms(ctx, all); err != nil {
+		return chat.Room{}, err
+	}
+
+	part := s.keys.partition(id)
+	k := s.keys.room(part, id)
+	args := []any{id, name, owner, s.publish}
+	for _, user := range all {
+		args = append(args, user, joinedUpToHead(id, user))
+	}
+	c := newCall(part, createScript, []string{k.room, k.members, s.keys.outbox(part)}, args...)
+	// Run again after an answer was lost, it would say that the room exists.
+	c.ack, c.once = true, true
+	reply, err := s.do(ctx, writes, c)
+	if err != nil {
+		return chat.Room{}, err
+	}
+	v, err := list("create", reply, 2+len(all))
+	if err != nil {
+		return chat.Room{}, err
+	}
+	version, err1 := parseUint(text(v[0]))
+	created, err2 := strconv.ParseInt(text(v[1]), 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return chat.Room{}, err
+	}
+	changes := make([]change, len(all))
+	for i, user := range all {
+		changes[i] = change{room: id, user: user, version: version, joined: true, part: part, entry: text(v[2+i])}
+	}
+	s.writeIndex(ctx, changes)
+	return chat.Room{ID: id, Name: name, Version: version, Created: time.UnixMilli(created), Members: len(all)}, nil
+}
+
+// Room implements chat.Store.
+func (s *Store) Room(ctx context.Context, by chat.Actor, room string) (chat.Room, chat.Role, error) {
+	if !protocol.ValidRoom(room) {
+		return chat.Room{}, "", chat.ErrNoRoom
+	}
+	q := s.newRoomLine(room, by.User)
+	s.doAll(ctx, reads, q.calls[:])
+	r, role, err := q.line()
+	if err == nil && role == "" && !by.Server {
+		return chat.Room{}, "", chat.ErrNotMember
+	}
+	return r, role, err
+}
+
+// roomLine reads a room's head line and one user's role. The three answers are
+// of three moments; nothing that is decided on them needs one.
+type roomLine struct {
+	room  string
+	calls [3]*call
+}
+
+func (s *Store) newRoomLine(room, user string) *roomLine {
+	part := s.keys.partition(room)
+	k := s.keys.room(part, room)
+	return &roomLine{room: room, calls: [3]*call{
+		newCommand(part, "hmget", k.room, "name", "head", "n", "ver", "created"),
+		newCommand(part, "hget", k.members, user),
+		newCommand(part, "hlen", k.members),
+	}}
+}
+
+func (q *roomLine) line() (r chat.Room, role chat.Role, err error) {
+	var replies [3]any
+	for i, c := range q.calls {
+		if replies[i], err = c.result(); err != nil {
+			return r, "", err
+		}
+	}
+	v, err := list("hmget", replies[0], 5)
+	if err != nil {
+		return r, "", err
+	}
+	if v[1] == nil {
+		return r, "", chat.ErrNoRoom
+	}
+	head, err1 := protocol.ParseID(text(v[1]))
+	n, err2 := parseUint(text(v[2]))
+	version, err3 := parseUint(text(v[3]))
+	created, err4 := strconv.ParseInt(text(v[4]), 10, 64)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return r, "", err
+	}
+	count, _ := replies[2].(int64)
+	return chat.Room{
+		ID: q.room, Name: text(v[0]), Head: head, N: n, Version: version,
+		Created: time.UnixMilli(created), Members: int(count),
+	}, chat.Role(text(replies[1])), nil
+}
+
+// Rooms implements chat.Store.
+func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (rooms []chat.UserRoom, rev uint64, next string, err error) {
+	part := s.keys.partition(user)
+	reply, err := s.do(ctx, reads, newCommand(part, "hgetall", s.keys.user(part, user).rooms))
+	if err != nil {
+		return nil, 0, "", err
+	}
+	index, err := parseIndex(reply)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	ids := index.rooms
+	slices.SortFunc(ids, func(a, b chat.IndexedRoom) int { return strings.Compare(a.Room, b.Room) })
+	first, found := slices.BinarySearchFunc(ids, cursor, func(r chat.IndexedRoom, c string) int { return strings.Compare(r.Room, c) })
+	if found {
+		first++
+	}
+	ids = ids[first:]
+	if len(ids) > limit {
+		ids = ids[:limit]
+		next = ids[limit-1].Room
+	}
+
+	lines := make([]*roomLine, len(ids))
+	calls := make([]*call, 0, 3*len(ids))
+	for i, r := range ids {
+		lines[i] = s.newRoomLine(r.Room, user)
+		calls = append(calls, lines[i].calls[:]...)
+	}
+	s.doAll(ctx, reads, calls)
+	rooms = make([]chat.UserRoom, 0, len(ids))
+	var stale []chat.IndexedRoom
+	for i, q := range lines {
+		r, role, err := q.line()
+		if errors.Is(err, chat.ErrNoRoom) || err == nil && role == "" {
+			stale = append(stale, ids[i]) // the members are the truth
+			continue
+		}
+		if err != nil {
+			return nil, 0, "", err
+		}
+		marker := index.read[r.ID]
+		rooms = append(rooms, chat.UserRoom{
+			Room: r, Role: role, Read: marker.id, ReadN: marker.n, Unread: r.N - min(marker.n, r.N),
+		})
+	}
+	if len(stale) > 0 {
+		s.repair(ctx, user, stale)
+	}
+	return rooms, index.rev, next, nil
+}
+
+// MarkRead implements chat.Store.
+func (s *Store) MarkRead(ctx context.Context, user, room string, id protocol.ID) error {
+	if !protocol.ValidRoom(room) {
+		return chat.ErrNoRoom
+	}
+	at := id.String()
+	reply, err := s.do(ctx, reads, s.newLogCall(room, user, "XRANGE", at, at, 1))
+	if err != nil {
+		return err
+	}
+	page, err := parseLog(reply, 1)
+	if err != nil {
+		return err
+	}
+	n := page.N
+	switch {
+	case id.IsZero():
+		return nil // nothing read is where everyone starts
+	case len(page.Entries) == 1:
+		n = page.Entries[0].N
+	case id != page.Head: // which may have aged out
+		return chat.ErrBadPosition
+	}
+	part := s.keys.partition(user)
+	k := s.keys.user(part, user)
+	c := newCall(part, readScript, []string{k.rooms, k.channel},
+		room, at, n, s.publish, protocol.AppendRead(nil, room, user, id))
+	c.ack = true
+	_, err = s.do(ctx, writes, c)
+	return err
+}

@@ -1,0 +1,13 @@
+-- A gateway's sign of life to itself, on the way that sends take (DELIVERY L1): it writes, so a
+-- primary that was demoted refuses it.
+-- KEYS 1 canary  2 epoch  3 the gateway's channel
+-- ARGV 1 token  2 a new epoch, used when there is none  3 PUBLISH or SPUBLISH  4 TTL of the canary (ms)
+-- Publishes 'token epoch'. Returns 1.
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
+local epoch = redis.call('GET', KEYS[2])
+if not epoch then
+  epoch = ARGV[2]
+  redis.call('SET', KEYS[2], epoch)
+end
+redis.call(ARGV[3], KEYS[3], ARGV[1] .. ' ' .. epoch)
+return 1

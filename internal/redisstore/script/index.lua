@@ -1,0 +1,33 @@
+-- Writes a membership change into the user's index, moves rooms_rev and tells the user's
+-- channel (DELIVERY M3).
+-- KEYS 1 the user's rooms  2 memory of the removal  3 the user's channel
+-- ARGV 1 room  2 version  3 '+' or '-'  4 head when the user joined
+--      5 the event up to the closing brace  6 PUBLISH or SPUBLISH  7 how long a removal is remembered (ms)
+--      8 '' for a change; for a repair the version that was found wrong in the index, '0' when it had none
+-- Returns 1 when the index changed, 0 when it knew better. Running it again changes nothing.
+local field = 'r:' .. ARGV[1]
+local is = redis.call('HGET', KEYS[1], field)
+local known = is and string.match(is, '^%d+') or redis.call('GET', KEYS[2]) or '0'
+if ARGV[8] == '' then
+  if tonumber(ARGV[2]) <= tonumber(known) then return 0 end
+elseif is then
+  -- A repair replaces only what it found wrong: another change may have come in between.
+  if ARGV[8] ~= string.match(is, '^%d+') then return 0 end
+elseif ARGV[3] == '-' or tonumber(ARGV[2]) <= tonumber(known) then
+  return 0
+end
+if ARGV[3] == '+' then
+  redis.call('HSET', KEYS[1], field, ARGV[2] .. ' ' .. ARGV[4])
+  redis.call('DEL', KEYS[2])
+  if not is then redis.call('HINCRBY', KEYS[1], 'c', 1) end
+else
+  if redis.call('HDEL', KEYS[1], field) == 1 then redis.call('HINCRBY', KEYS[1], 'c', -1) end
+  redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[7])
+end
+local time = redis.call('TIME')
+local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local rev = string.format('%.0f', math.max(tonumber(redis.call('HGET', KEYS[1], 'rev') or '0') + 1, ms))
+redis.call('HSET', KEYS[1], 'rev', rev)
+redis.call(ARGV[6], KEYS[3], ARGV[5] .. ',"rooms_rev":' .. rev .. '}')
+return 1

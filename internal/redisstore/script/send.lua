@@ -1,0 +1,51 @@
+-- Appends one message to a room's log and publishes it.
+-- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key
+-- ARGV 1 room  2 user  3 '1' when the user must be a member  4 hash of the body  5 tail
+--      6 TTL of the idempotency key (ms)  7 most entries in the log  8 their most age (ms), '0' for any
+--      9 PUBLISH or SPUBLISH
+-- Returns 'id prev n' for a new message, {'id prev n', tail} for one that was stored before,
+--      or 'REUSED', 'NOROOM', 'NOTMEMBER'. Running it again changes nothing (for the key's TTL).
+-- Numbers stay text or below 2^53, where Lua's doubles are exact.
+local prior = redis.call('GET', KEYS[4])
+if prior then
+  -- Before membership: a message that was accepted is answered even after its sender left.
+  local at, hash = string.match(prior, '^(%S+ %S+ %S+) (.*)$')
+  if hash ~= ARGV[4] then return 'REUSED' end
+  local id = string.match(at, '^%S+')
+  local entry = redis.call('XRANGE', KEYS[3], id, id)[1]
+  return {at, entry and entry[2][6] or ARGV[5]}
+end
+local room = redis.call('HMGET', KEYS[1], 'head', 'n')
+local head = room[1]
+if not head then return 'NOROOM' end
+if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 'NOTMEMBER' end
+
+local n = string.format('%.0f', tonumber(room[2]) + 1)
+local id = redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'p', head, 'n', n, 't', ARGV[5])
+-- The log gives growing IDs as long as it exists. It may have aged out whole, and the clock of a
+-- new primary be behind: then the head decides. 45 is '-': with 13 digits before it text compares
+-- as numbers do.
+if not (string.byte(id, 14) == 45 and string.byte(head, 14) == 45 and #id >= #head and id > head) then
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local headms, headseq = string.match(head, '^(%d+)-(%d+)$')
+  ms, seq, headms, headseq = tonumber(ms), tonumber(seq), tonumber(headms), tonumber(headseq)
+  if ms < headms or (ms == headms and seq <= headseq) then
+    redis.call('XDEL', KEYS[3], id)
+    id = string.format('%.0f-%.0f', headms, headseq + 1)
+    redis.call('XADD', KEYS[3], id, 'p', head, 'n', n, 't', ARGV[5])
+  end
+end
+redis.call('HSET', KEYS[1], 'head', id, 'n', n)
+local at = id .. ' ' .. head .. ' ' .. n
+redis.call('SET', KEYS[4], at .. ' ' .. ARGV[4], 'PX', ARGV[6])
+if ARGV[8] ~= '0' then
+  -- An idle room's log goes whole; a busy one's end is cut now and then.
+  redis.call('PEXPIRE', KEYS[3], ARGV[8])
+  if tonumber(n) % 16 == 0 then
+    local oldest = tonumber(string.match(id, '^%d+')) - tonumber(ARGV[8])
+    redis.call('XTRIM', KEYS[3], 'MINID', '~', string.format('%.0f', math.max(oldest, 0)))
+  end
+end
+redis.call(ARGV[9], KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
+  '","prev":"' .. head .. '","n":' .. n .. ',' .. ARGV[5])
+return at

@@ -1,0 +1,87 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// sendArgs is how many arguments a send's command has.
+const sendArgs = 3 + 4 + 9
+
+// sendCall is a send on its way, in one piece of memory: its arguments point
+// into it, so that they need none of their own.
+type sendCall struct {
+	call
+	args [sendArgs]any
+	keys [4]string
+	send chat.Send
+}
+
+// Send implements chat.Store.
+func (s *Store) Send(ctx context.Context, send chat.Send) (chat.Sent, error) {
+	if !protocol.ValidRoom(send.Room) {
+		return chat.Sent{}, chat.ErrNoRoom
+	}
+	c := s.newSend(send)
+	reply, err := s.do(ctx, writes, &c.call)
+	if err != nil {
+		return chat.Sent{}, err
+	}
+	return s.sent(reply, send)
+}
+
+func (s *Store) newSend(send chat.Send) *sendCall {
+	c := &sendCall{send: send}
+	c.part, c.script, c.ack = s.keys.partition(send.Room), sendScript, true
+	k := s.keys.room(c.part, send.Room)
+	c.keys = [4]string{k.room, k.members, k.log, k.idem(send.By.User, send.Key)}
+	c.args = [sendArgs]any{
+		sendScript.argName, sendScript.argSHA, 4,
+		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3],
+		&c.send.Room, &c.send.By.User, flag(!send.By.Server), &c.send.Hash, send.Tail,
+		s.arg.idemTTL, s.arg.maxLen, s.arg.maxAge, s.publish,
+	}
+	c.call.args = c.args[:]
+	return c
+}
+
+// sent reads send.lua's answer.
+func (s *Store) sent(reply any, send chat.Send) (sent chat.Sent, err error) {
+	sent.Tail, sent.Durability = send.Tail, chat.Accepted
+	if s.opt.MinReplicasAck > 0 {
+		sent.Durability = chat.Replicated
+	}
+	at, ok := reply.(string)
+	if !ok {
+		v, err := list("send", reply, 2)
+		if err != nil {
+			return sent, err
+		}
+		at, sent.Tail, sent.Replayed = text(v[0]), []byte(text(v[1])), true
+	}
+	id, rest, _ := strings.Cut(at, " ")
+	prev, n, _ := strings.Cut(rest, " ")
+	if sent.ID, err = protocol.ParseID(id); err == nil {
+		if sent.Prev, err = protocol.ParseID(prev); err == nil {
+			sent.N, err = parseUint(n)
+		}
+	}
+	if err != nil {
+		return sent, fmt.Errorf("%w: %w", errReply("send", reply), err)
+	}
+	return sent, nil
+}
+
+// flag is a boolean as scripts take it.
+func flag(is bool) any {
+	if is {
+		return flagOn
+	}
+	return flagOff
+}
+
+var flagOn, flagOff any = "1", "0"
