@@ -141,11 +141,19 @@ func (c HTTP) check(p *problems) {
 	p.addr("api-addr", c.APIAddr)
 	p.size("max-body", c.MaxBody, 1<<10)
 	p.atLeast("max-text", int64(c.MaxText), 1)
-	p.duration("request-timeout", c.RequestTimeout, 10*time.Millisecond, 5*time.Minute)
 	p.duration("idempotency-window", c.IdempotencyWindow, time.Second, 7*24*time.Hour)
 	p.atLeast("max-room-members", int64(c.MaxRoomMembers), 2)
 	p.atLeast("max-user-rooms", int64(c.MaxUserRooms), 1)
-	p.atLeast("log-max-len", int64(c.LogMaxLen), 0)
+	p.atLeast("log-max-len", int64(c.LogMaxLen), 1)
+	if c.SendsPerSecond < 0 {
+		p.add("sends-per-second", "%v is negative", c.SendsPerSecond)
+	}
+	p.atLeast("send-burst", int64(c.SendBurst), 1)
+	for _, cidr := range c.TrustedProxies {
+		if _, _, err := net.ParseCIDR(cidr); err != nil && net.ParseIP(cidr) == nil {
+			p.add("trusted-proxies", "%q is neither a network such as 10.0.0.0/8 nor an address", cidr)
+		}
+	}
 	if c.LogMaxAge != 0 {
 		p.duration("log-max-age", c.LogMaxAge, time.Minute, 100*365*24*time.Hour)
 	}

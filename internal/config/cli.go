@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -55,7 +56,21 @@ func Options() []kong.Option {
 	return []kong.Option{
 		kong.PostBuild(nameVariables),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.ValueFormatter(describe),
 	}
+}
+
+// describe is a setting's help. Kong shows a default where the placeholder would
+// be; what has a placeholder gets it here.
+func describe(v *kong.Value) string {
+	help := v.Help
+	if v.HasDefault && v.Default != "" && v.Flag != nil && v.Flag.PlaceHolder != "" {
+		help += fmt.Sprintf(" [default: %s]", v.Default)
+	}
+	if len(v.Tag.Envs) > 0 {
+		help += " ($" + v.Tag.Envs[0] + ")"
+	}
+	return help
 }
 
 // nameVariables gives every flag its environment variable. kong.DefaultEnvars

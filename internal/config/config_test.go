@@ -245,6 +245,9 @@ func TestEverySettingIsDocumented(t *testing.T) {
 			if f.Help == "" || strings.Contains(f.Help, "${") {
 				t.Errorf("--%s: help is %q", f.Name, f.Help)
 			}
+			if f.HasDefault && f.Default != "" && f.PlaceHolder != "" && !strings.Contains(describe(f.Value), f.Default) {
+				t.Errorf("--%s: help does not tell its default %q", f.Name, f.Default)
+			}
 			if len(f.Envs) != 1 {
 				t.Errorf("--%s: variables %v", f.Name, f.Envs)
 			}

@@ -1,0 +1,98 @@
+// Command madang is the chat backend: every process it needs, one binary.
+//
+// This package owns flags, signals and exit codes, and nothing else: what a
+// subcommand does is in internal/app. Each subcommand has a file of its own
+// here, and a line in the commands type.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/madang-chat/madang/internal/app"
+	"github.com/madang-chat/madang/internal/config"
+)
+
+type commands struct {
+	config.Base
+	Version kong.VersionFlag `help:"Print the version and exit."`
+
+	Dev     devCommand     `cmd:"" help:"Everything in one process: API, gateway, an embedded Redis and a page to chat on."`
+	API     apiCommand     `cmd:"" name:"api" help:"The HTTP API that people send through."`
+	Gateway gatewayCommand `cmd:"" help:"The gateway that people receive from."`
+	Token   tokenCommand   `cmd:"" help:"Print a token for a user, for development and scripts."`
+}
+
+const description = `A chat backend that a team runs itself: people send over HTTP and receive over a held socket.
+
+Every setting can be given as a flag, as the environment variable named beside it, or in a YAML file (--config) under the flag's name; a flag goes before the environment, that before the file.`
+
+// Exit codes.
+const (
+	exitFailed = 1 // the process could not start or stop as it should
+	exitUsage  = 2 // a setting is wrong
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process: what it returns is the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	exited := -1
+	var cmds commands
+	parser, err := kong.New(&cmds, append(config.Options(),
+		kong.Name("madang"),
+		kong.Description(description),
+		kong.Vars{"version": app.Version()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code; panic(helpPrinted{}) }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.BindTo(stdout, (*io.Writer)(nil)),
+	)...)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	kctx, err := parse(parser, args)
+	if exited >= 0 {
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "madang: %v\nRun \"madang --help\", or \"madang COMMAND --help\", for all settings.\n", err)
+		return exitUsage
+	}
+	if err := kctx.Run(); err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return 0
+		}
+		fmt.Fprintf(stderr, "madang: %v\n", err)
+		return exitFailed
+	}
+	return 0
+}
+
+// helpPrinted ends parsing after --help and --version, which kong prints from
+// within.
+type helpPrinted struct{}
+
+func parse(parser *kong.Kong, args []string) (kctx *kong.Context, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(helpPrinted); !ok {
+				panic(r)
+			}
+		}
+	}()
+	return parser.Parse(args)
+}

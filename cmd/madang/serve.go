@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/madang-chat/madang/internal/app"
+	"github.com/madang-chat/madang/internal/config"
+)
+
+// role is a long-running process of internal/app.
+type role interface {
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+}
+
+// stopMargin is what a stop may take beyond the drain time: queues are written,
+// connections to Redis closed.
+const stopMargin = 2 * time.Second
+
+// serve runs a role until ctx ends, and stops it within its time. started is
+// called once it serves.
+func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, started func()) error {
+	if err := r.Start(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil // asked to stop while it waited for something
+		}
+		return err
+	}
+	started()
+	<-ctx.Done()
+	log.Info("stopping", "within", c.DrainTimeout)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout+stopMargin)
+	defer cancel()
+	if err := r.Stop(stopCtx); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+type apiCommand struct{ config.API }
+
+// Run serves the API until a signal.
+func (c *apiCommand) Run(ctx context.Context) error {
+	log := app.NewLogger(c.Process, os.Stderr)
+	a, err := app.NewAPI(c.API, log)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, a, c.Process, log, func() {})
+}
+
+type gatewayCommand struct{ config.Gateway }
+
+// Run serves sockets until a signal.
+func (c *gatewayCommand) Run(ctx context.Context) error {
+	log := app.NewLogger(c.Process, os.Stderr)
+	g, err := app.NewGateway(c.Gateway, log)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, g, c.Process, log, func() {})
+}
+
+type devCommand struct{ config.Dev }
+
+// Run serves everything until a signal.
+func (c *devCommand) Run(ctx context.Context) error {
+	log := app.NewLogger(c.Process, os.Stderr)
+	d, err := app.NewDev(c.Dev, log)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, d, c.Process, log, func() { fmt.Fprint(os.Stdout, d.Banner()) })
+}

@@ -1,0 +1,91 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/madang-chat/madang/api"
+	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/metrics"
+)
+
+// API is the process that people send through.
+type API struct {
+	process *process
+	api     *api.API
+	seq     sequence
+}
+
+// NewAPI builds it; nothing is started or connected.
+func NewAPI(c config.API, log *slog.Logger) (*API, error) {
+	p, err := newProcess(c.Process, c.Redis, roomsOf(c.HTTP), log)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAPI(p, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), apiPart(p, a, c.APIAddr))}}, nil
+}
+
+func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
+	serverKeys, err := c.ServerKeys()
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := newVerifier(c.Auth, serverKeys)
+	if err != nil {
+		return nil, err
+	}
+	perSecond := c.SendsPerSecond
+	if perSecond == 0 {
+		perSecond = -1 // 0 is the API's word for its default
+	}
+	return api.New(api.Options{
+		Store:    p.store,
+		Verifier: verifier,
+		Logger:   p.log,
+		Observer: metrics.NewAPI(p.registry, api.SendOutcomes),
+		Limits: api.Limits{
+			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
+			SendsPerSecond: perSecond, SendBurst: c.SendBurst,
+		},
+		Origins:        c.Origins.Origins,
+		TrustedProxies: c.TrustedProxies,
+		Extra:          extra,
+	})
+}
+
+// apiPart serves requests. Stopping says so first: a balancer looks at readiness.
+func apiPart(p *process, a *api.API, addr string) part {
+	p.ready.set("api", "not started")
+	return part{
+		name: "api",
+		start: func(context.Context) error {
+			if err := a.Start(addr); err != nil {
+				return err
+			}
+			p.ready.set("api", "")
+			p.log.Info("the API serves", "addr", a.Addr().String())
+			return nil
+		},
+		stop: func(ctx context.Context) error {
+			p.ready.set("api", "stopping")
+			return a.Stop(ctx)
+		},
+	}
+}
+
+// Start returns when the API serves, or with ctx's error. While Redis does not
+// answer it waits.
+func (a *API) Start(ctx context.Context) error { return a.seq.start(ctx) }
+
+// Stop finishes the requests that were accepted, and undoes Start.
+func (a *API) Stop(ctx context.Context) error { return a.seq.stop(ctx) }
+
+// Addr is where the API listens, once it has started.
+func (a *API) Addr() string { return a.api.Addr().String() }
+
+// AdminAddr is where the admin server listens; "" when it does not.
+func (a *API) AdminAddr() string { return a.process.admin.Addr() }

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/madang-chat/madang/gateway"
+	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/gateway/hub"
+	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/metrics"
+)
+
+// Gateway is the process that people receive from.
+type Gateway struct {
+	process *process
+	part    *gatewayPart
+	seq     sequence
+}
+
+// NewGateway builds it; nothing is started or connected.
+func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
+	p, err := newProcess(c.Process, c.Redis, rooms{}, log)
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGatewayPart(p, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Gateway{process: p, part: g, seq: sequence{log: log, parts: append(p.parts(), g.asPart())}}, nil
+}
+
+// Start returns when the gateway accepts connections, or with ctx's error. While
+// Redis does not answer it waits. It is ready when all its links deliver.
+func (g *Gateway) Start(ctx context.Context) error { return g.seq.start(ctx) }
+
+// Stop asks the clients to move elsewhere, and undoes Start.
+func (g *Gateway) Stop(ctx context.Context) error { return g.seq.stop(ctx) }
+
+// Addr is where clients connect, once it has started.
+func (g *Gateway) Addr() string { return g.part.addr() }
+
+// AdminAddr is where the admin server listens; "" when it does not.
+func (g *Gateway) AdminAddr() string { return g.process.admin.Addr() }
+
+// gatewayPart is a gateway among a process's parts. It listens only when Redis
+// answers: a socket that is accepted and not served is worse than none.
+type gatewayPart struct {
+	process  *process
+	config   config.Gateway
+	verifier auth.Verifier
+	metrics  *metrics.Gateway
+	gateway  *gateway.Gateway // nil before start
+}
+
+func newGatewayPart(p *process, c config.Gateway) (*gatewayPart, error) {
+	verifier, err := newVerifier(c.Auth, nil)
+	if err != nil {
+		return nil, err
+	}
+	p.ready.set("gateway", "not started")
+	p.links.count = p.store.Links()
+	p.checks = append(p.checks, check{"links", func(context.Context) string { return p.links.notReady() }})
+	return &gatewayPart{process: p, config: c, verifier: verifier, metrics: metrics.NewGateway(p.registry)}, nil
+}
+
+func (g *gatewayPart) asPart() part { return part{"gateway", g.start, g.stop} }
+
+func (g *gatewayPart) addr() string { return g.gateway.Addr().String() }
+
+// drainShare is the part of the drain time over which clients are asked to
+// leave; the rest is for the last ones' queues and closing handshakes.
+const drainShare = 0.8
+
+func (g *gatewayPart) start(context.Context) error {
+	c := g.config
+	var err error
+	g.gateway, err = gateway.New(gateway.Options{
+		Loop: loop.Options{
+			Addr: c.GatewayAddr, Loops: c.Loops, Verifier: g.verifier, Origins: c.Origins.Origins,
+			Session: session.Limits{
+				FrameBurst: c.FrameBurst, FramesPerSecond: c.FrameRate,
+				MaxMessageBytes: int(c.MaxFrame), MaxResumeBytes: int(c.MaxResume),
+			},
+			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
+			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
+			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
+			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,
+			OnDelivered: g.metrics.Delivered, OnTurn: g.metrics.Turn,
+			Logger: g.process.log,
+		},
+		Hub: hub.Options{
+			Feed: g.process.store, Logger: g.process.log,
+			Follow: follow.Config{
+				Version: Version(), TailBytes: int(c.HotTail),
+				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
+			},
+		},
+		DrainOver: time.Duration(drainShare * float64(c.DrainTimeout)),
+	})
+	if err != nil {
+		return err
+	}
+	g.metrics.Watch(g.process.registry, g.gateway.Loops().Stats, g.gateway.HubStats)
+	g.gateway.Start()
+	g.process.ready.set("gateway", "")
+	g.process.log.Info("the gateway serves", "addr", g.addr())
+	return nil
+}
+
+func (g *gatewayPart) stop(ctx context.Context) error {
+	g.process.ready.set("gateway", "draining")
+	return g.gateway.Stop(ctx)
+}

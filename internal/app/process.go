@@ -1,0 +1,191 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/metrics"
+	"github.com/madang-chat/madang/internal/redisstore"
+)
+
+// Tokens that were verified are remembered: a JWT costs 7–64 µs to verify, and
+// clients come back with the one they had. An entry is ~150 bytes.
+const verifiedTokens = 1 << 16
+
+// tokenLeeway is how far the clocks of issuer and gateway may differ.
+const tokenLeeway = 5 * time.Second
+
+// process is what every role has: its log, what it tells operators, and Redis.
+type process struct {
+	log      *slog.Logger
+	registry *prometheus.Registry
+	ready    *readiness
+	links    *links
+	admin    *admin
+	store    *redisstore.Store
+	redis    string // where Redis is, without the password
+	checks   []check
+}
+
+// check is something that is asked whenever somebody asks for readiness: it
+// answers why not, or "".
+type check struct {
+	name string
+	why  func(ctx context.Context) string
+}
+
+// readyCheckTimeout is less than a balancer's usual time-out for a health check.
+const readyCheckTimeout = time.Second
+
+// notReady is what /readyz tells.
+func (s *process) notReady(ctx context.Context) []string {
+	reasons := s.ready.list()
+	if len(reasons) > 0 {
+		return reasons // it is starting or stopping: no need to ask
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyCheckTimeout)
+	defer cancel()
+	for _, c := range s.checks {
+		if why := c.why(ctx); why != "" {
+			reasons = append(reasons, c.name+": "+why)
+		}
+	}
+	return reasons
+}
+
+func (s *process) redisAnswers(ctx context.Context) string {
+	if err := s.store.Ready(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// rooms are the limits that an API gives the store; a gateway has none.
+type rooms struct {
+	idempotency, maxAge   time.Duration
+	maxLen, members, mine int
+}
+
+func roomsOf(h config.HTTP) rooms {
+	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms}
+}
+
+func newProcess(p config.Process, r config.Redis, limits rooms, log *slog.Logger) (*process, error) {
+	s := &process{
+		log:      log,
+		registry: metrics.NewRegistry(Version()),
+		ready:    &readiness{},
+		links:    newLinks(),
+		redis:    hideUserinfo(r.URL),
+	}
+	var err error
+	s.store, err = redisstore.Open(redisstore.Options{
+		URL:            r.URL,
+		Partitions:     r.Partitions,
+		MinReplicasAck: r.MinReplicasAck,
+		AckTimeout:     r.ReplicaTimeout,
+		CommandTimeout: r.RedisTimeout,
+		IdempotencyTTL: limits.idempotency,
+		MaxLen:         limits.maxLen,
+		MaxAge:         limits.maxAge,
+		MaxMembers:     limits.members,
+		MaxRooms:       limits.mine,
+		Logger:         log,
+		Observer:       s.links.observe(metrics.NewRedis(s.registry).Observer()),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--redis: %w", err)
+	}
+	s.checks = []check{{"redis", s.redisAnswers}}
+	s.admin = newAdmin(p.AdminAddr, log, s.registry, s.notReady)
+	return s, nil
+}
+
+// parts are the process's own, to be started before the role's.
+func (s *process) parts() []part {
+	return []part{
+		{"admin server", s.admin.start, s.admin.stop},
+		{"redis", s.waitForRedis, func(context.Context) error { return s.store.Close() }},
+	}
+}
+
+// How often Redis is asked while it does not answer, and how often it is told.
+const (
+	redisRetryFirst = 250 * time.Millisecond
+	redisRetryMost  = 5 * time.Second
+)
+
+// waitForRedis returns when Redis answers and holds what this process expects.
+// What does not fit does not get better by waiting.
+func (s *process) waitForRedis(ctx context.Context) error {
+	s.ready.set("redis", "it has not answered yet")
+	wait := redisRetryFirst
+	for attempt := 1; ; attempt++ {
+		err := s.store.Check(ctx)
+		if err == nil {
+			if attempt > 1 {
+				s.log.Info("Redis answers", "redis", s.redis)
+			}
+			s.ready.set("redis", "")
+			return nil
+		}
+		if errors.Is(err, redisstore.ErrSchema) {
+			return fmt.Errorf("%s: %w", s.redis, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("Redis does not answer: waiting for it", "redis", s.redis, "err", err, "again_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		wait = min(2*wait, redisRetryMost)
+	}
+}
+
+// hideUserinfo takes user and password out of a Redis URL.
+func hideUserinfo(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return ""
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = rest[at+1:]
+	}
+	return scheme + "://" + rest
+}
+
+// newVerifier is who checks tokens, and server keys when there are any.
+func newVerifier(c config.Auth, serverKeys []string) (auth.Verifier, error) {
+	secret, err := c.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	o := auth.Options{Secret: secret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: tokenLeeway}
+	if c.JWTKeyFile != "" {
+		keys, err := auth.KeysFromFile(c.JWTKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--jwt-key-file: %w", err)
+		}
+		o.Keys = keys
+	}
+	v, err := auth.New(o)
+	if err != nil {
+		return nil, err
+	}
+	v = auth.Cached(v, verifiedTokens)
+	if len(serverKeys) == 0 {
+		return v, nil
+	}
+	return auth.WithServerKeys(v, serverKeys)
+}
