@@ -94,6 +94,13 @@ func (c *Crowd) Size(room int) int {
 // Member returns the k-th member of a room.
 func (c *Crowd) Member(room, k int) int { return (c.start(room) + k) % c.users }
 
+// Seat returns the room of a seat, and which of its members sits there: drawing
+// seats at random draws rooms by their size.
+func (c *Crowd) Seat(seat int) (room, k int) {
+	room = c.roomAt(seat)
+	return room, seat - c.start(room)
+}
+
 // AppendRoomsOf appends the numbers of a user's rooms, ascending.
 func (c *Crowd) AppendRoomsOf(dst []uint32, user int) []uint32 {
 	for seat := user; seat < c.seats; seat += c.users {

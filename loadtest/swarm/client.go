@@ -194,10 +194,10 @@ func (s *Swarm) enliven(i uint32) {
 	c := &s.clients[i]
 	took := s.now - c.since
 	if c.wasLive {
-		s.meters.back.record(took)
+		s.meters.back.Record(took)
 		s.stats.Returned++
 	} else {
-		s.meters.opened.record(took)
+		s.meters.opened.Record(took)
 		s.stats.Opened++
 	}
 	s.inFlight--

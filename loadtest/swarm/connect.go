@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/madang-chat/madang/loadtest/reactor"
 )
 
 // dials are the prepared ends of connections, so that a connect allocates nothing.
@@ -109,8 +111,7 @@ func (s *Swarm) connect(i uint32) {
 		return
 	}
 	s.wheel.set(i, s.ticks()+uint32(s.cfg.Timeout/tick))
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT, Fd: int32(i)}
-	if err := unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+	if err := s.poll.Add(fd, i, reactor.In|reactor.Out); err != nil {
 		s.fail(i, failure("epoll", err))
 	}
 }
@@ -123,13 +124,10 @@ func (s *Swarm) handleConnected(i uint32) {
 		return
 	}
 	c.state = upgrading
-	s.watch(i, unix.EPOLLIN)
+	s.watch(i, reactor.In)
 	s.out = s.cfg.Dialect.AppendUpgrade(s.out[:0], s.opening(i))
 	s.write(i, s.out)
 }
 
 // watch changes what the loop wants to hear about a socket.
-func (s *Swarm) watch(i uint32, what uint32) {
-	event := unix.EpollEvent{Events: what, Fd: int32(i)}
-	_ = unix.EpollCtl(s.epfd, unix.EPOLL_CTL_MOD, int(s.clients[i].fd), &event)
-}
+func (s *Swarm) watch(i uint32, what uint32) { s.poll.Watch(int(s.clients[i].fd), i, what) }

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/madang-chat/madang/loadtest/reactor"
 )
 
 // Opcodes of RFC 6455 §5.2.
@@ -115,7 +117,7 @@ func (s *Swarm) write(i uint32, b []byte) {
 	}
 	if n = max(n, 0); n < len(b) {
 		s.pending[i] = append([]byte(nil), b[n:]...)
-		s.watch(i, unix.EPOLLIN|unix.EPOLLOUT)
+		s.watch(i, reactor.In|reactor.Out)
 	}
 }
 
@@ -127,7 +129,7 @@ func (s *Swarm) handleWritable(i uint32) {
 	}
 	delete(s.pending, i)
 	if !s.clients[i].stalled {
-		s.watch(i, unix.EPOLLIN)
+		s.watch(i, reactor.In)
 	}
 	s.write(i, rest)
 }

@@ -6,13 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/reactor"
 )
 
 // The methods here may be called from any goroutine; they post to the loop.
 
 // Ramp lets all clients connect, at the configured rate.
 func (s *Swarm) Ramp() {
-	s.post(func() {
+	s.poll.Post(func() {
 		s.refilled = s.cfg.Clock.Now()
 		for i := range s.clients {
 			if s.clients[i].state == unborn {
@@ -24,13 +25,13 @@ func (s *Swarm) Ramp() {
 
 // SendsBegin tells that from here on messages are sent: whoever connects for the
 // first time later must resume from the rooms' bases, or it would miss some.
-func (s *Swarm) SendsBegin() { s.post(func() { s.resumeFirst = true }) }
+func (s *Swarm) SendsBegin() { s.poll.Post(func() { s.resumeFirst = true }) }
 
 // Drop closes every connection without a word, as when a network goes; clients
 // come back, each after a random part of spread, and rate then bounds how many
 // per second (0: none).
 func (s *Swarm) Drop(spread time.Duration, rate float64) {
-	s.post(func() {
+	s.poll.Post(func() {
 		s.cfg.Rate = rate
 		now := s.cfg.Clock.Now()
 		for i := range s.clients {
@@ -53,7 +54,7 @@ func (s *Swarm) Drop(spread time.Duration, rate float64) {
 
 // Stall makes the first n clients stop reading; their sockets stay open.
 func (s *Swarm) Stall(n int) {
-	s.post(func() {
+	s.poll.Post(func() {
 		for i := range s.clients[:min(n, len(s.clients))] {
 			c := &s.clients[i]
 			if c.state != live || c.stalled {
@@ -69,13 +70,13 @@ func (s *Swarm) Stall(n int) {
 
 // Unstall lets stalled clients read again.
 func (s *Swarm) Unstall() {
-	s.post(func() {
+	s.poll.Post(func() {
 		for i := range s.clients {
 			c := &s.clients[i]
 			if c.fd >= 0 && c.stalled {
 				c.stalled = false
 				c.heard = s.ticks()
-				s.watch(uint32(i), unix.EPOLLIN)
+				s.watch(uint32(i), reactor.In)
 			}
 		}
 	})
@@ -84,7 +85,7 @@ func (s *Swarm) Unstall() {
 // Paged hands over what a client read from history after a gap: entries up to
 // head. more says that another page follows.
 func (s *Swarm) Paged(user int, room uint32, entries []Paged, head ledger.Pos, more bool) {
-	s.post(func() {
+	s.poll.Post(func() {
 		reader, ok := s.readerOf(uint32(user-s.cfg.First), room)
 		if !ok {
 			return
@@ -107,12 +108,12 @@ type Paged struct {
 // Snapshot returns what happened since the last one. ok is false when the loop
 // has ended or does not answer in time.
 func (s *Swarm) Snapshot(patience time.Duration) (snap Snapshot, ok bool) {
-	return ask(s, patience, s.snapshot)
+	return reactor.Ask(s.poll, patience, s.snapshot)
 }
 
 // Judge compares what arrived with what was acknowledged.
 func (s *Swarm) Judge(acks []ledger.Ack, patience time.Duration) (j ledger.Judgement, ok bool) {
-	return ask(s, patience, func() ledger.Judgement {
+	return reactor.Ask(s.poll, patience, func() ledger.Judgement {
 		return s.book.Judge(acks, ledger.Names{
 			Room:   func(room uint32) string { return s.cfg.Crowd.Room(int(room)) },
 			Reader: s.readerName,
@@ -133,21 +134,8 @@ func (s *Swarm) readerName(id ledger.ReaderID) string {
 	return s.cfg.Crowd.User(s.cfg.First + low)
 }
 
-func ask[T any](s *Swarm, patience time.Duration, f func() T) (answer T, ok bool) {
-	ch := make(chan T, 1)
-	s.post(func() { ch <- f() })
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case answer = <-ch:
-		return answer, true
-	case <-timer.C:
-		return answer, false
-	}
-}
-
 // Stop ends Run.
-func (s *Swarm) Stop() { s.post(func() { s.stopping = true }) }
+func (s *Swarm) Stop() { s.poll.Post(func() { s.stopping = true }) }
 
 // seconds32 bounds a Retry-After.
 func seconds32(seconds int) time.Duration { return time.Duration(min(seconds, 120)) * time.Second }

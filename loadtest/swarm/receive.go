@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strconv"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/target"
 )
 
@@ -20,13 +20,13 @@ func (s *Swarm) handleEvent(i uint32, what uint32) {
 	}
 	if c.state == connecting {
 		s.handleConnected(i)
-		if c.state != upgrading || what&unix.EPOLLIN == 0 {
+		if c.state != upgrading || what&reactor.In == 0 {
 			return
 		}
-	} else if what&unix.EPOLLOUT != 0 {
+	} else if what&reactor.Out != 0 {
 		s.handleWritable(i)
 	}
-	if what&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if what&(reactor.In|reactor.Hang) != 0 {
 		s.handleReadable(i)
 	}
 }
@@ -39,7 +39,7 @@ func (s *Swarm) handleReadable(i uint32) {
 		have := copy(s.buf, c.part)
 		s.free(c.part)
 		c.part = nil
-		n, errno := read(int(c.fd), s.buf[have:])
+		n, errno := reactor.Read(int(c.fd), s.buf[have:])
 		if n <= 0 {
 			if errno == unix.EAGAIN || errno == unix.EINTR {
 				c.part = s.keep(s.buf[:have])
@@ -69,16 +69,6 @@ func (s *Swarm) handleReadable(i uint32) {
 			return // the socket is empty: asking again would only cost a call
 		}
 	}
-}
-
-// read is a read of a non-blocking socket, without telling Go's scheduler: it
-// can't block.
-func read(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), 0
 }
 
 // handleEnd is called when the other side has closed, or the network failed.
@@ -283,9 +273,9 @@ func (s *Swarm) handleMessage(i uint32, ev *target.Event) {
 		return
 	}
 	s.meters.arrivals++
-	s.meters.latency.record(s.now - ev.Due)
+	s.meters.latency.Record(s.now - ev.Due)
 	if age := s.now - int64(ev.Pos.ID().Ms)*1e6; age < 3600e9 { // positions of other targets are no times
-		s.meters.sinceLog.record(age)
+		s.meters.sinceLog.Record(age)
 	}
 }
 

@@ -3,9 +3,8 @@ package swarm
 import (
 	"maps"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/meter"
 )
 
 // Stats are a swarm's counters, since its start.
@@ -52,7 +51,7 @@ func bump(m *map[string]uint64, reason string) {
 // Snapshot is what happened since the last one, and the counters as they are.
 type Snapshot struct {
 	Stats    Stats
-	Latency  []byte // histograms of this interval, in microseconds, encoded (V2, compressed); nil when empty
+	Latency  []byte // meters of this interval (meter.Take)
 	SinceLog []byte
 	Opened   []byte
 	Back     []byte
@@ -62,38 +61,13 @@ type Snapshot struct {
 
 // meters are what a snapshot takes and resets.
 type meters struct {
-	latency, sinceLog, opened, back meter
+	latency, sinceLog, opened, back meter.Meter
 	arrivals                        uint64
 	busy, idle                      int64
 }
 
-func (m *meters) init() {
-	for _, h := range []*meter{&m.latency, &m.sinceLog, &m.opened, &m.back} {
-		h.hist = hdrhistogram.New(1, maxMeterMicros, 3)
-	}
-}
-
-// maxMeterMicros: what takes longer than two minutes is recorded as that.
-const maxMeterMicros = 120_000_000
-
-// meter is a histogram of durations.
-type meter struct{ hist *hdrhistogram.Histogram }
-
-func (m *meter) record(ns int64) {
-	_ = m.hist.RecordValue(min(max(ns/1000, 1), maxMeterMicros))
-}
-
-// take encodes and empties the histogram.
-func (m *meter) take() []byte {
-	if m.hist.TotalCount() == 0 {
-		return nil
-	}
-	b, err := m.hist.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
-	if err != nil {
-		panic("BUG: a histogram that can't be encoded: " + err.Error())
-	}
-	m.hist.Reset()
-	return b
+func newMeters() meters {
+	return meters{latency: meter.New(), sinceLog: meter.New(), opened: meter.New(), back: meter.New()}
 }
 
 func (s *Swarm) snapshot() Snapshot {
@@ -107,8 +81,8 @@ func (s *Swarm) snapshot() Snapshot {
 	st.Errors = maps.Clone(st.Errors)
 	snap := Snapshot{
 		Stats:   st,
-		Latency: s.meters.latency.take(), SinceLog: s.meters.sinceLog.take(),
-		Opened: s.meters.opened.take(), Back: s.meters.back.take(),
+		Latency: s.meters.latency.Take(), SinceLog: s.meters.sinceLog.Take(),
+		Opened: s.meters.opened.Take(), Back: s.meters.back.Take(),
 		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
 	}
 	s.meters.busy, s.meters.idle = 0, 0

@@ -17,11 +17,9 @@ package swarm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +28,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/mint"
+	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/target"
 )
 
@@ -71,36 +70,32 @@ type Swarm struct {
 	cfg Config
 
 	// Owned by the loop.
-	epfd, wakefd int
-	clients      []client
-	firstReader  []uint32 // client i reads with readers firstReader[i] … firstReader[i+1]-1
-	book         ledger.Book
-	wheel        wheel
-	queue        []uint32 // clients that want to connect, in order
-	inFlight     int
-	allowance    float64 // connections that Rate lets us open now
-	refilled     int64
-	resumeFirst  bool // sends have begun: a first connection resumes from the base
-	stopping     bool
-	now          int64 // of this turn
-	buf          []byte
-	greets       bool   // clients say something after the upgrade
-	out, token   []byte // scratch
-	frame        []byte // scratch for frames
-	names        []string
-	positions    []target.Position
-	pending      map[uint32][]byte // rest of a write that the socket did not take
-	spare        [][]byte
-	dials        dials
-	wsKey        string
-	wsAccept     string
-	stats        Stats
-	meters       meters
-	rng          *rand.Rand
-
-	mu      sync.Mutex // guards what follows
-	mailbox []func()
-	ended   bool // Run has returned: the wake-up's descriptor is somebody else's by now
+	poll        *reactor.Reactor
+	clients     []client
+	firstReader []uint32 // client i reads with readers firstReader[i] … firstReader[i+1]-1
+	book        ledger.Book
+	wheel       wheel
+	queue       []uint32 // clients that want to connect, in order
+	inFlight    int
+	allowance   float64 // connections that Rate lets us open now
+	refilled    int64
+	resumeFirst bool // sends have begun: a first connection resumes from the base
+	stopping    bool
+	now         int64 // of this turn
+	buf         []byte
+	greets      bool   // clients say something after the upgrade
+	out, token  []byte // scratch
+	frame       []byte // scratch for frames
+	names       []string
+	positions   []target.Position
+	pending     map[uint32][]byte // rest of a write that the socket did not take
+	spare       [][]byte
+	dials       dials
+	wsKey       string
+	wsAccept    string
+	stats       Stats
+	meters      meters
+	rng         *rand.Rand
 }
 
 // New makes a swarm; nothing is connected before Ramp.
@@ -117,25 +112,17 @@ func New(cfg Config) (*Swarm, error) {
 		clients: make([]client, cfg.Count),
 		buf:     make([]byte, readBufBytes),
 		pending: make(map[uint32][]byte),
+		meters:  newMeters(),
 		out:     make([]byte, 0, 4096),
 		rng:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // jitter and masks
 	}
-	s.meters.init()
 	s.wheel.init(cfg.Count)
 	s.dials.init(cfg)
 	s.openReaders()
 	s.greets = len(cfg.Dialect.AppendGreeting(nil, target.Opening{}, nil)) > 0
 	var err error
-	if s.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	if s.wakefd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		unix.Close(s.epfd)
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeIndex}
-	if err := unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, s.wakefd, &event); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
+	if s.poll, err = reactor.New(); err != nil {
+		return nil, err
 	}
 	s.makeKey()
 	return s, nil
@@ -164,9 +151,6 @@ func (s *Swarm) openReaders() {
 	s.firstReader[s.cfg.Count] = uint32(total)
 }
 
-// wakeIndex is what the wake-up's event carries in place of a client's index.
-const wakeIndex = -1
-
 // Run is the loop. It returns after Stop, or when ctx ends, with every socket
 // closed.
 func (s *Swarm) Run(ctx context.Context) error {
@@ -176,24 +160,18 @@ func (s *Swarm) Run(ctx context.Context) error {
 	defer stop()
 	defer s.closeAll()
 
-	events := make([]unix.EpollEvent, 512)
-	s.now = s.cfg.Clock.Now()
-	for began := s.now; !s.stopping; {
+	began := s.cfg.Clock.Now()
+	s.now = began
+	for !s.stopping {
 		idle := s.cfg.Clock.Now()
 		s.meters.busy += idle - began
-		n, err := unix.EpollWait(s.epfd, events, s.patienceMs())
-		began = s.cfg.Clock.Now()
-		s.now = began
-		s.meters.idle += began - idle
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("epoll_wait: %w", err)
-		}
-		for _, ev := range events[:max(n, 0)] {
-			if ev.Fd == wakeIndex {
-				s.runMailbox()
-				continue
-			}
-			s.handleEvent(uint32(ev.Fd), ev.Events)
+		err := s.poll.Wait(s.patience(), func() {
+			began = s.cfg.Clock.Now()
+			s.now = began
+			s.meters.idle += began - idle
+		}, s.handleEvent)
+		if err != nil {
+			return err
 		}
 		s.wheel.advance(s.ticks(), s.advance)
 		s.connectSome()
@@ -203,37 +181,13 @@ func (s *Swarm) Run(ctx context.Context) error {
 
 func (s *Swarm) ticks() uint32 { return uint32(s.now / int64(tick)) }
 
-// patienceMs is how long the loop may sleep: to the next tick, or less while
+// patience is how long the loop may sleep: to the next tick, or less while
 // connections wait for their turn.
-func (s *Swarm) patienceMs() int {
+func (s *Swarm) patience() time.Duration {
 	if len(s.queue) > 0 && s.inFlight < s.cfg.InFlight {
-		return 1
+		return time.Millisecond
 	}
-	return int(tick/time.Millisecond) - int(s.now/int64(time.Millisecond))%int(tick/time.Millisecond)
-}
-
-func (s *Swarm) runMailbox() {
-	var b [8]byte
-	_, _ = unix.Read(s.wakefd, b[:])
-	s.mu.Lock()
-	mail := s.mailbox
-	s.mailbox = nil
-	s.mu.Unlock()
-	for _, f := range mail {
-		f()
-	}
-}
-
-// post runs f on the loop.
-func (s *Swarm) post(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return
-	}
-	s.mailbox = append(s.mailbox, f)
-	one := [8]byte{1}
-	_, _ = unix.Write(s.wakefd, one[:]) // an eventfd: does not block
+	return tick - time.Duration(s.now%int64(tick))
 }
 
 func (s *Swarm) closeAll() {
@@ -246,9 +200,5 @@ func (s *Swarm) closeAll() {
 			c.fd = -1
 		}
 	}
-	s.mu.Lock()
-	s.ended = true
-	s.mu.Unlock()
-	unix.Close(s.wakefd)
-	unix.Close(s.epfd)
+	s.poll.Close()
 }

@@ -32,17 +32,16 @@ type Fault func(user, room string, n uint64) int
 // Server is one API and gateway. Its knobs may be set before clients come.
 type Server struct {
 	Misdeliver Fault
-	// Answer may take over a send: it returns true when it has answered.
-	Answer func(w http.ResponseWriter, r *http.Request) bool
 	// Swap holds the n-th message of a room back until after the next one.
 	Swap func(user, room string, n uint64) bool
 	// Trimmed makes a resume from before the n-th message a gap.
 	Trimmed uint64
 	HTTP    *httptest.Server
 
-	mu    sync.Mutex
-	rooms map[string]*room
-	conns map[*conn]bool
+	mu     sync.Mutex
+	rooms  map[string]*room
+	conns  map[*conn]bool
+	answer func(w http.ResponseWriter, r *http.Request) bool
 }
 
 type room struct {
@@ -99,6 +98,13 @@ func (s *Server) DropAll() {
 	for c := range s.conns {
 		c.close()
 	}
+}
+
+// Answer lets f take over sends: it returns true when it has answered.
+func (s *Server) Answer(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = f
 }
 
 // Create makes a room.

@@ -64,7 +64,10 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
 	}
-	if s.Answer != nil && s.Answer(w, r) {
+	s.mu.Lock()
+	answer := s.answer
+	s.mu.Unlock()
+	if answer != nil && answer(w, r) {
 		return
 	}
 	var in struct {

@@ -1,0 +1,93 @@
+// Package meter measures durations: HdrHistograms of microseconds with three
+// digits, taken and emptied every second by the process that fills them, sent as
+// bytes and merged where the run is judged.
+package meter
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Longest is what anything longer is recorded as; deadlines cut in before.
+const Longest = 2 * time.Minute
+
+// Meter is a histogram of durations. It is for one goroutine.
+type Meter struct {
+	hist *hdrhistogram.Histogram
+}
+
+// New returns an empty meter.
+func New() Meter {
+	return Meter{hist: hdrhistogram.New(1, Longest.Microseconds(), 3)}
+}
+
+// Record records a duration in nanoseconds.
+func (m Meter) Record(ns int64) {
+	_ = m.hist.RecordValue(min(max(ns/1000, 1), Longest.Microseconds())) // always in range
+}
+
+// Take returns what was recorded, encoded, and empties the meter; nil when
+// nothing was.
+func (m Meter) Take() []byte {
+	if m.hist.TotalCount() == 0 {
+		return nil
+	}
+	b, err := m.hist.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		panic("BUG: a histogram that can't be encoded: " + err.Error())
+	}
+	m.hist.Reset()
+	return b
+}
+
+// Merge adds what another meter's Take returned.
+func (m Meter) Merge(taken []byte) error {
+	if len(taken) == 0 {
+		return nil
+	}
+	other, err := hdrhistogram.Decode(taken)
+	if err != nil {
+		return fmt.Errorf("a worker's histogram: %w", err)
+	}
+	m.hist.Merge(other)
+	return nil
+}
+
+// Reset empties the meter.
+func (m Meter) Reset() { m.hist.Reset() }
+
+// Dist is what a report says about a meter. Times are in milliseconds.
+type Dist struct {
+	Count                          int64
+	Mean, P50, P90, P99, P999, Max float64
+}
+
+// Dist returns the percentiles.
+func (m Meter) Dist() Dist {
+	ms := func(micros int64) float64 { return float64(micros) / 1000 }
+	h := m.hist
+	return Dist{
+		Count: h.TotalCount(), Mean: h.Mean() / 1000,
+		P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)),
+		P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max()),
+	}
+}
+
+// Point is one point of a percentile curve.
+type Point struct {
+	Percentile, Ms float64
+}
+
+// Curve returns the percentiles for a plot, ever closer to 100.
+func (m Meter) Curve() []Point {
+	var points []Point
+	if m.hist.TotalCount() == 0 {
+		return nil
+	}
+	for _, b := range m.hist.CumulativeDistributionWithTicks(5) {
+		points = append(points, Point{b.Quantile, float64(b.ValueAt) / 1000})
+	}
+	return points
+}

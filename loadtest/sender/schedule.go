@@ -1,0 +1,108 @@
+package sender
+
+import (
+	"container/heap"
+
+	"github.com/madang-chat/madang/loadtest/ledger"
+)
+
+// schedule prepares the next send of the schedule: its number, room, sender and
+// the time it is due. Numbers of several processes interleave; so do their times.
+func (s *Sender) schedule() {
+	k := s.scheduled
+	s.scheduled++
+	number := uint64(s.cfg.First) + k*uint64(s.cfg.Stride)
+	index := number - 1
+	j := job{send: ledger.Send(number)}
+	rooms := uint64(s.cfg.Crowd.Rooms())
+	if s.cfg.BySize {
+		seat := s.rng.IntN(s.cfg.Crowd.Seats())
+		room, member := s.cfg.Crowd.Seat(seat)
+		j.room, j.member = uint32(room), uint32(member)
+	} else {
+		j.room = uint32(index % rooms)
+		j.member = uint32(index / rooms % uint64(s.cfg.Crowd.Size(int(j.room))))
+	}
+	s.unissued = j
+	if s.cfg.Rate <= 0 {
+		return
+	}
+	switch {
+	case !s.cfg.Poisson:
+		s.nextDue = s.begin + int64(float64(index)/s.cfg.Rate*1e9)
+	case k == 0:
+		s.nextDue = s.begin
+	default:
+		s.nextDue += int64(s.rng.ExpFloat64() * float64(s.cfg.Stride) / s.cfg.Rate * 1e9)
+	}
+}
+
+// issue gives idle connections what is due: first what was refused before, it
+// has waited longest.
+func (s *Sender) issue() {
+	for len(s.idle) > 0 {
+		if next, ok := s.held.next(); ok && next <= s.now {
+			s.attempt(heap.Pop(&s.held).(heldSend).job)
+			continue
+		}
+		if !s.running {
+			return
+		}
+		if s.cfg.Rate > 0 {
+			if s.nextDue > s.now {
+				return
+			}
+			s.unissued.due = s.nextDue
+			s.meters.lag.Record(s.now - max(s.nextDue, s.starved))
+		} else {
+			if len(s.held) >= len(s.idle) { // flat out means so many at once, those that are held back included
+				return
+			}
+			s.unissued.due = s.now
+		}
+		j := s.unissued
+		s.stats.Issued++
+		s.schedule()
+		s.attempt(j)
+	}
+	s.starved = s.now
+}
+
+// hold lets a send wait for its next attempt.
+func (s *Sender) hold(j job, waitNs int64, reason string) {
+	switch {
+	case j.tries >= s.cfg.Tries:
+		s.stats.failed("given up after all attempts, the last: " + reason)
+	case len(s.held) >= maxHeld:
+		s.stats.failed("given up, too many are waiting: " + reason)
+	default:
+		heap.Push(&s.held, heldSend{j, s.now + waitNs})
+	}
+}
+
+// heldSend waits until at.
+type heldSend struct {
+	job
+	at int64
+}
+
+// heldSends is a heap by time.
+type heldSends []heldSend
+
+func (h heldSends) next() (at int64, ok bool) {
+	if len(h) == 0 {
+		return 0, false
+	}
+	return h[0].at, true
+}
+func (h heldSends) Len() int           { return len(h) }
+func (h heldSends) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h heldSends) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *heldSends) Push(x any)        { *h = append(*h, x.(heldSend)) }
+
+// Pop implements heap.Interface.
+func (h *heldSends) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}

@@ -1,0 +1,86 @@
+package sender
+
+import (
+	"maps"
+	"strings"
+
+	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/meter"
+)
+
+// Stats are a sender's counters, since its start.
+type Stats struct {
+	Issued   uint64 // sends begun
+	Unsent   uint64 // due by the schedule, and never begun: all connections were waiting for the server
+	Behind   uint64 // due by now, not begun yet
+	Attempts uint64 // requests
+	Acked    uint64
+	Replayed uint64 // acknowledged at a later attempt as already there
+	InFlight int
+	Held     int               // waiting for their next attempt
+	Refused  map[string]uint64 // answers to try again later, by status and code
+	Broken   map[string]uint64 // attempts with an unknown outcome, by reason
+	Failed   map[string]uint64 // sends given up, by reason
+}
+
+func (st *Stats) refused(reason string) { bump(&st.Refused, reason) }
+func (st *Stats) broke(reason string)   { bump(&st.Broken, reason) }
+func (st *Stats) failed(reason string)  { bump(&st.Failed, reason) }
+
+// maxReasons bounds what a hostile or broken server can make us remember.
+const maxReasons = 64
+
+func bump(m *map[string]uint64, reason string) {
+	if *m == nil {
+		*m = make(map[string]uint64)
+	}
+	reason = strings.TrimSpace(reason)
+	if _, known := (*m)[reason]; !known && len(*m) >= maxReasons {
+		reason = "other"
+	}
+	(*m)[reason]++
+}
+
+// Snapshot is what happened since the last one, and the counters as they are.
+type Snapshot struct {
+	Stats   Stats
+	Acks    []ledger.Ack
+	Acked   []byte // meters of this interval: due → acknowledged
+	Service []byte // request → answer, any answer
+	Lag     []byte // due, or a connection became idle → request: the tester's own lateness
+	BusyNs  int64
+	IdleNs  int64
+}
+
+type meters struct {
+	acked, service, lag meter.Meter
+	busy, idle          int64
+}
+
+func newMeters() meters {
+	return meters{acked: meter.New(), service: meter.New(), lag: meter.New()}
+}
+
+func (s *Sender) snapshot() Snapshot {
+	st := s.stats
+	st.Refused = maps.Clone(st.Refused)
+	st.Broken = maps.Clone(st.Broken)
+	st.Failed = maps.Clone(st.Failed)
+	st.Held = len(s.held)
+	for i := range s.conns {
+		if s.conns[i].state == busy {
+			st.InFlight++
+		}
+	}
+	if late := s.cfg.Clock.Now() - s.nextDue; s.running && s.cfg.Rate > 0 && late > 0 {
+		st.Behind = uint64(float64(late) / 1e9 * s.cfg.Rate / float64(s.cfg.Stride))
+	}
+	snap := Snapshot{
+		Stats: st, Acks: s.acks,
+		Acked: s.meters.acked.Take(), Service: s.meters.service.Take(), Lag: s.meters.lag.Take(),
+		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
+	}
+	s.acks = nil
+	s.meters.busy, s.meters.idle = 0, 0
+	return snap
+}
