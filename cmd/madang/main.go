@@ -28,6 +28,7 @@ type commands struct {
 	API     apiCommand     `cmd:"" name:"api" help:"The HTTP API that people send through."`
 	Gateway gatewayCommand `cmd:"" help:"The gateway that people receive from."`
 	Token   tokenCommand   `cmd:"" help:"Print a token for a user, for development and scripts."`
+	Doctor  doctorCommand  `cmd:"" help:"Look at this host and a Redis: what is wrong, how to fix it, how many clients fit."`
 }
 
 const description = `A chat backend that a team runs itself: people send over HTTP and receive over a held socket.

@@ -41,10 +41,8 @@ var layers = []layer{
 	{dirs: []string{"loadtest/..."}, may: []string{"protocol", "internal/auth", "loadtest/..."}},
 	{dirs: []string{"internal/plan"}},
 	{dirs: []string{"internal/doctor"}, may: []string{"internal/config", "internal/redisstore", "internal/plan"}},
-	{dirs: []string{"internal/plan"}},
-	{dirs: []string{"internal/doctor"}, may: []string{"internal/config", "internal/plan", "internal/redisstore"}},
 	{dirs: []string{"internal/app"}, may: []string{"protocol", "api/...", "gateway/...", "internal/...", "web"}},
-	{dirs: []string{"cmd/..."}, may: []string{"internal/app", "internal/config", "internal/doctor", "internal/plan", "internal/auth", "internal/doctor", "internal/plan", "loadtest/..."}},
+	{dirs: []string{"cmd/..."}, may: []string{"internal/app", "internal/config", "internal/auth", "internal/doctor", "internal/plan", "loadtest/..."}},
 	{dirs: []string{"internal/testkit"}, may: []string{"..."}},
 	{dirs: []string{"test/..."}, may: []string{"..."}},
 }
