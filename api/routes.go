@@ -1,0 +1,64 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+// access is who may call a route.
+type access uint8
+
+const (
+	public access = iota // anybody
+	caller               // whoever has a token or a server key; by.User may be empty with the latter
+	user                 // by.User is set: a server key must name whom it acts for
+)
+
+// handler answers a request or returns why not. It must not have written
+// anything when it returns an error.
+type handler func(a *API, ctx context.Context, c *gin.Context, by chat.Actor) error
+
+type route struct {
+	method, path string
+	access       access
+	handle       handler
+}
+
+// routes are all there is; openapi.yaml describes them, and a test compares.
+var routes = []route{
+	{http.MethodPost, "/v1/rooms", caller, (*API).createRoom},
+	{http.MethodGet, "/v1/rooms", user, (*API).listRooms},
+	{http.MethodGet, "/v1/rooms/:room", caller, (*API).getRoom},
+	{http.MethodGet, "/v1/rooms/:room/members", caller, (*API).listMembers},
+	{http.MethodPut, "/v1/rooms/:room/members/:user", caller, (*API).putMember},
+	{http.MethodDelete, "/v1/rooms/:room/members/:user", caller, (*API).removeMember},
+	{http.MethodPost, "/v1/rooms/:room/messages", user, (*API).send},
+	{http.MethodGet, "/v1/rooms/:room/messages", caller, (*API).history},
+	{http.MethodPost, "/v1/rooms/:room/read", user, (*API).markRead},
+	{http.MethodGet, "/openapi.json", public, (*API).serveSpec},
+	{http.MethodGet, "/docs", public, (*API).serveDocs},
+}
+
+// endpoint wraps a route's handler with what all have in common: who asks, how
+// long it may take, and what becomes of an error.
+func (a *API) endpoint(r route) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		var by chat.Actor
+		if r.access != public {
+			var err error
+			if by, err = a.actor(c.Request, r.access == user); err != nil {
+				a.fail(c, err)
+				return
+			}
+		}
+		ctx, cancel := context.WithTimeout(c.Request.Context(), a.limits.StoreTimeout)
+		defer cancel()
+		if err := r.handle(a, ctx, c, by); err != nil {
+			a.fail(c, err)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package api_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/api"
+)
+
+func (w *world) start() string {
+	w.t.Helper()
+	if err := w.api.Start("127.0.0.1:0"); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = w.api.Stop(context.Background()) })
+	return w.api.Addr().String()
+}
+
+func TestNewStartsNothing(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	if w.api.Addr() != nil {
+		t.Error("it listens")
+	}
+	for range 2 {
+		if err := w.api.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := w.api.Start("127.0.0.1:0"); err == nil {
+		t.Error("started after Stop")
+	}
+	for name, o := range map[string]api.Options{
+		"nothing":     {},
+		"no verifier": {Store: newMemory()},
+		"bad proxies": {Store: newMemory(), Verifier: verifier(t), TrustedProxies: []string{"everyone"}},
+		"bad limit":   {Store: newMemory(), Verifier: verifier(t), Limits: api.Limits{BodyBytes: -1}},
+		"route twice": {Store: newMemory(), Verifier: verifier(t), Extra: []api.Extra{{Method: "GET", Path: "/docs", Handler: http.NotFoundHandler()}}},
+	} {
+		if _, err := api.New(o); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestStartTellsWhatIsWrong(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := newWorld(t, newMemory(), nil)
+	if err := w.api.Start(l.Addr().String()); err == nil {
+		t.Fatal("started on a taken port")
+	}
+	w.start()
+	if err := w.api.Start("127.0.0.1:0"); err == nil {
+		t.Fatal("started twice")
+	}
+}
+
+// waitingSend sends a message that the Store holds, and returns where its answer
+// will be.
+func waitingSend(t *testing.T, w *world, store *memory, addr string) chan string {
+	t.Helper()
+	got := make(chan string, 1)
+	reached := make(chan struct{})
+	store.gate = make(chan struct{})
+	store.reached = reached
+	req, err := http.NewRequest("POST", "http://"+addr+"/v1/rooms/r/messages", strings.NewReader(`{"text":"last words"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+	go func() {
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		got <- resp.Status
+	}()
+	<-reached
+	return got
+}
+
+func TestStopFinishesWhatItAccepted(t *testing.T) {
+	store := newMemory()
+	w := newWorld(t, store, nil)
+	addr := w.start()
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	got := waitingSend(t, w, store, addr)
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.api.Stop(context.Background()) }()
+	for { // until nothing new is accepted
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped (%v) before the send was answered", err)
+	default:
+	}
+	close(store.gate)
+	if status := <-got; status != "201 Created" {
+		t.Fatalf("the accepted send ended with %s", status)
+	}
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if err := w.api.Stop(context.Background()); err != nil {
+		t.Fatalf("the second Stop: %v", err)
+	}
+}
+
+func TestStopIsBounded(t *testing.T) {
+	store := newMemory()
+	w := newWorld(t, store, func(o *api.Options) { o.Limits.StoreTimeout = time.Minute })
+	addr := w.start()
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	got := waitingSend(t, w, store, addr)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	if err := w.api.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Stop: %v", err)
+	}
+	if status := <-got; strings.HasPrefix(status, "2") {
+		t.Fatalf("a send that was cut off was answered %s", status)
+	}
+}
+
+// talk writes raw bytes and returns the status line, and whether the connection
+// was closed after it.
+func talk(t *testing.T, addr, raw string) (status string, closed bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	go func() { _, _ = io.WriteString(c, raw) }()
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err.Error(), true
+	}
+	return resp.Status[:3], resp.Close
+}
+
+func TestRawRequests(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	addr := w.start()
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	head := "POST /v1/rooms/r/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + tokenOf(t, "alice") + "\r\n"
+	for _, tt := range []struct {
+		name, raw, status string
+		closed            bool
+	}{
+		{"good", head + "Content-Length: 13\r\n\r\n" + `{"text":"hi"}`, "201", false},
+		{"chunked", head + "Transfer-Encoding: chunked\r\n\r\nd\r\n" + `{"text":"hi"}` + "\r\n0\r\n\r\n", "201", false},
+		{"empty chunked", head + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400", false},
+		{"a large length is refused unread", head + "Content-Length: 1000000000\r\n\r\n", "413", true},
+		{"endless chunks", head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1000\r\n"+strings.Repeat("x", 4096)+"\r\n", 30), "413", true},
+		{"bad chunk", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "400", true},
+		{"a length over the limit, unread", head + "Content-Length: 65537\r\n\r\n", "413", true},
+		{"both lengths: chunked wins", head + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n" + `{"text":"hi"}` + "\r\n0\r\n\r\n", "201", false},
+		{"two lengths", head + "Content-Length: 13\r\nContent-Length: 14\r\n\r\n" + `{"text":"hi"}`, "400", true},
+		{"a large head", head + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431", true},
+		{"no Host", "GET /v1/rooms HTTP/1.1\r\n\r\n", "400", true},
+		{"asterisk", "GET * HTTP/1.1\r\nHost: x\r\n\r\n", "404", false},
+		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200", false},
+		{"CONNECT", "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", "404", false},
+		{"absolute URL", "GET http://y/v1/rooms HTTP/1.1\r\nHost: x\r\n\r\n", "401", false},
+		{"no HTTP", "\x16\x03\x01\x02\x00", "400", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			status, closed := talk(t, addr, tt.raw)
+			if status != tt.status || closed != tt.closed {
+				t.Errorf("%s, closed %v; want %s, %v", status, closed, tt.status, tt.closed)
+			}
+		})
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	// httptest has a certificate for example.com and 127.0.0.1.
+	other := httptest.NewTLSServer(http.NotFoundHandler())
+	defer other.Close()
+	w := newWorld(t, newMemory(), func(o *api.Options) { o.TLS = &tls.Config{Certificates: other.TLS.Certificates} })
+	addr := w.start()
+	roots := x509.NewCertPool()
+	roots.AddCert(other.Certificate())
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(fmt.Sprintf("https://%s/openapi.json", addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		t.Errorf("%s by %s", resp.Status, resp.Proto)
+	}
+}
