@@ -58,8 +58,9 @@ func TestCredentials(t *testing.T) {
 	w.nobody().with("Cookie", "token="+good).get("/v1/rooms").wantCode(401, "unauthorized")
 }
 
-func TestWhoMay(t *testing.T) {
-	w := newWorld(t, newMemory(), nil)
+func TestWhoMay(t *testing.T) { onEveryStore(t, whoMay) }
+
+func whoMay(t *testing.T, w *world) {
 	w.as("alice").post("/v1/rooms", `{"id":"r","members":["bob"]}`).want(201)
 	out := w.as("eve")
 	for _, room := range []struct {

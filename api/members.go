@@ -58,18 +58,10 @@ func (a *API) putMember(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	default:
 		return invalid("role must be owner, admin or member")
 	}
-	added, err := a.store.PutMember(ctx, by, room, name, in.Role)
-	if err != nil {
+	if _, err := a.store.PutMember(ctx, by, room, name, in.Role); err != nil {
 		return err
 	}
-	status := http.StatusOK
-	if added {
-		status = http.StatusCreated
-		if in.Role == "" {
-			in.Role = chat.RoleMember
-		}
-	}
-	return writeJSON(c, status, memberView{name, in.Role})
+	return writeJSON(c, http.StatusOK, memberView{name, in.Role})
 }
 
 // DELETE /v1/rooms/{room}/members/{user}

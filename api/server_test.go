@@ -188,7 +188,7 @@ func TestRawRequests(t *testing.T) {
 		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200", false},
 		{"CONNECT", "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", "404", false},
 		{"absolute URL", "GET http://y/v1/rooms HTTP/1.1\r\nHost: x\r\n\r\n", "401", false},
-		{"no HTTP", "\x16\x03\x01\x02\x00", "400", true},
+		{"no HTTP", "\x16\x03\x01\x02\x00\r\n\r\n", "400", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status, closed := talk(t, addr, tt.raw)

@@ -125,8 +125,9 @@ type Store interface {
 	CreateRoom(ctx context.Context, by Actor, id, name string, members []string) (Room, error)
 	Room(ctx context.Context, by Actor, room string) (Room, Role, error)
 	Members(ctx context.Context, by Actor, room, cursor string, limit int) (members []Member, next string, err error)
-	// PutMember adds user, or changes its role; added is false when nothing changed.
-	PutMember(ctx context.Context, by Actor, room, user string, role Role) (added bool, err error)
+	// PutMember adds user, or changes its role; an empty role is the one it has,
+	// or RoleMember. changed is false when all was so already.
+	PutMember(ctx context.Context, by Actor, room, user string, role Role) (changed bool, err error)
 	RemoveMember(ctx context.Context, by Actor, room, user string) error
 	// Rooms returns user's rooms in the order of their IDs, after the cursor.
 	Rooms(ctx context.Context, user, cursor string, limit int) (rooms []UserRoom, rev uint64, next string, err error)
