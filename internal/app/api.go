@@ -26,7 +26,7 @@ func NewAPI(c config.API, log *slog.Logger) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), apiPart(p, a, c.APIAddr))}}, nil
+	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), sweeperPart(p), apiPart(p, a, c.APIAddr))}}, nil
 }
 
 func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
@@ -73,6 +73,27 @@ func apiPart(p *process, a *api.API, addr string) part {
 		stop: func(ctx context.Context) error {
 			p.ready.set("api", "stopping")
 			return a.Stop(ctx)
+		},
+	}
+}
+
+// sweeperPart finishes membership changes that a process died in the middle of.
+func sweeperPart(p *process) part {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	return part{
+		name: "sweeper",
+		start: func(context.Context) error {
+			go func() {
+				defer close(done)
+				p.store.RunSweeper(ctx)
+			}()
+			return nil
+		},
+		stop: func(context.Context) error {
+			cancel()
+			<-done // its calls have time-outs, and end with the context
+			return nil
 		},
 	}
 }

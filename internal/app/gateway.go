@@ -64,8 +64,7 @@ func newGatewayPart(p *process, c config.Gateway) (*gatewayPart, error) {
 		return nil, err
 	}
 	p.ready.set("gateway", "not started")
-	p.links.count = p.store.Links()
-	p.checks = append(p.checks, check{"links", func(context.Context) string { return p.links.notReady() }})
+	p.checks = append(p.checks, check{"links", func(context.Context) string { _, why := p.store.Healthy(); return why }})
 	return &gatewayPart{process: p, config: c, verifier: verifier, metrics: metrics.NewGateway(p.registry)}, nil
 }
 

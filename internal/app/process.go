@@ -28,7 +28,6 @@ type process struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	ready    *readiness
-	links    *links
 	admin    *admin
 	store    *redisstore.Store
 	redis    string // where Redis is, without the password
@@ -83,7 +82,6 @@ func newProcess(p config.Process, r config.Redis, limits rooms, log *slog.Logger
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
 		ready:    &readiness{},
-		links:    newLinks(),
 		redis:    hideUserinfo(r.URL),
 	}
 	var err error
@@ -99,7 +97,7 @@ func newProcess(p config.Process, r config.Redis, limits rooms, log *slog.Logger
 		MaxMembers:     limits.members,
 		MaxRooms:       limits.mine,
 		Logger:         log,
-		Observer:       s.links.observe(metrics.NewRedis(s.registry).Observer()),
+		Observer:       metrics.NewRedis(s.registry).Observer(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--redis: %w", err)

@@ -43,7 +43,7 @@ var layers = []layer{
 	{dirs: []string{"internal/doctor"}, may: []string{"internal/config", "internal/redisstore", "internal/plan"}},
 	{dirs: []string{"internal/app"}, may: []string{"protocol", "api/...", "gateway/...", "internal/...", "web"}},
 	{dirs: []string{"cmd/..."}, may: []string{"internal/app", "internal/config", "internal/auth", "internal/doctor", "internal/plan", "loadtest/..."}},
-	{dirs: []string{"internal/testkit"}, may: []string{"..."}},
+	{dirs: []string{"internal/testkit/..."}, may: []string{"..."}},
 	{dirs: []string{"test/..."}, may: []string{"..."}},
 }
 
@@ -57,7 +57,7 @@ var homes = []struct{ library, home string }{
 	{"github.com/prometheus/client_golang", "internal/metrics"},
 	{"github.com/alecthomas/kong", "internal/config"},
 	{"github.com/chromedp/", "test/..."},
-	{"github.com/coder/websocket", "internal/testkit"},
+	{"github.com/coder/websocket", "internal/testkit/..."},
 }
 
 // exceptions are what a library's home list does not say, each with its reason.

@@ -1,0 +1,222 @@
+package fleet
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/testkit"
+)
+
+// binary is cmd/madang, built once per test binary: with the race detector when
+// the test has it.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "madang-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "madang")
+	args := []string{"build", "-tags", "nomsgpack", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, "github.com/madang-chat/madang/cmd/madang")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building cmd/madang: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// Main runs a package's tests and removes the binary they built.
+func Main(m *testing.M) {
+	code := m.Run()
+	if built {
+		if path, err := binary(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+	}
+	os.Exit(code)
+}
+
+var built bool
+
+// Binary is the path of cmd/madang, built for this test binary.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	built = true
+	path, err := binary()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+// process is a madang process that can be killed and started again at the same
+// address.
+type process struct {
+	tb   testing.TB
+	path string
+	args []string
+	env  []string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	log  bytes.Buffer  // guarded by mu
+}
+
+// StartProcesses runs a fleet of processes and returns when all of it is ready.
+// It is killed with the test.
+func StartProcesses(tb testing.TB, redisURL string, apis, gateways int, options ...Option) *Fleet {
+	tb.Helper()
+	f := &Fleet{TB: tb, Redis: redisURL, Secret: rand.Text() + rand.Text()}
+	s := settingsOf(options)
+	for range gateways {
+		f.Gateways = append(f.Gateways, f.launch("gateway", s.flags["gateway"]...))
+	}
+	for range apis {
+		f.APIs = append(f.APIs, f.launch("api", append([]string{"--sends-per-second=0"}, s.flags["api"]...)...))
+	}
+	f.WaitReady()
+	return f
+}
+
+func (f *Fleet) launch(kind string, flags ...string) *Node {
+	f.TB.Helper()
+	addr, adminAddr := freeAddr(), freeAddr()
+	p := &process{
+		tb: f.TB, path: Binary(f.TB),
+		args: append([]string{kind, "--redis", f.Redis, "--" + kind + "-addr", addr, "--admin-addr", adminAddr}, flags...),
+		env:  append(os.Environ(), "MADANG_JWT_SECRET="+f.Secret),
+	}
+	f.TB.Cleanup(func() {
+		p.signal(syscall.SIGKILL)
+		if f.TB.Failed() {
+			f.TB.Logf("the log of %s %s:\n%s", kind, addr, p.tail())
+		}
+	})
+	p.start()
+	return &Node{Kind: kind, Addr: addr, AdminAddr: adminAddr, tb: f.TB, proc: p}
+}
+
+func freeAddr() string { return fmt.Sprintf("127.0.0.1:%d", testkit.FreePort()) }
+
+func (p *process) start() {
+	p.tb.Helper()
+	cmd := exec.Command(p.path, p.args...)
+	cmd.Env = p.env
+	cmd.Stderr = (*processLog)(p)
+	cmd.Stdout = cmd.Stderr
+	cmd.SysProcAttr = testkit.DieWithParent()
+	done := make(chan struct{})
+	started := make(chan error, 1)
+	go func() {
+		// The thread that forks is the parent that the process dies with.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+		close(done)
+	}()
+	if err := <-started; err != nil {
+		p.tb.Fatal(err)
+	}
+	p.mu.Lock()
+	p.cmd, p.done = cmd, done
+	p.mu.Unlock()
+}
+
+// processLog keeps what a process says.
+type processLog process
+
+func (l *processLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Write(b)
+}
+
+func (p *process) tail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.log.Bytes()
+	return string(b[max(0, len(b)-8<<10):])
+}
+
+// signal sends one, and waits for the end when it is one that ends.
+func (p *process) signal(sig syscall.Signal) {
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.mu.Unlock()
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.tb.Errorf("signal %v: %v", sig, err)
+	}
+	if sig == syscall.SIGKILL {
+		<-done
+	}
+}
+
+func (p *process) terminate() {
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(timeout):
+		p.tb.Errorf("%v does not stop", p.args[0])
+		p.signal(syscall.SIGKILL)
+	}
+}
+
+// Kill ends the process as kill -9 does.
+func (n *Node) Kill() { n.process().signal(syscall.SIGKILL) }
+
+// Pause and Resume stop and continue the process (SIGSTOP, SIGCONT).
+func (n *Node) Pause() { n.process().signal(syscall.SIGSTOP) }
+
+// Resume continues a paused process.
+func (n *Node) Resume() { n.process().signal(syscall.SIGCONT) }
+
+// Restart starts the process again, at the same address.
+func (n *Node) Restart() {
+	n.process().start()
+}
+
+// PID is the process's ID.
+func (n *Node) PID() int { return n.process().cmd.Process.Pid }
+
+// Log is what the process has said so far.
+func (n *Node) Log() string {
+	p := n.process()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// ExitCode is the code the process ended with; -1 while it runs.
+func (n *Node) ExitCode() int {
+	p := n.process()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	default:
+		return -1
+	}
+}
+
+func (n *Node) process() *process {
+	n.tb.Helper()
+	if n.proc == nil {
+		n.tb.Fatalf("BUG in the test: the %s is not a process: use StartProcesses", n.Kind)
+	}
+	return n.proc
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/madang-chat/madang/internal/plan"
+)
+
+// sections are what can be measured by itself.
+var sections = []struct {
+	name string
+	run  func(binary string, soFar constants) (constants, error)
+}{
+	{"sockets", sockets},
+	{"idle", idle},
+	{"deliveries", deliveries},
+	{"sends", sends},
+	{"canaries", canaries},
+	{"memory", memory},
+}
+
+func main() {
+	only := flag.String("only", "", "sections to measure, separated by commas; all by default: the constants of the others stay as they are")
+	write := flag.String("write", "", "Go file to write the constants to")
+	flag.Parse()
+	if err := measure(*only, *write); err != nil {
+		fmt.Fprintln(os.Stderr, "measure:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(only, write string) error {
+	dir, err := os.MkdirTemp("", "madang-measure-bin-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "madang")
+	build := exec.Command("go", "build", "-trimpath", "-tags", "nomsgpack", "-o", binary, "./cmd/madang")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building (from the module's root?): %w", err)
+	}
+	found := constants{}
+	for _, s := range sections {
+		if only != "" && !slices.Contains(strings.Split(only, ","), s.name) {
+			continue
+		}
+		start := time.Now()
+		c, err := s.run(binary, found)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v\n", s.name, time.Since(start).Round(time.Second))
+		maps.Copy(found, c)
+	}
+	all := plan.Constants()
+	for i, m := range all {
+		if v, ok := found[m.Name]; ok {
+			all[i].Value = v
+			delete(found, m.Name)
+			fmt.Printf("%-28s %10.2f %s\n", m.Name, v, m.Unit)
+		}
+	}
+	for name := range found {
+		return fmt.Errorf("internal/plan has no constant %s", name)
+	}
+	if write == "" {
+		return nil
+	}
+	return os.WriteFile(write, plan.Source(all, machine()), 0o644)
+}
+
+// machine says where the figures were measured.
+func machine() plan.Machine {
+	return plan.Machine{
+		Date: time.Now().UTC().Format(time.DateOnly), CPU: cpuModel(), Cores: len(strings.Split(strings.TrimSpace(line("/proc/cpuinfo", "processor")), "\n")),
+		Kernel: strings.TrimSpace(read("/proc/sys/kernel/osrelease")), Redis: version("redis-server", "--version"), Revision: version("git", "describe", "--always", "--dirty"),
+	}
+}
