@@ -218,7 +218,11 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			return errUpgrade
 		}
 	case len("Connection"):
-		if is(name, "connection") && eachToken(value, func(t []byte) bool { return is(t, "upgrade") }) == listFound {
+		if is(name, "connection") {
+			// Each of several must name it, because the upgrader wants it so.
+			if eachToken(value, func(t []byte) bool { return is(t, "upgrade") }) != listFound {
+				return errConnection
+			}
 			*seen |= seenConnection
 		}
 	case len("Authorization"):

@@ -1,0 +1,214 @@
+package loop
+
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+const okHead = "GET /v1/ws HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer t.o.k\r\n\r\n"
+
+// with returns the good head after a replacement, which must change it.
+func with(t testing.TB, pairs ...string) string {
+	t.Helper()
+	head := strings.NewReplacer(pairs...).Replace(okHead)
+	if head == okHead {
+		t.Fatalf("%q changes nothing", pairs)
+	}
+	return head
+}
+
+func TestRequestsThatAreRefused(t *testing.T) {
+	const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	const end = "Bearer t.o.k\r\n"
+	for name, tc := range map[string]struct {
+		head string
+		want *refusal
+	}{
+		"POST":                      {with(t, "GET", "POST"), errRequestLine},
+		"lower-case method":         {with(t, "GET", "get"), errRequestLine},
+		"HTTP/1.0":                  {with(t, "HTTP/1.1", "HTTP/1.0"), errRequestLine},
+		"HTTP/2.0":                  {with(t, "HTTP/1.1", "HTTP/2.0"), errRequestLine},
+		"HTTP/0.9":                  {with(t, " HTTP/1.1", ""), errRequestLine},
+		"space in the target":       {with(t, "/v1/ws", "/v1/ws x"), errRequestLine},
+		"two spaces":                {with(t, "GET /", "GET  /"), errRequestLine},
+		"another path":              {with(t, "/v1/ws", "/v1/wss"), errNotFound},
+		"root":                      {with(t, "/v1/ws", "/"), errNotFound},
+		"dot segments":              {with(t, "/v1/ws", "/v1/../v1/ws"), errNotFound},
+		"absolute form":             {with(t, "/v1/ws", "http://chat.example/v1/ws"), errNotFound},
+		"bare LF":                   {with(t, "websocket\r\n", "websocket\n"), errLineEnd},
+		"bare CR":                   {with(t, "websocket\r\n", "websocket\rX: y\r\n"), errLineEnd},
+		"NUL":                       {with(t, "chat.example", "chat\x00example"), errLineEnd},
+		"control character":         {with(t, "Connection: Upgrade", "Connection: Upgrade\x01"), errHeaderLine},
+		"folded line":               {with(t, "Authorization: Bearer", "X: y\r\n z\r\nAuthorization: Bearer"), errHeaderLine},
+		"space before the colon":    {with(t, "Host:", "Host :"), errHeaderLine},
+		"no colon":                  {with(t, "Host: chat.example", "Host"), errHeaderLine},
+		"no name":                   {with(t, "Host:", ":"), errHeaderLine},
+		"no Host":                   {with(t, "Host: chat.example\r\n", ""), errHost},
+		"empty Host":                {with(t, "chat.example", ""), errHost},
+		"two Hosts":                 {with(t, end, end+"Host: other\r\n"), errHost},
+		"a path in Host":            {with(t, "chat.example", "chat.example/x"), errHost},
+		"no Upgrade":                {with(t, "Upgrade: websocket\r\n", ""), errUpgrade},
+		"other Upgrade":             {with(t, "websocket\r\n", "h2c\r\n"), errUpgrade},
+		"two Upgrades":              {with(t, end, end+"Upgrade: websocket\r\n"), errUpgrade},
+		"no Connection":             {with(t, "Connection: Upgrade\r\n", ""), errConnection},
+		"other Connection":          {with(t, "Connection: Upgrade", "Connection: keep-alive"), errConnection},
+		"no Key":                    {with(t, key, ""), errKey},
+		"two Keys":                  {with(t, key, key+key), errKey},
+		"short Key":                 {with(t, "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"), errKey},
+		"Key of 17 bytes":           {with(t, "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZSE="), errKey},
+		"Key not base64":            {with(t, "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j!Q=="), errKey},
+		"Key with bits left over":   {with(t, "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR=="), errKey},
+		"no Version":                {with(t, "Sec-WebSocket-Version: 13\r\n", ""), errVersionCount},
+		"two Versions":              {with(t, end, end+"Sec-WebSocket-Version: 13\r\n"), errVersionCount},
+		"Version 8":                 {with(t, ": 13", ": 8"), errVersion},
+		"Version 13, 8":             {with(t, ": 13", ": 13, 8"), errVersion},
+		"Content-Length":            {with(t, end, end+"Content-Length: 5\r\n"), errBody},
+		"Transfer-Encoding":         {with(t, end, end+"Transfer-Encoding: chunked\r\n"), errBody},
+		"both lengths":              {with(t, end, end+"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"), errBody},
+		"two Origins":               {with(t, end, end+"Origin: http://a\r\nOrigin: http://b\r\n"), errOriginCount},
+		"two Authorizations":        {with(t, end, end+"Authorization: Bearer x\r\n"), errAuthorization},
+		"Basic":                     {with(t, "Bearer", "Basic"), errAuthorization},
+		"no token":                  {with(t, "Bearer t.o.k", "Bearer "), errAuthorization},
+		"space in the token":        {with(t, "t.o.k", "t.o k"), errAuthorization},
+		"token in both places":      {with(t, end, end+"Sec-WebSocket-Protocol: bearer.x\r\n"), errAuthorization},
+		"two bearer protocols":      {with(t, "Authorization: "+end, "Sec-WebSocket-Protocol: bearer.x, bearer.y\r\n"), errAuthorization},
+		"malformed protocols":       {with(t, end, end+"Sec-WebSocket-Protocol: a b\r\n"), errProtocols},
+		"empty protocols":           {with(t, end, end+"Sec-WebSocket-Protocol: ,\r\n"), errProtocols},
+		"token in the query":        {with(t, "/v1/ws", "/v1/ws?token=x"), errTokenInQuery},
+		"access_token in the query": {with(t, "/v1/ws", "/v1/ws?resume&access_token=x"), errTokenInQuery},
+		"a JWT under another name":  {with(t, "/v1/ws", "/v1/ws?x=eyJhbGciOiJIUzI1NiJ9.e30.x"), errTokenInQuery},
+		"odd resume":                {with(t, "/v1/ws", "/v1/ws?resume=maybe"), errQuery},
+	} {
+		if _, bad := parseRequest([]byte(tc.head)); bad != tc.want {
+			t.Errorf("%s: got %v, want %v", name, bad, tc.want)
+		}
+	}
+}
+
+func TestRequestsThatAreAccepted(t *testing.T) {
+	const end = "Authorization: Bearer t.o.k\r\n"
+	for name, tc := range map[string]struct {
+		head   string
+		resume bool
+		token  string
+	}{
+		"plain":                  {okHead, false, "t.o.k"},
+		"odd case and spaces":    {with(t, "Upgrade: websocket", "uPGRADE:WebSocket\t ", "Connection: Upgrade", "connection:  keep-alive , upgrade"), false, "t.o.k"},
+		"resume":                 {with(t, "/v1/ws", "/v1/ws?resume"), true, "t.o.k"},
+		"resume=1":               {with(t, "/v1/ws", "/v1/ws?a=b&resume=1"), true, "t.o.k"},
+		"resume=false":           {with(t, "/v1/ws", "/v1/ws?resume=false"), false, "t.o.k"},
+		"browser":                {with(t, end, "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: https://chat.example\r\nCookie: x=y\r\n"), false, "a.b.c"},
+		"protocols in two lines": {with(t, end, "Sec-WebSocket-Protocol: madang.v1\r\nSec-WebSocket-Protocol: bearer.a.b.c\r\n"), false, "a.b.c"},
+		"no token":               {with(t, end, ""), false, ""},
+		"IPv6 host":              {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
+		"two Connections":        {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
+	} {
+		req, bad := parseRequest([]byte(tc.head))
+		if bad != nil || req.resume != tc.resume || string(req.token) != tc.token {
+			t.Errorf("%s: got %+v, %v", name, req, bad)
+		}
+		h := headReader{head: []byte(tc.head)}
+		if _, err := upgrader.Upgrade(&h); err != nil || !bytes.HasPrefix(h.out, []byte("HTTP/1.1 101 ")) {
+			t.Errorf("%s: the upgrader says %v", name, err)
+		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	listed := []string{"https://chat.example", "http://localhost:3000"}
+	for _, tc := range []struct {
+		origin  string
+		allowed []string
+		want    bool
+	}{
+		{"", listed, true},
+		{"https://chat.example", listed, true},
+		{"HTTPS://Chat.Example", listed, true},
+		{"http://localhost:3000", listed, true},
+		{"null", listed, false},
+		{"https://chat.example.evil", listed, false},
+		{"https://evilchat.example", listed, false},
+		{"http://chat.example", listed, false},
+		{"https://chat.example:8443", listed, false},
+		{"https://chat.example/", listed, false},
+		{"https://gw:8081", nil, true}, // the gateway's own host
+		{"http://GW:8081", nil, true},
+		{"http://gw", nil, false},
+		{"http://gw:8082", nil, false},
+		{"http://xgw:8081", nil, false},
+		{"null", nil, false},
+		{"null", []string{"*"}, true},
+	} {
+		req := &request{host: []byte("gw:8081")}
+		if tc.origin != "" {
+			req.origin = []byte(tc.origin)
+		}
+		if got := originAllowed(req, tc.allowed); got != tc.want {
+			t.Errorf("%q in %q: %v", tc.origin, tc.allowed, got)
+		}
+	}
+}
+
+func TestRefusalsAreHTTP(t *testing.T) {
+	for _, r := range []*refusal{errHost, errNotFound, errVersion, errHeadTooLarge, errNoToken, errOldToken, errServerKey, errOrigin, errFull} {
+		b := appendRefusal(nil, r)
+		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
+		if err != nil || resp.StatusCode != r.status || !resp.Close || resp.Status[4:] == "" {
+			t.Errorf("%v: %v, %q", r, err, b)
+		}
+	}
+}
+
+// FuzzHandshake: nothing panics, the head is not changed, and what is accepted
+// is a request for net/http and for the upgrader too, with the same values.
+func FuzzHandshake(f *testing.F) {
+	f.Add([]byte(okHead))
+	f.Add([]byte(strings.Replace(okHead, "Authorization: Bearer t.o.k", "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: http://x", 1)))
+	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "/v1/ws?resume&a=b", 1)))
+	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte("GET /v1/ws HTTP/1.1\n\n\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, head []byte) {
+		end := bytes.Index(head, headEnd)
+		if end < 0 {
+			bareLineEnd(head)
+			return
+		}
+		head = head[:end+4]
+		before := string(head)
+		req, bad := parseRequest(head)
+		if string(head) != before {
+			t.Fatal("the head was changed")
+		}
+		if bad != nil {
+			return
+		}
+		std, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+		if err != nil {
+			t.Fatalf("net/http refuses it: %v", err)
+		}
+		if std.Host != string(req.host) || std.Method != "GET" || std.URL.Path != Path || std.Header.Get("Origin") != string(req.origin) {
+			t.Fatalf("got %+v, net/http %+v", req, std)
+		}
+		if std.ContentLength != 0 || len(std.TransferEncoding) != 0 {
+			t.Fatal("it has a body")
+		}
+		h := headReader{head: head}
+		if _, err := upgrader.Upgrade(&h); err != nil {
+			t.Fatalf("the upgrader refuses it: %v", err)
+		}
+	})
+}
+
+func BenchmarkParseRequest(b *testing.B) {
+	head := []byte(okHead)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, bad := parseRequest(head); bad != nil {
+			b.Fatal(bad)
+		}
+	}
+}
