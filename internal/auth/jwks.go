@@ -1,0 +1,253 @@
+package auth
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+)
+
+// Pace and bounds of fetching keys.
+const (
+	jwksEvery    = 5 * time.Minute  // a key that is withdrawn works so long, plus cacheFor
+	jwksGap      = 10 * time.Second // between two fetches, whatever kids the tokens name
+	jwksRetryMin = time.Second      // after a failure, doubled up to jwksRetryMax
+	jwksRetryMax = time.Minute
+	jwksTimeout  = 10 * time.Second
+	maxJWKSBytes = 1 << 20
+	maxJWKSKeys  = 100
+)
+
+// JWKSOptions are what a JWKS is made of.
+type JWKSOptions struct {
+	URL    string
+	Logger *slog.Logger // nil: slog.Default()
+	Client *http.Client // nil: one with a time-out that never goes from https to http
+	// OnChange is called, by one goroutine, when the keys have changed: tokens
+	// that were believed because of one that is gone should be forgotten
+	// (Cache.Purge). May be nil.
+	OnChange func()
+
+	every, gap, retry time.Duration // of tests; 0: the constants
+}
+
+// JWKS is a KeySource with the keys that an issuer publishes. It fetches them in
+// a goroutine of its own, now and then and when a token names a key it doesn't
+// know, and goes on with the last ones while the issuer can't be reached. It
+// never lets a Verify wait: the first token of a new key is refused, the fetch
+// is started, and a retry a moment later is good. (keyfunc, the usual choice,
+// fetches inside Verify, which would stop an event loop.)
+type JWKS struct {
+	opt    JWKSOptions
+	keys   atomic.Pointer[[]publishedKey] // nil until the first fetch
+	wanted chan struct{}                  // a token named an unknown key
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // guarded by mu; nil until Start
+	done   chan struct{}      // closed when the goroutine has ended
+}
+
+type publishedKey struct {
+	kid, alg string // may be empty: any
+	key      crypto.PublicKey
+}
+
+// NewJWKS checks the options; it starts nothing.
+func NewJWKS(o JWKSOptions) (*JWKS, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, errors.New("auth: the JWKS URL must be http(s)://host/path")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Client == nil {
+		o.Client = &http.Client{Timeout: jwksTimeout, CheckRedirect: noDowngrade}
+	}
+	if o.OnChange == nil {
+		o.OnChange = func() {}
+	}
+	if o.every == 0 {
+		o.every, o.gap, o.retry = jwksEvery, jwksGap, jwksRetryMin
+	}
+	return &JWKS{opt: o, wanted: make(chan struct{}, 1), done: make(chan struct{})}, nil
+}
+
+func noDowngrade(req *http.Request, via []*http.Request) error {
+	if len(via) > 3 || via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return errors.New("too many redirects, or one from https to http")
+	}
+	return nil
+}
+
+// Start begins to fetch. It is called once.
+func (j *JWKS) Start() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	j.cancel = cancel
+	go j.run(ctx) // Stop cancels ctx and waits for done
+}
+
+// Stop ends the fetching; the keys stay. Calling it again, or before Start, is
+// harmless.
+func (j *JWKS) Stop() {
+	j.mu.Lock()
+	cancel := j.cancel
+	j.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-j.done
+	}
+}
+
+// Ready says whether there have been keys.
+func (j *JWKS) Ready() bool { return j.keys.Load() != nil }
+
+// PublicKeys implements KeySource.
+func (j *JWKS) PublicKeys(kid, alg string) (keys []crypto.PublicKey) {
+	if known := j.keys.Load(); known != nil {
+		for _, k := range *known {
+			if (kid == "" || k.kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) {
+				keys = append(keys, k.key)
+			}
+		}
+	}
+	if len(keys) == 0 {
+		select {
+		case j.wanted <- struct{}{}:
+		default: // is wanted already
+		}
+	}
+	return keys
+}
+
+func (j *JWKS) run(ctx context.Context) {
+	defer close(j.done)
+	retry := j.opt.retry
+	for {
+		wait := j.opt.every
+		if err := j.fetch(ctx); ctx.Err() != nil {
+			return
+		} else if err != nil {
+			wait = retry
+			retry = min(2*retry, jwksRetryMax)
+			j.opt.Logger.Warn("fetching the JWT keys failed; the last ones stay", "url", j.opt.URL, "err", err, "again_in", wait)
+		} else {
+			retry = j.opt.retry
+		}
+		if !j.pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// pause waits, shorter when a key is wanted, but never so short that tokens with
+// made-up kids could drive it.
+func (j *JWKS) pause(ctx context.Context, wait time.Duration) bool {
+	gap := time.NewTimer(min(j.opt.gap, wait))
+	defer gap.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-gap.C:
+	}
+	rest := time.NewTimer(wait - min(j.opt.gap, wait))
+	defer rest.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-j.wanted:
+	case <-rest.C:
+	}
+	return true
+}
+
+func (j *JWKS) fetch(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, j.opt.URL, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := j.opt.Client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", resp.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxJWKSBytes+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > maxJWKSBytes {
+		return fmt.Errorf("more than %d bytes", maxJWKSBytes)
+	}
+	keys, err := parseJWKS(text, j.opt.Logger)
+	if err != nil {
+		return err
+	}
+	old := j.keys.Swap(&keys)
+	if old == nil || !slices.EqualFunc(*old, keys, same) {
+		j.opt.Logger.Info("JWT keys fetched", "url", j.opt.URL, "keys", len(keys))
+		j.opt.OnChange()
+	}
+	return nil
+}
+
+func same(a, b publishedKey) bool {
+	comparable, ok := a.key.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && a.kid == b.kid && a.alg == b.alg && comparable.Equal(b.key)
+}
+
+// parseJWKS takes the keys that can verify one of our algorithms. Others are
+// left out, not an error: issuers publish keys for many purposes. Symmetric keys
+// are never taken, whoever publishes one.
+func parseJWKS(text []byte, log *slog.Logger) ([]publishedKey, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil {
+		return nil, fmt.Errorf("not a JWK set: %w", err)
+	}
+	if len(set.Keys) > maxJWKSKeys {
+		return nil, fmt.Errorf("%d keys, more than %d", len(set.Keys), maxJWKSKeys)
+	}
+	var keys []publishedKey
+	for i, raw := range set.Keys {
+		// Without GetX5U nothing else is fetched, without Private symmetric and
+		// private keys are not read.
+		jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+		if err == nil {
+			err = usable(jwk.Key())
+		}
+		m := jwk.Marshal()
+		if err == nil && m.USE != "" && m.USE != jwkset.UseSig {
+			err = fmt.Errorf("its use is %q", m.USE)
+		}
+		if err != nil {
+			log.Debug("a key of the JWK set is left out", "index", i, "err", err)
+			continue
+		}
+		keys = append(keys, publishedKey{kid: m.KID, alg: m.ALG.String(), key: jwk.Key()})
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no key for RS256, ES256 or EdDSA")
+	}
+	return keys, nil
+}

@@ -1,0 +1,253 @@
+package auth
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// issuer publishes what it is told and counts who asks.
+type issuer struct {
+	*httptest.Server
+	body   atomic.Pointer[string]
+	status atomic.Int32
+	asked  atomic.Int32
+}
+
+func newIssuer(t *testing.T, keys ...string) *issuer {
+	i := &issuer{}
+	i.publish(keys...)
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		i.asked.Add(1)
+		w.WriteHeader(int(i.status.Load()))
+		_, _ = w.Write([]byte(*i.body.Load()))
+	}))
+	t.Cleanup(i.Close)
+	return i
+}
+
+func (i *issuer) publish(keys ...string) {
+	body := `{"keys":[` + strings.Join(keys, ",") + `]}`
+	i.body.Store(&body)
+	i.status.Store(200)
+}
+
+// jwkOf writes a public key as a JWK with these further fields.
+func jwkOf(key crypto.PublicKey, more string) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf(`{"kty":"RSA","n":%q,"e":%q%s}`, enc(k.N.Bytes()), enc(big.NewInt(int64(k.E)).Bytes()), more)
+	case *ecdsa.PublicKey:
+		point, _ := k.Bytes()
+		half := (len(point) - 1) / 2
+		return fmt.Sprintf(`{"kty":"EC","crv":%q,"x":%q,"y":%q%s}`, k.Curve.Params().Name, enc(point[1:1+half]), enc(point[1+half:]), more)
+	case ed25519.PublicKey:
+		return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","x":%q%s}`, enc(k), more)
+	}
+	panic("no such key")
+}
+
+func signed(t *testing.T, m jwt.SigningMethod, key any, kid string) string {
+	t.Helper()
+	token := jwt.NewWithClaims(m, jwt.MapClaims{"sub": "bob", "exp": time.Now().Unix() + 60})
+	if kid != "" {
+		token.Header["kid"] = kid
+	}
+	s, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func startJWKS(t *testing.T, o JWKSOptions) *JWKS {
+	t.Helper()
+	o.Logger = slog.New(slog.DiscardHandler)
+	j, err := NewJWKS(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Start()
+	t.Cleanup(j.Stop)
+	return j
+}
+
+func TestPublishedKeys(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pub, ed, _ := ed25519.GenerateKey(rand.Reader)
+	secret := strings.Repeat("k", 32)
+	i := newIssuer(t,
+		jwkOf(&rsaKey.PublicKey, `,"kid":"r","alg":"RS256","use":"sig"`), jwkOf(&ec.PublicKey, `,"kid":"e"`), jwkOf(pub, `,"kid":"d","alg":"EdDSA"`),
+		`{"kty":"oct","kid":"o","alg":"HS256","k":"`+base64.RawURLEncoding.EncodeToString([]byte(secret))+`"}`,
+		jwkOf(&rsaKey.PublicKey, `,"kid":"enc","use":"enc"`), `{"kty":"new"}`, `7`, `{}`)
+	j := startJWKS(t, JWKSOptions{URL: i.URL})
+	until(t, "ready", j.Ready)
+	v, err := New(Options{Keys: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, token string
+		ok          bool
+	}{
+		{"RS256", signed(t, jwt.SigningMethodRS256, rsaKey, "r"), true},
+		{"ES256", signed(t, jwt.SigningMethodES256, ec, "e"), true},
+		{"EdDSA", signed(t, jwt.SigningMethodEdDSA, ed, "d"), true},
+		{"no kid", signed(t, jwt.SigningMethodEdDSA, ed, ""), true},
+		{"another's kid", signed(t, jwt.SigningMethodES256, ec, "r"), false},
+		{"a path as kid", signed(t, jwt.SigningMethodES256, ec, "../../dev/null"), false},
+		{"a key for encryption", signed(t, jwt.SigningMethodRS256, rsaKey, "enc"), false},
+		{"a published secret", signed(t, jwt.SigningMethodHS256, []byte(secret), "o"), false},
+		{"RSA key as HMAC secret", signed(t, jwt.SigningMethodHS256, rsaKey.N.Bytes(), "r"), false},
+	} {
+		if _, err := v.Verify(tt.token); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+func TestKeysRotate(t *testing.T) {
+	pub1, key1, _ := ed25519.GenerateKey(rand.Reader)
+	pub2, key2, _ := ed25519.GenerateKey(rand.Reader)
+	one, two := jwkOf(pub1, `,"kid":"1"`), jwkOf(pub2, `,"kid":"2"`)
+	token1, token2 := signed(t, jwt.SigningMethodEdDSA, key1, "1"), signed(t, jwt.SigningMethodEdDSA, key2, "2")
+	i := newIssuer(t)
+	i.status.Store(500)
+
+	var cache *Cache
+	j := startJWKS(t, JWKSOptions{URL: i.URL, OnChange: func() { cache.Purge() }, every: time.Hour, gap: time.Millisecond, retry: 2 * time.Millisecond})
+	v, err := New(Options{Keys: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The keys are published after cache is set: no one calls OnChange before.
+	cache = Cached(v, 100)
+	works := func(token string) func() bool {
+		return func() bool { _, err := cache.Verify(token); return err == nil }
+	}
+	if works(token1)() || j.Ready() {
+		t.Fatal("a token is good without keys")
+	}
+	i.publish(one) // it is asked again after failures
+	until(t, "the first key works", works(token1))
+	i.publish(one, two) // a token with an unknown kid makes it ask
+	until(t, "the second key works", works(token2))
+	if !works(token1)() {
+		t.Fatal("the first key is gone")
+	}
+	i.publish(two) // found out with the next fetch, and not remembered
+	until(t, "the first key is forgotten", func() bool {
+		_, _ = cache.Verify(signed(t, jwt.SigningMethodEdDSA, key1, "3"))
+		return !works(token1)()
+	})
+	for _, bad := range []func(){
+		func() { i.status.Store(503) }, func() { i.publish() }, func() { i.publish("[") }, func() { i.publish(`{"keys":7}`) },
+	} {
+		bad()
+		before := i.asked.Load()
+		until(t, "asked again", func() bool { works(token1)(); return i.asked.Load() > before+1 })
+		cache.Purge()
+		if !works(token2)() {
+			t.Fatal("a failed fetch took the keys away")
+		}
+	}
+}
+
+func TestUnknownKeysDoNotDriveTheIssuer(t *testing.T) {
+	pub, key, _ := ed25519.GenerateKey(rand.Reader)
+	i := newIssuer(t, jwkOf(pub, `,"kid":"1"`))
+	j := startJWKS(t, JWKSOptions{URL: i.URL})
+	until(t, "ready", j.Ready)
+	v, err := New(Options{Keys: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for n := range 1000 {
+		if _, err := v.Verify(signed(t, jwt.SigningMethodEdDSA, key, fmt.Sprint("made-up-", n))); !errors.Is(err, ErrInvalid) {
+			t.Fatal(err)
+		}
+	}
+	if asked := i.asked.Load(); asked > 1+int32(time.Since(start)/jwksGap) {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
+func TestJWKSOptionsAreChecked(t *testing.T) {
+	for _, u := range []string{"", "keys.json", "file:///etc/passwd", "https://", "ftp://x/y", "://"} {
+		if _, err := NewJWKS(JWKSOptions{URL: u}); err == nil {
+			t.Errorf("%q is accepted", u)
+		}
+	}
+	j, err := NewJWKS(JWKSOptions{URL: "https://issuer.example/keys"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Stop() // before Start
+	if j.PublicKeys("x", "RS256") != nil || j.Ready() {
+		t.Error("keys from nowhere")
+	}
+	via := &http.Request{URL: mustURL(t, "https://a/")}
+	if noDowngrade(&http.Request{URL: mustURL(t, "http://a/")}, []*http.Request{via}) == nil || noDowngrade(&http.Request{URL: mustURL(t, "https://b/")}, []*http.Request{via}) != nil {
+		t.Error("redirects")
+	}
+}
+
+func FuzzParseJWKS(f *testing.F) {
+	pub, _, _ := ed25519.GenerateKey(rand.Reader)
+	f.Add([]byte(`{"keys":[` + jwkOf(pub, `,"kid":"1"`) + `]}`))
+	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}`))
+	log := slog.New(slog.DiscardHandler)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		keys, err := parseJWKS(text, log)
+		for _, k := range keys {
+			if err != nil || usable(k.key) != nil {
+				t.Fatalf("%+v, %v", k, err)
+			}
+		}
+		if err == nil && !json.Valid(text) {
+			t.Fatal("taken from what is not JSON")
+		}
+	})
+}
+
+func mustURL(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
