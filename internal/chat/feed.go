@@ -6,7 +6,8 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
-// Channel names a pub/sub channel: a room's, or a user's.
+// Channel names a pub/sub channel: a room's, a user's, or that of a user's
+// presence.
 type Channel struct {
 	Kind ChannelKind
 	Name string
@@ -18,7 +19,8 @@ type ChannelKind uint8
 // Kinds of channels.
 const (
 	RoomChannel ChannelKind = iota
-	UserChannel
+	UserChannel     // what concerns the user's own connections
+	PresenceChannel // a user's coming and going, for whoever watches: see PresenceChange
 )
 
 // Listener hears what the links carry. It is called from the links' reading

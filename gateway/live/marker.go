@@ -1,0 +1,230 @@
+package live
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// marking is the markers that move. A marker is written at once, then not before
+// its time again, and then with what it has come to: a reader of a busy room
+// costs Redis a write per second and not per message.
+type marking struct {
+	all        map[markKey]*mark
+	moved      []*room // whose focused users have read more
+	ready      []*mark
+	readyFirst int
+	inFlight   int
+	rate       bucket
+	cools      [3]fifo[*mark] // by cooling
+	large      map[string]int64
+}
+
+type markKey struct {
+	kind       chat.MarkerKind
+	user, room string
+}
+
+// mark is one user's marker of one room, while it moves: waiting to be written,
+// being written, or cooling.
+type mark struct {
+	markKey
+	id   protocol.ID // what it has come to
+	n    uint64      // its ordinal; 0 when it has to be found first
+	by   edge.ConnID // who claimed it, while n is 0
+	told protocol.ID // what Redis was told last
+}
+
+// cooling is how long a mark waits, as an index.
+type cooling uint8
+
+const (
+	coolRead cooling = iota
+	coolDelivered
+	coolLarge
+)
+
+const (
+	// largeMs is how long a room is believed to be too large for receipts.
+	largeMs = 60_000
+	// maxLarge bounds that memory; over it all is forgotten.
+	maxLarge = 10_000
+	// maxMarksInFlight bounds unanswered writes of markers.
+	maxMarksInFlight = 1024
+)
+
+// claim takes in what a connection says it has read, or got.
+func (c *Core) claim(now int64, cn *conn, kind chat.MarkerKind, name string, num edge.RoomNum, id protocol.ID) {
+	key := claimKey{kind, name}
+	switch said := cn.markers[key]; {
+	case id.IsZero():
+		c.refuse(cn.id, protocol.ErrInvalid, "no such message")
+		return
+	case id.Less(said):
+		c.refuse(cn.id, protocol.ErrInvalid, "the marker never goes back")
+		return
+	case id == said:
+		return
+	}
+	if kind == chat.DeliveredMarker && c.isLarge(now, name) {
+		return
+	}
+	if len(cn.markers) >= maxClaims {
+		clear(cn.markers)
+	}
+	if cn.markers == nil {
+		cn.markers = map[claimKey]protocol.ID{}
+	}
+	cn.markers[key] = id
+	n, ok := c.rooms.Ordinal(num, id)
+	if !ok {
+		n = 0
+	}
+	if m := c.advance(kind, cn.user, name, id, n); m != nil {
+		m.by = cn.id
+	}
+}
+
+// advance moves a marker; nil when it is there or further.
+func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, n uint64) *mark {
+	if id.IsZero() {
+		return nil
+	}
+	key := markKey{kind, user, name}
+	m := c.marks.all[key]
+	if m == nil {
+		m = &mark{markKey: key, id: id, n: n}
+		c.marks.all[key] = m
+		c.marks.ready = append(c.marks.ready, m)
+		return m
+	}
+	if !m.id.Less(id) {
+		return nil
+	}
+	c.stats.MarkersCoalesced++
+	m.id, m.n = id, n
+	return m
+}
+
+func (c *Core) isLarge(now int64, name string) bool {
+	until, ok := c.marks.large[name]
+	return ok && now < until
+}
+
+// pumpMarks sends what is ready, as fast as markers may be written.
+func (c *Core) pumpMarks(now int64) {
+	ms := &c.marks
+	for _, r := range ms.moved {
+		r.moved = false
+		if r.num == edge.NoRoom {
+			continue
+		}
+		id, n := c.rooms.Head(r.num)
+		for _, cn := range r.focused {
+			c.advance(chat.ReadMarker, cn.user, r.name, id, n)
+		}
+	}
+	clear(ms.moved)
+	ms.moved = ms.moved[:0]
+	for ms.readyFirst < len(ms.ready) && ms.inFlight < maxMarksInFlight && ms.rate.allow(now, c.cfg.MarkersPerSecond) {
+		m := ms.ready[ms.readyFirst]
+		ms.ready[ms.readyFirst] = nil
+		ms.readyFirst++
+		ms.ready, ms.readyFirst = shift(ms.ready, ms.readyFirst)
+		ms.inFlight++
+		if m.n == 0 {
+			c.out.FindMessage(m.kind, c.marker(now, m))
+		} else {
+			c.write(now, m)
+		}
+	}
+}
+
+func (c *Core) marker(now int64, m *mark) chat.Marker {
+	return chat.Marker{User: m.user, Room: m.room, ID: m.id, N: m.n, Quiet: c.isLarge(now, m.room)}
+}
+
+func (c *Core) write(now int64, m *mark) {
+	m.told = m.id
+	c.out.AdvanceMarker(m.kind, c.marker(now, m))
+}
+
+// MessageFound takes in whether there is a message that somebody's marker is to
+// move to, and its ordinal.
+func (c *Core) MessageFound(now int64, kind chat.MarkerKind, asked chat.Marker, n uint64, found bool, err error) {
+	m := c.marks.all[markKey{kind, asked.User, asked.Room}]
+	if m == nil {
+		return
+	}
+	switch {
+	case m.id != asked.ID && m.n != 0: // it has come further meanwhile
+		c.write(now, m)
+		return
+	case m.id != asked.ID:
+		c.out.FindMessage(kind, c.marker(now, m))
+		return
+	case err != nil:
+	case found:
+		m.n = n
+		c.write(now, m)
+		return
+	default:
+		m.id = m.told // what comes next counts from there
+		if cn := c.conns[m.by]; cn != nil {
+			delete(cn.markers, claimKey{m.kind, m.room})
+			c.refuse(m.by, protocol.ErrInvalid, "no such message")
+		}
+	}
+	c.cool(now, m)
+}
+
+// MarkerDone takes in what became of a marker that was written.
+func (c *Core) MarkerDone(now int64, kind chat.MarkerKind, asked chat.Marker, r chat.MarkerResult, err error) {
+	m := c.marks.all[markKey{kind, asked.User, asked.Room}]
+	if m == nil {
+		return
+	}
+	switch {
+	case err != nil:
+		m.told = protocol.ID{} // again, when it has cooled
+	case r == chat.MarkerTooLarge:
+		if c.marks.large == nil || len(c.marks.large) >= maxLarge {
+			c.marks.large = map[string]int64{}
+		}
+		c.marks.large[m.room] = now + largeMs
+	case r == chat.MarkerMoved:
+		c.stats.MarkersMoved++
+	}
+	c.cool(now, m)
+}
+
+// cool keeps a mark from being written for a while.
+func (c *Core) cool(now int64, m *mark) {
+	c.marks.inFlight--
+	kind, ms := coolRead, c.cfg.ReadEveryMs
+	switch {
+	case m.kind == chat.DeliveredMarker:
+		kind, ms = coolDelivered, c.cfg.DeliveredEveryMs
+	case c.isLarge(now, m.room):
+		kind, ms = coolLarge, c.cfg.ReadLargeEveryMs
+	}
+	c.marks.cools[kind].push(now+ms, m)
+}
+
+// tickMarks lets marks that have cooled be written again, and forgets those that
+// have not moved.
+func (c *Core) tickMarks(now int64) {
+	for i := range c.marks.cools {
+		for {
+			m, ok := c.marks.cools[i].due(now)
+			if !ok {
+				break
+			}
+			if m.id == m.told {
+				delete(c.marks.all, m.markKey)
+				continue
+			}
+			c.marks.ready = append(c.marks.ready, m)
+		}
+	}
+}
