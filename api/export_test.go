@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Routes are the table's routes as "METHOD path", for the comparison with the
 // description.
 func Routes() (all []string) {
@@ -7,4 +9,9 @@ func Routes() (all []string) {
 		all = append(all, r.method+" "+r.path)
 	}
 	return all
+}
+
+// SetTimeouts shortens what a client may take; before Start.
+func (a *API) SetTimeouts(head, all time.Duration) {
+	a.server.http.ReadHeaderTimeout, a.server.http.ReadTimeout = head, all
 }

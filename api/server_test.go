@@ -218,3 +218,25 @@ func TestHTTPS(t *testing.T) {
 		t.Errorf("%s by %s", resp.Status, resp.Proto)
 	}
 }
+
+func TestSlowClientsAreCut(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	w.api.SetTimeouts(30*time.Millisecond, 60*time.Millisecond)
+	addr := w.start()
+	head := "POST /v1/rooms/r/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + tokenOf(t, "alice") + "\r\n"
+	for name, raw := range map[string]string{
+		"half a body":    head + "Content-Length: 13\r\n\r\n" + `{"text`,
+		"half a chunk":   head + "Transfer-Encoding: chunked\r\n\r\nd\r\n" + `{"text`,
+		"no body at all": head + "Content-Length: 13\r\n\r\n",
+	} {
+		if status, closed := talk(t, addr, raw); status != "408" || !closed {
+			t.Errorf("%s: %s, closed %v", name, status, closed)
+		}
+	}
+	for name, raw := range map[string]string{"silence": "", "half a head": head} {
+		if status, _ := talk(t, addr, raw); status != io.ErrUnexpectedEOF.Error() {
+			t.Errorf("%s: %s", name, status)
+		}
+	}
+}
