@@ -1,0 +1,302 @@
+package loop_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// frameIn reads one unmasked frame.
+func (r *raw) frameIn() (opcode byte, payload string, err error) {
+	var h [2]byte
+	if _, err := io.ReadFull(r.r, h[:]); err != nil {
+		return 0, "", err
+	}
+	n := int(h[1])
+	if n == 126 {
+		var l [2]byte
+		if _, err := io.ReadFull(r.r, l[:]); err != nil {
+			return 0, "", err
+		}
+		n = int(binary.BigEndian.Uint16(l[:]))
+	}
+	b := make([]byte, n)
+	_, err = io.ReadFull(r.r, b)
+	return h[0] & 0xf, string(b), err
+}
+
+// wantCloseFrame reads up to a close frame with this code, and the end after it.
+func (r *raw) wantCloseFrame(code protocol.CloseCode) {
+	r.t.Helper()
+	for {
+		op, payload, err := r.frameIn()
+		if err != nil {
+			r.t.Fatalf("no close frame: %v", err)
+		}
+		if op != 8 {
+			continue
+		}
+		if got := binary.BigEndian.Uint16([]byte(payload)); got != uint16(code) {
+			r.t.Fatalf("closed with %d %q, want %d", got, payload[2:], code)
+		}
+		if _, err := r.r.ReadByte(); err != io.EOF {
+			r.t.Fatalf("after the close frame: %v", err)
+		}
+		return
+	}
+}
+
+func TestWhatEndsAConnection(t *testing.T) {
+	g := start(t, nil)
+	for i, tc := range []struct {
+		name, bytes string
+		code        protocol.CloseCode
+		why         loop.CloseReason
+	}{
+		{"unmasked", "\x81\x02hi", 1002, loop.ClosedProtocol},
+		{"reserved bits", masked(0xc1, "a"), 1002, loop.ClosedProtocol},
+		{"long ping", "\x89\xfe\x00\x7e", 1002, loop.ClosedProtocol},
+		{"2^63", "\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00", 1002, loop.ClosedProtocol},
+		{"1 GB", "\x81\xff\x00\x00\x00\x00\x40\x00\x00\x00", 1009, loop.ClosedProtocol},
+		{"16 KiB and a byte, not a resume", "\x81\xfe\x40\x01\x00\x00\x00\x00" + `{"type":"watch","users":["` + strings.Repeat("a", 100), 1009, loop.ClosedProtocol},
+		{"bad UTF-8", masked(0x81, "\xff"), 1007, loop.ClosedProtocol},
+		{"binary", masked(0x82, "x"), 1003, loop.ClosedProtocol},
+		{"not JSON", masked(0x81, "x"), 1008, loop.ClosedMalformed},
+		{"unknown type", masked(0x81, `{"type":"message"}`), 1008, loop.ClosedMalformed},
+		{"ping flood", strings.Repeat(masked(0x89, "x"), 41), 4029, loop.ClosedRateLimit},
+		{"fragment flood", masked(0x01, "x") + strings.Repeat(masked(0x00, ""), 41), 4029, loop.ClosedRateLimit},
+		{"bad close code", masked(0x88, "\x03\xee"), 1002, loop.ClosedProtocol},
+		{"bad close reason", masked(0x88, "\x03\xe8\xff"), 1007, loop.ClosedProtocol},
+		{"close", masked(0x88, "\x03\xe8bye"), 1000, loop.ClosedByClient},
+		{"own close code", masked(0x88, "\x0f\xa0"), 4000, loop.ClosedByClient},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := g.Stats().Closed[tc.why]
+			r, id := g.dialWS(fmt.Sprint("user", i))
+			r.t = t
+			r.sends(tc.bytes)
+			r.wantCloseFrame(tc.code)
+			r.Close()
+			g.hub.of(t, id, edge.EvClosed)
+			g.eventually("counted", func() bool { return g.Stats().Closed[tc.why] == before+1 })
+		})
+	}
+	g.eventually("nothing is left", func() bool {
+		s := g.Stats()
+		return s.Open == 0 && s.Closing == 0 && s.HeldBytes == 0 && s.QueuedBytes == 0
+	})
+	if n := g.hub.count(edge.EvClosed); n != 0 {
+		t.Errorf("%d connections were closed twice", n)
+	}
+}
+
+func TestNotAllowedStays(t *testing.T) {
+	g := start(t, nil)
+	c := g.dial("alice")
+	c.says(`{"type":"resume","rooms":{}}`)
+	if got := c.next(); !strings.Contains(got, `"type":"error","code":"invalid"`) {
+		t.Errorf("got %s", got)
+	}
+	c.says(`{"type":"typing","room":"a b"}`)
+	if got := c.next(); !strings.Contains(got, `"type":"error","code":"invalid"`) {
+		t.Errorf("got %s", got)
+	}
+	c.says(`{"type":"ping"}`)
+	c.want(protocol.Pong)
+}
+
+func TestAHalfClosedSocketIsFreed(t *testing.T) {
+	g := start(t, nil)
+	r, id := g.dialWS("alice")
+	r.Conn.(*net.TCPConn).CloseWrite()
+	g.hub.of(t, id, edge.EvClosed)
+	g.eventually("freed", func() bool { return g.Stats().Open == 0 })
+}
+
+func TestAResetSocketIsFreed(t *testing.T) {
+	g := start(t, nil)
+	r, id := g.dialWS("alice")
+	r.Conn.(*net.TCPConn).SetLinger(0)
+	r.Close()
+	g.hub.of(t, id, edge.EvClosed)
+}
+
+func TestAClientThatDoesNotFinishTheCloseIsFreed(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.CloseTimeout = 200 * time.Millisecond })
+	_, id := g.dialWS("alice") // never reads, never closes
+	g.post(edge.Cmd{Kind: edge.CmdClose, Conn: id, Code: 4012})
+	g.hub.of(t, id, edge.EvClosed)
+	g.eventually("freed", func() bool { s := g.Stats(); return s.Closing == 0 && s.Closed[loop.ClosedByHub] == 1 })
+}
+
+// The slot is used again; the old name means nobody.
+func TestGenerations(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Loops = 1 })
+	old := g.dial("alice")
+	old.Close(websocket.StatusNormalClosure, "")
+	g.hub.of(t, old.id, edge.EvClosed)
+	g.eventually("freed", func() bool { return g.Stats().Closing == 0 })
+	now := g.dial("bob")
+	if now.id.Slot() != old.id.Slot() || now.id == old.id {
+		t.Fatalf("slots %d and %d", old.id.Slot(), now.id.Slot())
+	}
+	g.Post(0, []edge.Cmd{
+		{Kind: edge.CmdAttach, Conn: old.id, Room: room1},
+		{Kind: edge.CmdUnicast, Conn: old.id, Frame: frame(`{"for":"alice"}`)},
+		{Kind: edge.CmdBroadcast, Room: room1, Frame: frame(`{"for":"room1"}`)},
+		{Kind: edge.CmdMark, Conn: old.id},
+		{Kind: edge.CmdClose, Conn: old.id, Code: 4003},
+		{Kind: edge.CmdUnicast, Conn: now.id, Frame: frame(`{"for":"bob"}`)},
+	})
+	now.want(`{"for":"bob"}`)
+	if n := g.hub.count(edge.EvDrained); n != 0 {
+		t.Error("a mark of the old one came back")
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Heartbeat, o.Grace = 400*time.Millisecond, 200*time.Millisecond })
+	silent, silentID := g.dialWS("silent")
+	alive, _ := g.dialWS("alive")
+	talker, _ := g.dialWS("talker")
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() { // answers pings
+		for {
+			op, payload, err := alive.frameIn()
+			if err != nil {
+				return
+			}
+			if op == 9 {
+				io.WriteString(alive.Conn, masked(0x8a, payload))
+			}
+		}
+	}()
+	go func() { // never gives cause for a ping
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				io.WriteString(talker.Conn, masked(0x8a, ""))
+			}
+		}
+	}()
+	began := time.Now()
+	if op, _, err := silent.frameIn(); op != 9 || err != nil {
+		t.Fatalf("got %d, %v, want a ping", op, err)
+	}
+	if d := time.Since(began); d < 250*time.Millisecond {
+		t.Errorf("pinged after %v", d)
+	}
+	g.hub.of(t, silentID, edge.EvClosed)
+	if d := time.Since(began); d < 450*time.Millisecond || d > 2*time.Second {
+		t.Errorf("closed after %v", d)
+	}
+	time.Sleep(700 * time.Millisecond)
+	if s := g.Stats(); s.Open != 2 || s.Closed[loop.ClosedHeartbeat] != 1 {
+		t.Errorf("open %d, closed by heartbeat %d", s.Open, s.Closed[loop.ClosedHeartbeat])
+	}
+	talker.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if op, _, err := talker.frameIn(); err == nil {
+		t.Errorf("who talks was sent a frame with opcode %d", op)
+	}
+}
+
+func TestTokenExpiryAndRenewal(t *testing.T) {
+	g := start(t, nil)
+	expiring, renewing, other := g.dial("alice.1"), g.dial("bob.1"), g.dial("carol.60")
+	renewing.says(`{"type":"auth","token":"bob.60"}`)
+	renewing.says(`{"type":"auth","token":"bad"}`)
+	if got := renewing.next(); !strings.Contains(got, `"code":"unauthorized"`) {
+		t.Errorf("got %s", got)
+	}
+	other.says(`{"type":"auth","token":"mallory.60"}`)
+	if got := other.next(); !strings.Contains(got, `"code":"forbidden"`) {
+		t.Errorf("got %s", got)
+	}
+	other.wantClose(protocol.CloseForbidden)
+	expiring.want(`{"type":"bye","reason":"token_expired","retry_in_ms":0}`)
+	expiring.wantClose(protocol.CloseTokenExpired)
+	time.Sleep(300 * time.Millisecond)
+	renewing.says(`{"type":"ping"}`)
+	renewing.want(protocol.Pong)
+}
+
+func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 300 * time.Millisecond })
+	never, slow := g.dialQuery("alice", "?resume"), g.dialQuery("bob", "?resume=1")
+	for range 3 {
+		time.Sleep(150 * time.Millisecond)
+		slow.says(`{"type":"resume","rooms":{"r1":"1-0"},"more":true}`)
+		if ev := g.hub.of(t, slow.id, edge.EvPositions); !ev.More || ev.Positions["r1"] != (protocol.ID{Ms: 1}) {
+			t.Errorf("got %+v", ev)
+		}
+	}
+	slow.says(`{"type":"resume","rooms":{}}`)
+	g.hub.of(t, slow.id, edge.EvPositions)
+	never.wantClose(protocol.CloseTryLater)
+	time.Sleep(400 * time.Millisecond)
+	slow.says(`{"type":"ping"}`)
+	slow.want(protocol.Pong)
+}
+
+func TestALongResume(t *testing.T) {
+	g := start(t, nil)
+	c := g.dialQuery("alice", "?resume")
+	var b bytes.Buffer
+	b.WriteString(`{"type":"resume","rooms":{"r":"1-1"`)
+	for i := range 6000 {
+		fmt.Fprintf(&b, `,"room-%d":"1732281234567-%d"`, i, i)
+	}
+	b.WriteString("}}")
+	c.says(b.String())
+	if ev := g.hub.of(t, c.id, edge.EvPositions); len(ev.Positions) != 6001 {
+		t.Errorf("%d positions in %d bytes", len(ev.Positions), b.Len())
+	}
+	g.eventually("its buffer is returned", func() bool { return g.Stats().HeldBytes == 0 })
+}
+
+// Half frames and half requests of many clients hold up nobody and are cut at
+// their deadline.
+func TestHalfFramesOfAThousandClients(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.MessageTimeout = time.Second
+		o.HeadTimeout = time.Second
+		o.MaxPerUser = 2000
+	})
+	alice := g.dial("alice")
+	for i := range 1000 {
+		r := g.dialRaw()
+		r.sends(goodHead)
+		if i%2 == 0 {
+			r.sends("Authorization: Bearer half\r\n\r\n" + masked(0x81, strings.Repeat("a", 1000))[:10+i%900])
+		}
+	}
+	g.eventually("they are all in", func() bool { s := g.Stats(); return s.Heads == 500 && s.Open == 501 })
+	began := time.Now()
+	for range 20 {
+		alice.says(`{"type":"ping"}`)
+		alice.want(protocol.Pong)
+	}
+	if d := time.Since(began); d > time.Second {
+		t.Errorf("20 pings took %v", d)
+	}
+	if s := g.Stats(); s.HeldBytes == 0 || s.HeldBytes > 1000*1024 {
+		t.Errorf("%d bytes are held", s.HeldBytes)
+	}
+	g.eventually("they are cut", func() bool { s := g.Stats(); return s.Heads == 0 && s.Open == 1 && s.HeldBytes == 0 })
+	alice.says(`{"type":"ping"}`)
+	alice.want(protocol.Pong)
+}
