@@ -1,0 +1,201 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// NewCore makes a gateway's core.
+type NewCore func(follow.Config, follow.Out) *follow.Core
+
+// Schedule is a world and what happens in it. Every step draws its choices from
+// a number of its own, so that leaving one out changes the others little.
+type Schedule struct {
+	World uint64
+	Steps []uint64
+}
+
+// NewSchedule draws a schedule from a seed.
+func NewSchedule(seed uint64) Schedule {
+	rng := rand.New(rand.NewPCG(seed, 0x6d6164616e67))
+	s := Schedule{World: rng.Uint64(), Steps: make([]uint64, 40+rng.IntN(160))}
+	for i := range s.Steps {
+		s.Steps[i] = rng.Uint64()
+	}
+	return s
+}
+
+// Violation is a promise that was broken.
+type Violation struct {
+	Rule string // a word for the promise
+	What string
+	Step int
+}
+
+func (v *Violation) Error() string { return fmt.Sprintf("%s: %s (step %d)", v.Rule, v.What, v.Step) }
+
+// Counts say what schedules have exercised.
+type Counts struct {
+	Schedules, Steps, Sends, Received              int
+	gaps, slow, tooSlow, failovers, flushes, kills int
+	duplicates                                     int
+}
+
+// String tells the counts.
+func (c Counts) String() string {
+	return fmt.Sprintf("%d schedules, %d steps, %d sends, %d deliveries, %d gaps, %d slow readers, %d cut off, %d failovers, %d flushes, %d gateways killed",
+		c.Schedules, c.Steps, c.Sends, c.Received, c.gaps, c.slow, c.tooSlow, c.failovers, c.flushes, c.kills)
+}
+
+func (c *Counts) add(o *world) {
+	c.Schedules++
+	c.Steps += o.step
+	c.Sends += o.sent
+	c.Received += o.count.received
+	c.gaps += o.count.gaps
+	c.slow += o.count.slow
+	c.tooSlow += o.count.tooSlow
+	c.failovers += o.count.failovers
+	c.flushes += o.count.flushes
+	c.kills += o.count.kills
+	c.duplicates += o.count.duplicates
+}
+
+type world struct {
+	newCore         NewCore
+	cfg             follow.Config
+	loopsPerGateway int
+	faults          bool // links and Redis fail, too
+
+	pcg   *rand.PCG
+	rng   *rand.Rand
+	now   int64
+	step  int
+	seq   int
+	trace func(string)
+
+	shards   []*shard
+	gateways []*gateway
+	clients  []*client
+	rooms    []struct{} // len: how many there are
+	users    []struct{}
+
+	used     [maxRooms]map[protocol.ID]bool
+	parent   [maxRooms]map[protocol.ID]protocol.ID
+	versions map[uint64]bool
+	epochs   int
+	sent     int
+	settling bool
+	broken   *Violation
+	count    struct {
+		received, gaps, slow, tooSlow, failovers, flushes, kills, duplicates int
+	}
+}
+
+// Run plays a schedule and returns the first promise that was broken, if any.
+// trace, when given, is told what happens.
+func Run(s Schedule, newCore NewCore, counts *Counts, trace func(string)) (v *Violation) {
+	w := newWorld(s.World, newCore)
+	w.trace = trace
+	defer func() {
+		if r := recover(); r != nil {
+			if v, _ = r.(*Violation); v == nil {
+				panic(fmt.Sprintf("step %d: %v", w.step, r))
+			}
+		}
+	}()
+	for _, seed := range s.Steps {
+		w.step++
+		w.pcg.Seed(seed, 1)
+		w.now += int64(w.rng.IntN(4))
+		w.play()
+	}
+	w.pcg.Seed(s.World, 2)
+	w.settle()
+	if counts != nil {
+		counts.add(w)
+	}
+	return nil
+}
+
+func newWorld(seed uint64, newCore NewCore) *world {
+	pcg := rand.NewPCG(seed, 0)
+	w := &world{newCore: newCore, pcg: pcg, rng: rand.New(pcg), versions: map[uint64]bool{}}
+	w.loopsPerGateway = 1 + w.rng.IntN(2)
+	w.rooms = make([]struct{}, 1+w.rng.IntN(maxRooms))
+	w.users = make([]struct{}, 1+w.rng.IntN(maxUsers))
+	w.faults = w.pick(4) != 0
+	w.cfg = follow.Config{
+		ResumeRoom:  2 + w.rng.IntN(6),
+		ResumeConn:  3 + w.rng.IntN(9),
+		TailEntries: 1 + w.rng.IntN(4),
+		TailBytes:   1 << 20,
+		PendBytes:   200 + w.rng.IntN(800),
+		CreditBytes: 1 + w.rng.IntN(900),
+		HelloMs:     20 + w.rng.Int64N(100),
+		RetryMs:     5,
+	}
+	if w.pick(2) == 0 {
+		w.cfg.LingerMs = 30
+	}
+	for i := range 1 + w.rng.IntN(2) {
+		s := &shard{id: i, history: make([]dataset, 1)}
+		if w.pick(3) == 0 {
+			s.skew = int64(w.rng.IntN(60)) - 30
+		}
+		w.shards = append(w.shards, s)
+	}
+	for room := range w.rooms {
+		w.used[room] = map[protocol.ID]bool{}
+		w.parent[room] = map[protocol.ID]protocol.ID{}
+		var members [maxUsers]bool
+		for u := range w.users {
+			members[u] = w.pick(4) != 0
+		}
+		s := w.roomShard(room)
+		w.create(room, members, s.node)
+		for len(s.data().outbox) > 0 {
+			w.sweep(s, 0, false)
+		}
+	}
+	for i := range 1 + w.rng.IntN(2) {
+		w.gateways = append(w.gateways, w.newGateway(i))
+	}
+	for i := range 1 + w.rng.IntN(4) {
+		w.clients = append(w.clients, &client{w: w, id: i, user: i % len(w.users), lazy: w.pick(3) == 0})
+	}
+	return w
+}
+
+// pick draws a number below n.
+func (w *world) pick(n int) int { return w.rng.IntN(n) }
+
+func (w *world) logf(format string, args ...any) {
+	w.trace(fmt.Sprintf("%4d %5dms  ", w.step, w.now) + fmt.Sprintf(format, args...))
+}
+
+func (w *world) violate(rule, format string, args ...any) {
+	v := &Violation{Rule: rule, What: fmt.Sprintf(format, args...), Step: w.step}
+	if w.trace != nil {
+		w.logf("VIOLATION %v", v)
+	}
+	panic(v)
+}
+
+// everLed says whether b was sent after a, in one lineage of the log.
+func (w *world) everLed(room int, a, b protocol.ID) bool {
+	for b != a {
+		if b.IsZero() {
+			return false
+		}
+		b = w.parent[room][b]
+	}
+	return true
+}
+
+func (w *world) lost(room int, id protocol.ID) bool {
+	return !w.roomShard(room).data().rooms[room].has(id)
+}
