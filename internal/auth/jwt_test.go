@@ -311,7 +311,7 @@ func TestPublicKeys(t *testing.T) {
 	if err != nil || len(keys) != 3 {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
-	v := newVerifier(t, func(o *auth.Options) { o.Secret, o.Keys = nil, keys })
+	v := newVerifier(t, func(o *auth.Options) { o.Secret, o.Keys = nil, auth.KeySources{keys[:1], keys[1:]} })
 	token := func(m jwt.SigningMethod, key any) string {
 		s, err := jwt.NewWithClaims(m, jwt.MapClaims{"sub": "bob", "exp": now.Unix() + 60}).SignedString(key)
 		if err != nil {

@@ -92,3 +92,14 @@ func usable(key crypto.PublicKey) error {
 	}
 	return nil
 }
+
+// KeySources are several sources as one: a key file beside a JWK set.
+type KeySources []KeySource
+
+// PublicKeys implements KeySource.
+func (s KeySources) PublicKeys(kid, alg string) (keys []crypto.PublicKey) {
+	for _, source := range s {
+		keys = append(keys, source.PublicKeys(kid, alg)...)
+	}
+	return keys
+}
