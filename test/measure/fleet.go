@@ -136,7 +136,9 @@ func cpuOf(pid int) time.Duration {
 }
 
 // rss is a process's resident memory in bytes.
-func (p *process) rss() float64 { return kilobytes(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid), "VmRSS") }
+func (p *process) rss() float64 {
+	return kilobytes(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid), "VmRSS")
+}
 
 // kilobytes reads one "Name:  n kB" line of a file, in bytes.
 func kilobytes(file, name string) float64 {

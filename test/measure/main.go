@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -81,8 +82,23 @@ func measure(only, write string) error {
 
 // machine says where the figures were measured.
 func machine() plan.Machine {
-	return plan.Machine{
-		Date: time.Now().UTC().Format(time.DateOnly), CPU: cpuModel(), Cores: len(strings.Split(strings.TrimSpace(line("/proc/cpuinfo", "processor")), "\n")),
-		Kernel: strings.TrimSpace(read("/proc/sys/kernel/osrelease")), Redis: version("redis-server", "--version"), Revision: version("git", "describe", "--always", "--dirty"),
+	m := plan.Machine{Date: time.Now().UTC().Format(time.DateOnly), Cores: runtime.NumCPU(), Go: runtime.Version()}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	m.Kernel = strings.TrimSpace(string(kernel))
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			m.CPU = strings.TrimSpace(value)
+			break
+		}
 	}
+	redis, _ := exec.Command("redis-server", "--version").Output()
+	for field := range strings.FieldsSeq(string(redis)) {
+		if v, ok := strings.CutPrefix(field, "v="); ok {
+			m.Redis = v
+		}
+	}
+	revision, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
+	m.Revision = strings.TrimSpace(string(revision))
+	return m
 }

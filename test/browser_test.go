@@ -1,0 +1,209 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"github.com/madang-chat/madang/internal/app"
+	"github.com/madang-chat/madang/internal/config"
+)
+
+// pageTimeout bounds everything a test does in a tab.
+const pageTimeout = 60 * time.Second
+
+// startDev runs `madang dev` in this process, on free ports.
+func startDev(t *testing.T, change ...func(*config.Dev)) *app.Dev {
+	t.Helper()
+	c := config.Defaults[config.Dev]()
+	c.APIAddr, c.GatewayAddr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	for _, f := range change {
+		f(&c)
+	}
+	d, err := app.NewDev(c, app.NewLogger(config.Process{LogFormat: "text", LogLevel: "warn"}, os.Stderr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), pageTimeout)
+		defer cancel()
+		if err := d.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// browser starts a headless Chromium that ends with the test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	var path string
+	for _, name := range []string{"chromium-headless-shell", "headless-shell", "chromium", "google-chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		t.Fatal("no Chromium is installed: make deps installs one")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.NoSandbox, // it refuses to run as root otherwise
+		chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("lang", "en-GB"),
+		chromedp.Env("LANG=en_GB.UTF-8"),
+		chromedp.WSURLReadTimeout(pageTimeout),
+	)
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("starting %s: %v", path, err)
+	}
+	return ctx
+}
+
+// tab is a tab with somebody in front of it.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+// openTab opens a page; errors that its scripts do not catch fail the test.
+func openTab(t *testing.T, browser context.Context, width, height int64, url string) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browser)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as this context
+		t.Fatal(err)
+	}
+	err := chromedp.Listen(ctx, func(ev any) {
+		if e, ok := ev.(*runtime.EventExceptionThrown); ok {
+			t.Errorf("uncaught in the page: %s", e.ExceptionDetails.Text)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &tab{t, ctx}
+	p.does(chromedp.EmulateViewport(width, height, chromedp.EmulateScale(2)), chromedp.Navigate(url))
+	return p
+}
+
+// does carries out steps, within pageTimeout.
+func (p *tab) does(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, pageTimeout)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatalf("%v; the page shows:\n%s", err, p.text())
+	}
+}
+
+// text is what the page shows.
+func (p *tab) text() string {
+	ctx, cancel := context.WithTimeout(p.ctx, pageTimeout)
+	defer cancel()
+	s, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText`))
+	if err != nil {
+		return err.Error()
+	}
+	return s
+}
+
+func css(selector string) chromedp.CSS { return chromedp.CSS(selector) }
+
+// pressEnter presses the key and not the character, which an element that takes
+// the key for itself would get as a newline.
+func pressEnter(ctx context.Context, t *chromedp.Target) error {
+	for _, typ := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeRawKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, input.DispatchKeyEventParams{
+			Type: typ, Key: "Enter", Code: "Enter", WindowsVirtualKeyCode: 13, NativeVirtualKeyCode: 13,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *tab) comesInAs(name string) {
+	p.t.Helper()
+	p.does(
+		chromedp.WaitVisible(css(`#name`)),
+		chromedp.SendKeys(css(`#name`), name),
+		chromedp.Click(css(`#enter button`)),
+		chromedp.WaitVisible(css(`#app`)),
+	)
+	p.sees("the connection", `document.querySelector("#dot.online")`) // on a phone it is out of view
+}
+
+func (p *tab) types(text string) {
+	p.t.Helper()
+	p.does(chromedp.SendKeys(css(`#text`), text), chromedp.Func(pressEnter))
+}
+
+// sees waits until an expression holds in the page.
+func (p *tab) sees(what, expression string) {
+	p.t.Helper()
+	deadline := time.Now().Add(pageTimeout / 2)
+	for {
+		ctx, cancel := context.WithTimeout(p.ctx, pageTimeout)
+		holds, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		cancel()
+		if holds {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waited in vain for %s (%v); the page shows:\n%s", what, err, p.text())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// seesMessages waits until these messages are shown, all of them sent, in order.
+func (p *tab) seesMessages(texts ...string) {
+	p.t.Helper()
+	quoted := make([]string, len(texts))
+	for i, s := range texts {
+		quoted[i] = fmt.Sprintf("%q", s)
+	}
+	p.sees("the messages "+strings.Join(quoted, ", "), fmt.Sprintf(
+		`JSON.stringify([...document.querySelectorAll("#messages li:not(.system, .pending) .bubble")].map(b => b.textContent)) === JSON.stringify([%s])`,
+		strings.Join(quoted, ",")))
+}
+
+func TestTwoTabsChat(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 1100, 720, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.sees("an open room", `document.querySelector("#room-name").textContent === "yard"`)
+
+	bob := openTab(t, chromium, 390, 720, dev.URL()+"/#room=yard")
+	bob.comesInAs("bob")
+	alice.sees("bob's coming", `[...document.querySelectorAll("#messages .system")].some(n => n.textContent === "bob joined")`)
+
+	alice.types("hi bob")
+	bob.seesMessages("hi bob")
+	bob.types("hi alice, <b>nice</b> yard & all")
+	alice.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
+	bob.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
+
+	// Nothing is sent twice, and a reload shows the same.
+	alice.does(chromedp.Reload())
+	alice.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
+}
