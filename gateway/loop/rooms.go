@@ -31,6 +31,7 @@ type pendingRoom struct {
 	room   edge.RoomNum
 	frames []*edge.Frame
 	shed   []bool // which of them are ephemeral
+	bytes  uint32
 }
 
 const (
@@ -42,6 +43,9 @@ const (
 	// maxJoined bounds a text frame that joins several events. Clients have read
 	// limits (32 KiB is a common default), and one event may be larger by itself.
 	maxJoined = 16 << 10
+	// maxPendingBytes is when a room's events are handed out before the turn ends:
+	// a connection's queue must be able to take them.
+	maxPendingBytes = 64 << 10
 )
 
 // rooms is the part of a loop that knows who gets what. Room numbers are given
@@ -98,13 +102,13 @@ func (l *loop) attach(slot uint32, c *conn, num edge.RoomNum) {
 	if num == edge.NoRoom {
 		return
 	}
-	l.noLongerLeftOut(slot, c, num)
 	r := &l.rooms
+	rm := r.getOrMake(num)
+	l.fanOut(rm) // what was broadcast before is not for it
+	l.noLongerLeftOut(slot, c, num)
 	if r.find(slot, c, num) != 0 {
 		return
 	}
-	rm := r.getOrMake(num)
-	l.fanOut(rm) // what was broadcast before is not for it
 	a := r.freeAtt
 	if a != 0 {
 		r.freeAtt = r.atts[a].next
@@ -129,13 +133,13 @@ func (l *loop) attach(slot uint32, c *conn, num edge.RoomNum) {
 }
 
 func (l *loop) detach(slot uint32, c *conn, num edge.RoomNum) {
-	l.noLongerLeftOut(slot, c, num)
 	r := &l.rooms
+	l.fanOut(r.get(num)) // what was broadcast before is still for it
+	l.noLongerLeftOut(slot, c, num)
 	a := r.find(slot, c, num)
 	if a == 0 {
 		return
 	}
-	l.fanOut(r.get(num)) // what was broadcast before is still for it
 	l.removeMember(a)
 	// Out of the connection's list: a walk, but detaching is rare.
 	for p := &c.atts; *p != 0; p = &r.atts[*p].next {
@@ -230,6 +234,10 @@ func (l *loop) broadcast(cmd *edge.Cmd) {
 	p := &r.pending[rm.pending-1]
 	p.frames = append(p.frames, cmd.Frame)
 	p.shed = append(p.shed, cmd.Shed)
+	p.bytes += uint32(len(cmd.Frame.WS()))
+	if p.bytes >= min(maxPendingBytes, l.queueBytes/2) {
+		l.fanOut(rm)
+	}
 }
 
 // fanOut hands out what is pending of a room.
@@ -244,7 +252,7 @@ func (l *loop) fanOut(rm *room) {
 		l.deliverAll(rm, p.room, &set, 0)
 	}
 	clear(p.frames)
-	p.frames, p.shed = p.frames[:0], p.shed[:0]
+	p.frames, p.shed, p.bytes = p.frames[:0], p.shed[:0], 0
 }
 
 // fanOutAll hands out everything that is pending.

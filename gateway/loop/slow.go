@@ -49,7 +49,7 @@ func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet
 		if c.qbytes+size > l.queueBytes && !c.has(flagArmed) {
 			l.flushConn(slot, c) // perhaps nobody has tried to write it yet
 		}
-		if c.qbytes+size <= l.queueBytes {
+		if c.qbytes+size <= l.queueBytes || c.qbytes == 0 {
 			l.enqueue(slot, c, i)
 			l.stats.Deliveries += uint64(s.events)
 			return
