@@ -57,6 +57,7 @@ var outcomes = []struct {
 	{chat.ErrKeyReused, &problem{status: http.StatusConflict, code: protocol.ErrKeyReused, detail: "this Idempotency-Key was used for another message in this room"}},
 	{chat.ErrRoomFull, &problem{status: http.StatusConflict, code: protocol.ErrRoomFull, detail: "the room has as many members as it may"}},
 	{chat.ErrTooMany, &problem{status: http.StatusConflict, code: protocol.ErrTooManyRooms, detail: "the user is in as many rooms as one may be"}},
+	{chat.ErrRoomBusy, &problem{status: http.StatusTooManyRequests, code: protocol.ErrRoomBusy, detail: "the room's readers have fallen behind; retry later with the same Idempotency-Key", retryAfter: 1}},
 	{chat.ErrBadPosition, invalid("the position is not in the room's log")},
 	{chat.ErrNotReplicated, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrNotReplicated, detail: "stored, but not on enough replicas in time; retry with the same Idempotency-Key", retryAfter: 1}},
 	{chat.ErrStorageFull, &problem{status: http.StatusInsufficientStorage, code: protocol.ErrStorageFull, detail: "the store takes no more writes", retryAfter: 5}},

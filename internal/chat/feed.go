@@ -2,6 +2,7 @@ package chat
 
 import (
 	"context"
+	"time"
 
 	"github.com/madang-chat/madang/protocol"
 )
@@ -18,9 +19,9 @@ type ChannelKind uint8
 
 // Kinds of channels.
 const (
-	RoomChannel ChannelKind = iota
-	UserChannel     // what concerns the user's own connections
-	PresenceChannel // a user's coming and going, for whoever watches: see PresenceChange
+	RoomChannel     ChannelKind = iota
+	UserChannel                 // what concerns the user's own connections
+	PresenceChannel             // a user's coming and going, for whoever watches: see PresenceChange
 )
 
 // Listener hears what the links carry. It is called from the links' reading
@@ -110,4 +111,11 @@ type Feed interface {
 	ReadUsers(ctx context.Context, users []string) (states []UserState, errs []error)
 	ReadRooms(ctx context.Context, qs []RoomQuery) (states []RoomState, errs []error)
 	ReadLogs(ctx context.Context, qs []LogQuery) (pages []LogPage, errs []error)
+}
+
+// Pacer holds back those who send to a room whose readers have fallen behind.
+type Pacer interface {
+	// Pace allows perSecond messages to a room for as long as the lease lasts; 0
+	// lets it go. Of several gateways' paces the slowest stands.
+	Pace(ctx context.Context, room string, perSecond float64, lease time.Duration) error
 }

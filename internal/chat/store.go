@@ -30,6 +30,7 @@ var (
 	ErrKeyReused   = errors.New("the idempotency key was used with another body")
 	ErrRoomFull    = errors.New("the room has its most members")
 	ErrTooMany     = errors.New("the user has the most rooms")
+	ErrRoomBusy    = errors.New("the room's readers have fallen behind")
 	ErrBadPosition = errors.New("the position is not in the room's log")
 
 	// ErrUnavailable: Redis did not answer, or not in time; the outcome may be

@@ -8,7 +8,7 @@ type HTTP struct {
 	ServerKeyFile     string        `help:"File with keys of the team's own back end, one per line, at least 32 bytes each. Whoever has one may do everything, as any user." placeholder:"FILE" type:"path"`
 	MaxBody           Bytes         `help:"Largest HTTP body. Larger lets one request hold more memory." default:"64KiB"`
 	MaxText           int           `help:"Longest text of a message, in characters." default:"8000"`
-	SendsPerSecond    float64       `help:"Messages per second a user may send through one process in the long run. 0: no limit. Server keys have none." default:"50"`
+	SendsPerSecond    float64       `help:"Messages per second a user may send through one process in the long run. 0: no limit. Server keys have none. Lower it (50, say) when users are strangers." default:"0"`
 	SendBurst         int           `help:"Messages a user may send at once, before --sends-per-second counts." default:"100"`
 	TrustedProxies    []string      `help:"Networks (CIDR) whose X-Forwarded-For is believed in the log." placeholder:"CIDR"`
 	IdempotencyWindow time.Duration `help:"How long a repeated Idempotency-Key is known. Longer costs about 220 bytes of Redis memory per message and window; shorter lets a late retry make a second message." default:"10m"`

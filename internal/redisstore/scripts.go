@@ -28,6 +28,7 @@ var (
 	canaryScript  = loadScript("canary")
 	schemaScript  = loadScript("schema")
 	outboxScript  = loadScript("outbox")
+	paceScript    = loadScript("pace")
 )
 
 func loadScript(name string) *script {

@@ -3,7 +3,10 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -26,12 +29,73 @@ func (s *Store) Send(ctx context.Context, send chat.Send) (chat.Sent, error) {
 	if !protocol.ValidRoom(send.Room) {
 		return chat.Sent{}, chat.ErrNoRoom
 	}
-	c := s.newSend(send)
-	reply, err := s.do(ctx, writes, &c.call)
-	if err != nil {
-		return chat.Sent{}, err
+	began := time.Now()
+	for {
+		c := s.newSend(send)
+		reply, err := s.do(ctx, writes, &c.call)
+		if err != nil {
+			return chat.Sent{}, err
+		}
+		wait, held := heldFor(reply)
+		if !held {
+			return s.sent(reply, send)
+		}
+		if time.Since(began)+wait > holdLimit || !s.hold(ctx, wait) {
+			return chat.Sent{}, chat.ErrRoomBusy
+		}
 	}
-	return s.sent(reply, send)
+}
+
+const (
+	// holdLimit is how long a sender to a room that is behind is held back before
+	// it is told so. Longer slows senders more smoothly, and piles up requests.
+	holdLimit = 300 * time.Millisecond
+	// maxHeld is how many senders are held back at once; more are told at once.
+	maxHeld = 1024
+)
+
+// heldFor reads the answer of send.lua for a room that is held back.
+func heldFor(reply any) (time.Duration, bool) {
+	word, ok := reply.(string)
+	if !ok {
+		return 0, false
+	}
+	ms, ok := strings.CutPrefix(word, "HOLD ")
+	if !ok {
+		return 0, false
+	}
+	n, _ := strconv.Atoi(ms)
+	return time.Duration(max(n, 1)) * time.Millisecond, true
+}
+
+// hold waits, a little more than asked so that those who wait do not come back
+// together. False: too many wait already, or ctx ended.
+func (s *Store) hold(ctx context.Context, wait time.Duration) bool {
+	defer s.held.Add(-1)
+	if s.held.Add(1) > maxHeld {
+		return false
+	}
+	timer := time.NewTimer(wait + rand.N(wait/2+time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+// Pace implements chat.Pacer.
+func (s *Store) Pace(ctx context.Context, room string, perSecond float64, lease time.Duration) error {
+	part := s.keys.partition(room)
+	interval := 0
+	if perSecond > 0 {
+		interval = max(1, int(1e6/perSecond))
+	}
+	_, err := s.do(ctx, writes, newCall(part, paceScript, []string{s.keys.room(part, room).room},
+		strconv.Itoa(interval), lease.Milliseconds(), s.opt.GatewayID))
+	return err
 }
 
 func (s *Store) newSend(send chat.Send) *sendCall {

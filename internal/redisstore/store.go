@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,7 +23,8 @@ type Store struct {
 	nodes   *nodes
 	keys    *keyspace
 	log     *slog.Logger
-	publish any // "PUBLISH", or "SPUBLISH" in a Cluster
+	publish any          // "PUBLISH", or "SPUBLISH" in a Cluster
+	held    atomic.Int32 // senders that are held back
 	arg     constants
 
 	joins    sync.Pool
@@ -32,7 +34,9 @@ type Store struct {
 	lanesMu sync.RWMutex
 	lanes   map[laneKey]*lane
 
-	feed feed
+	feed   feed
+	fleet  fleetView
+	opened time.Time
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
@@ -69,7 +73,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opt: o, target: t, log: o.Logger,
 		nodes: openNodes(t, o), keys: newKeyspace(o.Partitions),
-		publish: "PUBLISH", lanes: make(map[laneKey]*lane),
+		publish: "PUBLISH", lanes: make(map[laneKey]*lane), opened: time.Now(),
 		arg: constants{
 			idemTTL: o.IdempotencyTTL.Milliseconds(), maxLen: o.MaxLen, maxAge: o.MaxAge.Milliseconds(),
 			maxMembers: o.MaxMembers,

@@ -4,7 +4,7 @@
 --      6 TTL of the idempotency key (ms)  7 most entries in the log  8 their most age (ms), '0' for any
 --      9 PUBLISH or SPUBLISH
 -- Returns 'id prev n' for a new message, {'id prev n', tail} for one that was stored before,
---      or 'REUSED', 'NOROOM', 'NOTMEMBER'. Running it again changes nothing (for the key's TTL).
+--      or 'REUSED', 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the room is held back: try again then. Running it again changes nothing (for the key's TTL).
 -- Numbers stay text or below 2^53, where Lua's doubles are exact.
 local prior = redis.call('GET', KEYS[4])
 if prior then
@@ -15,11 +15,23 @@ if prior then
   local entry = redis.call('XRANGE', KEYS[3], id, id)[1]
   return {at, entry and entry[2][6] or ARGV[5]}
 end
-local room = redis.call('HMGET', KEYS[1], 'head', 'n')
+local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace')
 local head = room[1]
 if not head then return 'NOROOM' end
 if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 'NOTMEMBER' end
 
+if room[3] then
+  -- The room's deliveries have fallen behind: messages are spaced out, by GCRA with 20 ms of burst,
+  -- until pace.lua's lease ends.
+  local interval, lasts, tat, who = string.match(room[3], '^(%d+) (%d+) (%d+) (.*)$')
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  if now < tonumber(lasts) then
+    tat = math.max(now, tonumber(tat))
+    if tat - now > 20000 then return 'HOLD ' .. string.format('%.0f', math.ceil((tat - now - 20000) / 1000)) end
+    redis.call('HSET', KEYS[1], 'pace', string.format('%s %s %.0f %s', interval, lasts, tat + tonumber(interval), who))
+  end
+end
 local n = string.format('%.0f', tonumber(room[2]) + 1)
 local id = redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'p', head, 'n', n, 't', ARGV[5])
 -- The log gives growing IDs as long as it exists. It may have aged out whole, and the clock of a
