@@ -4,6 +4,7 @@ package test
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/madang-chat/madang/internal/testkit/fleet"
@@ -20,4 +21,14 @@ func volume(quick, fully int) int {
 		return fully
 	}
 	return quick
+}
+
+// contains says whether s has all parts.
+func contains(s string, parts ...string) bool {
+	for _, p := range parts {
+		if !strings.Contains(s, p) {
+			return false
+		}
+	}
+	return true
 }

@@ -78,6 +78,14 @@ type process struct {
 // It is killed with the test.
 func StartProcesses(tb testing.TB, redisURL string, apis, gateways int, options ...Option) *Fleet {
 	tb.Helper()
+	f := LaunchProcesses(tb, redisURL, apis, gateways, options...)
+	f.WaitReady()
+	return f
+}
+
+// LaunchProcesses is StartProcesses that does not wait.
+func LaunchProcesses(tb testing.TB, redisURL string, apis, gateways int, options ...Option) *Fleet {
+	tb.Helper()
 	f := &Fleet{TB: tb, Redis: redisURL, Secret: rand.Text() + rand.Text()}
 	s := settingsOf(options)
 	for range gateways {
@@ -86,7 +94,6 @@ func StartProcesses(tb testing.TB, redisURL string, apis, gateways int, options 
 	for range apis {
 		f.APIs = append(f.APIs, f.launch("api", append([]string{"--sends-per-second=0"}, s.flags["api"]...)...))
 	}
-	f.WaitReady()
 	return f
 }
 
@@ -179,6 +186,13 @@ func (p *process) terminate() {
 
 // Kill ends the process as kill -9 does.
 func (n *Node) Kill() { n.process().signal(syscall.SIGKILL) }
+
+// Signal sends a signal and does not wait.
+func (n *Node) Signal(sig syscall.Signal) {
+	if err := n.process().cmd.Process.Signal(sig); err != nil {
+		n.tb.Errorf("signal %v: %v", sig, err)
+	}
+}
 
 // Pause and Resume stop and continue the process (SIGSTOP, SIGCONT).
 func (n *Node) Pause() { n.process().signal(syscall.SIGSTOP) }
