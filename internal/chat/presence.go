@@ -19,6 +19,7 @@ type Lease struct {
 	Counter uint64 // moves with every renewal; 0 when there is no lease any more
 	Addr    string // where clients reach it, for operators
 	Conns   int
+	AgeMs   int64 // since it was written, by Redis's clock; not written
 }
 
 // Seat is what a gateway says of a user who is connected to it. It stands in the
@@ -96,7 +97,6 @@ const (
 	MarkerMoved    MarkerResult = iota // written, and told
 	MarkerBehind                       // it was there or further: nothing was done
 	MarkerTooLarge                     // no receipt: the room has too many members; a delivered marker was not kept either
-	MarkerOutsider                     // not kept: the user is no member
 )
 
 // LiveEvent is an ephemeral event for the members of a room.

@@ -27,8 +27,14 @@ const sweeperKey = "madang:sweeper"
 //	{p}:canary                 string  written by canaries, with a TTL
 //	{p}:gateway:G                      channel: the canaries of gateway G
 //	{p}:user:U                         channel: events for the user's own connections
-//	{p}:user:U:rooms           hash    rev, disc, c (rooms in it), r:<room> -> "version head", m:<room> -> "id n"
+//	{p}:user:U:rooms           hash    rev, disc, c (rooms in it), r:<room> -> "version head",
+//	                                   m:<room> (read) and d:<room> (delivered) -> "id n", seen (ms)
 //	{p}:user:U:left:R          string  version of the removal from R, remembered for a day
+//	{p}:presence:U             hash    gateway -> "seq connections room…", with a TTL; also the channel of changes
+//	{p}:gateway:G:users        set     whose presence names G; "" in it means that G was declared dead
+//	{p}:ticket:T               string  a ticket, with a TTL
+//	gateways                   set     the gateways that are not known to be dead
+//	gateway:G                  string  G's lease: "counter connections address", or "dead"; with a TTL
 type keyspace struct {
 	tags   []string       // by partition
 	byTag  map[string]int // and back
@@ -86,11 +92,26 @@ func (k *keyspace) gateway(p int, id string) string {
 	return k.prefix[p] + "gateway:" + escape(id)
 }
 
-// channel is the pub/sub channel of a room or a user.
+// gatewaysKey and lease are the fleet's, in no partition.
+const gatewaysKey = "gateways"
+
+func (k *keyspace) lease(id string) string { return "gateway:" + escape(id) }
+
+func (k *keyspace) presence(p int, user string) string {
+	return k.prefix[p] + "presence:" + escape(user)
+}
+
+func (k *keyspace) seated(p int, gateway string) string { return k.gateway(p, gateway) + ":users" }
+func (k *keyspace) ticket(p int, id string) string      { return k.prefix[p] + "ticket:" + escape(id) }
+
+// channel is the pub/sub channel of a room, a user or a user's presence.
 func (k *keyspace) channel(ch chat.Channel) string {
 	p := k.partition(ch.Name)
-	if ch.Kind == chat.UserChannel {
+	switch ch.Kind {
+	case chat.UserChannel:
 		return k.user(p, ch.Name).channel
+	case chat.PresenceChannel:
+		return k.presence(p, ch.Name)
 	}
 	return k.prefix[p] + "room:" + ch.Name
 }
@@ -107,6 +128,9 @@ func (k *keyspace) parseChannel(channel string) (ch chat.Channel, ok bool) {
 	}
 	if user, ok := strings.CutPrefix(rest, "user:"); ok {
 		return chat.Channel{Kind: chat.UserChannel, Name: unescape(user)}, true
+	}
+	if user, ok := strings.CutPrefix(rest, "presence:"); ok {
+		return chat.Channel{Kind: chat.PresenceChannel, Name: unescape(user)}, true
 	}
 	return ch, false
 }

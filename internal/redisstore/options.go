@@ -44,6 +44,9 @@ type Options struct {
 	MaxMembers int
 	// MaxRooms per user. Default 10,000.
 	MaxRooms int
+	// ReceiptMembers is how many members a room may have for receipts to be told.
+	// Each receipt goes to all of them. Default 100.
+	ReceiptMembers int
 
 	// DialTimeout bounds a connect; a long one lengthens every failover. Default 1 s.
 	DialTimeout time.Duration
@@ -91,6 +94,7 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.MaxLen, 100_000)
 	def(&o.MaxMembers, 100_000)
 	def(&o.MaxRooms, 10_000)
+	def(&o.ReceiptMembers, 100)
 	def(&o.MaxQueued, 8192)
 	defD(&o.AckTimeout, time.Second)
 	defD(&o.IdempotencyTTL, 10*time.Minute)

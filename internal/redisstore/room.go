@@ -201,6 +201,11 @@ func (s *Store) MarkRead(ctx context.Context, user, room string, id protocol.ID)
 	c := newCall(part, readScript, []string{k.rooms, k.channel},
 		room, at, n, s.publish, protocol.AppendRead(nil, room, user, id))
 	c.ack = true
-	_, err = s.do(ctx, writes, c)
-	return err
+	if reply, err = s.do(ctx, writes, c); err != nil {
+		return err
+	}
+	if reply == int64(1) {
+		s.tellRead(ctx, chat.Marker{User: user, Room: room, ID: id, N: n})
+	}
+	return nil
 }

@@ -1,0 +1,215 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+const (
+	// leaseTTL cleans up: observers judge by the counter. It is longer than
+	// they take to judge, so that a gateway they have not judged still has one.
+	leaseTTL = 30 * time.Second
+	// deadTTL is how long a dead gateway is remembered, so that it learns of it
+	// when it wakes up.
+	deadTTL = time.Hour
+	// lookEvery is how old the API's view of the leases may be.
+	lookEvery = time.Second
+)
+
+var (
+	renewScript   = redis.NewScript(loadScript("renew").text)
+	declareScript = redis.NewScript(loadScript("declare").text)
+)
+
+// The fleet's keys are in no partition, few, and touched once a second: they go
+// through the client itself and not through lanes.
+
+func (n *nodes) client() redis.UniversalClient {
+	if n.cluster != nil {
+		return n.cluster
+	}
+	return n.single
+}
+
+// leaseCtx bounds a call on the fleet's keys.
+func (s *Store) leaseCtx(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
+	if err := s.checked(ctx); err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return ctx, cancel, nil
+}
+
+// RenewLease implements chat.Seats.
+func (s *Store) RenewLease(ctx context.Context, l chat.Lease) error {
+	ctx, cancel, err := s.leaseCtx(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	client := s.nodes.client()
+	// First the fleet: a gateway that has a lease and is not in it is nobody's to
+	// announce.
+	if err := client.SAdd(ctx, gatewaysKey, l.Gateway).Err(); err != nil {
+		return forCaller(err)
+	}
+	value := fmt.Sprintf("%d %d %s", l.Counter, l.Conns, l.Addr)
+	reply, err := renewScript.Run(ctx, client, []string{s.keys.lease(l.Gateway)}, value, leaseTTL.Milliseconds()).Result()
+	if err != nil {
+		return forCaller(err)
+	}
+	if reply == "DEAD" {
+		return chat.ErrDeclaredDead
+	}
+	return nil
+}
+
+// Leases implements chat.Seats.
+func (s *Store) Leases(ctx context.Context) ([]chat.Lease, error) {
+	ctx, cancel, err := s.leaseCtx(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	client := s.nodes.client()
+	ids, err := client.SMembers(ctx, gatewaysKey).Result()
+	if err != nil || len(ids) == 0 {
+		return nil, forCaller(err)
+	}
+	slices.Sort(ids)
+	pipe := client.Pipeline()
+	gets := make([]*redis.StringCmd, len(ids))
+	ttls := make([]*redis.DurationCmd, len(ids))
+	for i, id := range ids {
+		gets[i] = pipe.Get(ctx, s.keys.lease(id))
+		ttls[i] = pipe.PTTL(ctx, s.keys.lease(id))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, forCaller(err)
+	}
+	leases := make([]chat.Lease, len(ids))
+	for i, id := range ids {
+		value, err := gets[i].Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, forCaller(err)
+		}
+		leases[i] = parseLease(id, value)
+		if ttl := ttls[i].Val(); ttl > 0 {
+			leases[i].AgeMs = max(0, leaseTTL-ttl).Milliseconds()
+		}
+	}
+	return leases, nil
+}
+
+// parseLease reads "counter connections address". What is no lease, because it is
+// gone or says "dead", has no counter.
+func parseLease(id, value string) chat.Lease {
+	l := chat.Lease{Gateway: id}
+	counter, rest, _ := strings.Cut(value, " ")
+	conns, addr, _ := strings.Cut(rest, " ")
+	var err error
+	if l.Counter, err = strconv.ParseUint(counter, 10, 64); err != nil {
+		return l
+	}
+	l.Conns, _ = strconv.Atoi(conns)
+	l.Addr = addr
+	return l
+}
+
+// DeclareDead implements chat.Seats.
+func (s *Store) DeclareDead(ctx context.Context, seen chat.Lease) (bool, error) {
+	ctx, cancel, err := s.leaseCtx(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer cancel()
+	n, err := declareScript.Run(ctx, s.nodes.client(), []string{s.keys.lease(seen.Gateway)},
+		strconv.FormatUint(seen.Counter, 10), deadTTL.Milliseconds()).Int()
+	return n == 1, forCaller(err)
+}
+
+// forgetLease takes a gateway whose users are announced out of the fleet. Its
+// lease stays and says "dead".
+func (s *Store) forgetLease(ctx context.Context, gateway string) error {
+	ctx, cancel, err := s.leaseCtx(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return forCaller(s.nodes.client().SRem(ctx, gatewaysKey, gateway).Err())
+}
+
+// fleetView is what an API knows of the leases: a look a second from the first
+// time that it is asked, so that it judges as gateways do.
+type fleetView struct {
+	mu      sync.Mutex
+	judge   chat.Fleet
+	looking bool  // the goroutine runs
+	err     error // of the last look
+}
+
+// seeFleet makes sure that there is a view of the leases.
+func (s *Store) seeFleet(ctx context.Context) error {
+	f := &s.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.looking {
+		if !s.begin() {
+			return errClosed
+		}
+		f.looking, f.judge.TrustAge = true, true
+		go s.watchFleet()
+		s.look(ctx)
+	}
+	return f.err
+}
+
+// look reads the leases; the view's mu is held.
+func (s *Store) look(ctx context.Context) {
+	f := &s.fleet
+	leases, err := s.Leases(ctx)
+	if f.err = err; err != nil {
+		f.judge.Missed()
+		return
+	}
+	f.judge.Look(time.Since(s.opened).Milliseconds(), leases)
+}
+
+func (s *Store) watchFleet() {
+	defer s.end()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+			s.fleet.mu.Lock()
+			s.look(s.ctx)
+			s.fleet.mu.Unlock()
+		}
+	}
+}
+
+// lives says whether a gateway that holds a seat is alive. One that nobody has
+// seen yet may be new.
+func (s *Store) lives(ctx context.Context, gateway string) bool {
+	f := &s.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.judge.Knows(gateway) {
+		s.look(ctx)
+	}
+	return f.judge.Lives(gateway)
+}

@@ -1,0 +1,354 @@
+package redisstore_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/protocol"
+)
+
+func presenceCh(user string) chat.Channel {
+	return chat.Channel{Kind: chat.PresenceChannel, Name: user}
+}
+
+func take(t testing.TB, s *redisstore.Store, gateway string, seats ...chat.Seat) {
+	t.Helper()
+	must(t, errors.Join(s.TakeSeats(t.Context(), gateway, seats)...))
+}
+
+func leave(t testing.TB, s *redisstore.Store, gateway string, seats ...chat.Seat) {
+	t.Helper()
+	must(t, errors.Join(s.LeaveSeats(t.Context(), gateway, seats)...))
+}
+
+func presence(t testing.TB, s *redisstore.Store, user string) chat.UserPresence {
+	t.Helper()
+	ps, errs := s.ReadPresence(t.Context(), []string{user})
+	must(t, errors.Join(errs...))
+	return ps[0]
+}
+
+// wantChanges waits for changes of a user's presence, and compares all there were:
+// "1" online, "0" offline.
+func wantChanges(t testing.TB, e *ear, user, want string) {
+	t.Helper()
+	heard := func() string {
+		var b strings.Builder
+		for _, p := range e.heard(presenceCh(user)) {
+			c, ok := chat.ParsePresenceChange([]byte(p))
+			if !ok {
+				t.Fatalf("not a change: %q", p)
+			}
+			if !c.Online && time.Since(time.UnixMilli(c.LastSeen)).Abs() > time.Minute {
+				t.Fatalf("last seen %v", time.UnixMilli(c.LastSeen))
+			}
+			b.WriteByte(p[0])
+		}
+		return b.String()
+	}
+	soon(t, 5*time.Second, "changes "+want, func() bool { return len(heard()) >= len(want) })
+	if got := heard(); got != want {
+		t.Fatalf("changes %q, want %q", got, want)
+	}
+}
+
+func TestSeatsAreAnnouncedOnce(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u, g1, g2 := name("user {x}:é"), name("g1"), name("g2")
+		e := listen(s)
+		e.follow(t, presenceCh(u))
+		take(t, s, g1, chat.Seat{User: u, Conns: 1, Seq: 1})
+		take(t, s, g1, chat.Seat{User: u, Conns: 2, Seq: 2, Focus: []string{"r1", "r2"}}) // another tab
+		take(t, s, g2, chat.Seat{User: u, Conns: 1, Seq: 1})                              // another device
+		p := presence(t, s, u)
+		if len(p.Seats) != 2 || p.LastSeen != 0 || p.Seats[g1].Conns != 2 || p.Seats[g1].Seq != 2 || !slices.Equal(p.Seats[g1].Focus, []string{"r1", "r2"}) {
+			t.Fatalf("%+v", p)
+		}
+		leave(t, s, g1, chat.Seat{User: u, Seq: 3})
+		leave(t, s, g1, chat.Seat{User: u, Seq: 3}) // again: nothing
+		wantChanges(t, e, u, "1")
+		leave(t, s, g2, chat.Seat{User: u, Seq: 2})
+		wantChanges(t, e, u, "10")
+		if p := presence(t, s, u); len(p.Seats) != 0 || p.LastSeen == 0 {
+			t.Fatalf("after leaving: %+v", p)
+		}
+		take(t, s, g2, chat.Seat{User: u, Conns: 1, Seq: 3})
+		wantChanges(t, e, u, "101")
+	})
+}
+
+// A request that was given up may run after the one that was sent in its place.
+func TestALateLeaveDoesNotUndoANewerSeat(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u, g := name("user"), name("g")
+		take(t, s, g, chat.Seat{User: u, Conns: 1, Seq: 7})
+		leave(t, s, g, chat.Seat{User: u, Seq: 6})
+		if p := presence(t, s, u); len(p.Seats) != 1 {
+			t.Fatalf("%+v", p)
+		}
+		leave(t, s, g, chat.Seat{User: u, Seq: 8})
+		if p := presence(t, s, u); len(p.Seats) != 0 {
+			t.Fatalf("%+v", p)
+		}
+	})
+}
+
+func TestADeadGatewaysUsersAreAnnouncedOnceByMany(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		const users = 40
+		dead, alive := name("dead"), name("alive")
+		e := listen(s)
+		var seats []chat.Seat
+		var chs []chat.Channel
+		for i := range users {
+			seats = append(seats, chat.Seat{User: name(fmt.Sprint("u", i)), Conns: 1, Seq: 1})
+			chs = append(chs, presenceCh(seats[i].User))
+		}
+		e.follow(t, chs...)
+		take(t, s, dead, seats...)
+		take(t, s, alive, seats[:users/2]...) // came back elsewhere before it was noticed
+		lease := chat.Lease{Gateway: dead, Counter: 1}
+		must(t, s.RenewLease(t.Context(), lease))
+		is, err := s.DeclareDead(t.Context(), lease)
+		if err != nil || !is {
+			t.Fatalf("declared %v, %v", is, err)
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		swept := 0
+		for range 4 { // as many gateways notice
+			wg.Go(func() {
+				n, err := s.SweepSeats(background, dead)
+				mu.Lock()
+				defer mu.Unlock()
+				if swept += n; err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if swept != users/2 {
+			t.Errorf("%d were announced", swept)
+		}
+		for i, seat := range seats {
+			if i < users/2 {
+				wantChanges(t, e, seat.User, "1")
+			} else {
+				wantChanges(t, e, seat.User, "10")
+			}
+		}
+		leases, err := s.Leases(t.Context())
+		must(t, err)
+		if slices.ContainsFunc(leases, func(l chat.Lease) bool { return l.Gateway == dead }) {
+			t.Error("the dead gateway is still in the fleet")
+		}
+	})
+}
+
+func TestADeadGatewayCanWriteNothing(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u, g := name("user"), name("g")
+		take(t, s, g, chat.Seat{User: u, Conns: 1, Seq: 1})
+		lease := chat.Lease{Gateway: g, Counter: 3}
+		must(t, s.RenewLease(t.Context(), lease))
+		_, err := s.DeclareDead(t.Context(), lease)
+		must(t, err)
+		_, err = s.SweepSeats(t.Context(), g)
+		must(t, err)
+		// It wakes up.
+		wantErr(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: 4}), chat.ErrDeclaredDead)
+		errs := s.TakeSeats(t.Context(), g, []chat.Seat{{User: u, Conns: 1, Seq: 2}})
+		wantErr(t, errors.Join(errs...), chat.ErrDeclaredDead)
+		errs = s.LeaveSeats(t.Context(), g, []chat.Seat{{User: u, Seq: 3}})
+		wantErr(t, errors.Join(errs...), chat.ErrDeclaredDead)
+		if p := presence(t, s, u); len(p.Seats) != 0 {
+			t.Fatalf("%+v", p)
+		}
+	})
+}
+
+func TestAGatewayThatLivesIsNotDeclaredDead(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		g := name("g 1")
+		for counter := uint64(1); counter <= 2; counter++ {
+			must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: counter, Addr: "10.0.0.1:8081", Conns: 12}))
+		}
+		leases, err := s.Leases(t.Context())
+		must(t, err)
+		i := slices.IndexFunc(leases, func(l chat.Lease) bool { return l.Gateway == g })
+		if i < 0 || leases[i].Counter != 2 || leases[i].Conns != 12 || leases[i].Addr != "10.0.0.1:8081" || leases[i].AgeMs > 5000 {
+			t.Fatalf("%+v", leases)
+		}
+		for _, seen := range []uint64{1, 0} { // what somebody saw before the renewal
+			dead, err := s.DeclareDead(t.Context(), chat.Lease{Gateway: g, Counter: seen})
+			if err != nil || dead {
+				t.Fatalf("declared %v, %v", dead, err)
+			}
+		}
+		must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: 3}))
+	})
+}
+
+// What a request that was given up wrote late is found by counting.
+func TestHeldSeatsTellsOfMoreThanExpected(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u, g := name("user"), name("g")
+		take(t, s, g, chat.Seat{User: u, Conns: 1, Seq: 1})
+		part := s.PartitionOf(userCh(u))
+		users, err := s.HeldSeats(t.Context(), g, part, 0)
+		if err != nil || !slices.Equal(users, []string{u}) {
+			t.Fatalf("%q, %v", users, err)
+		}
+		users, err = s.HeldSeats(t.Context(), g, part, 1)
+		if err != nil || users != nil {
+			t.Fatalf("%q, %v", users, err)
+		}
+	})
+}
+
+func TestLookupGoesByLeases(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		both, gone, never := name("both"), name("gone"), name("never")
+		g1, g2 := name("g1"), name("g2")
+		must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g1, Counter: 1}))
+		take(t, s, g1, chat.Seat{User: both, Conns: 1, Seq: 1, Focus: []string{"r1"}})
+		take(t, s, g2, chat.Seat{User: both, Conns: 1, Seq: 1, Focus: []string{"r2"}}, chat.Seat{User: gone, Conns: 1, Seq: 1})
+		users := []string{both, gone, never}
+		ps, err := s.Lookup(t.Context(), users)
+		must(t, err)
+		for i, want := range []chat.Presence{
+			{User: both, Online: true, Focus: []string{"r1"}}, // g2 has no lease
+			{User: gone}, {User: never},
+		} {
+			if got := ps[i]; got.User != want.User || got.Online != want.Online || got.LastSeen != 0 || !slices.Equal(got.Focus, want.Focus) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		}
+		// A gateway that starts after the fleet was looked at is seen at once.
+		must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g2, Counter: 1}))
+		soon(t, 5*time.Second, "the user of the new gateway online", func() bool {
+			ps, err := s.Lookup(t.Context(), users[1:2])
+			return err == nil && ps[0].Online
+		})
+		leave(t, s, g2, chat.Seat{User: gone, Seq: 2})
+		if ps, err = s.Lookup(t.Context(), users[1:2]); err != nil || ps[0].Online || ps[0].LastSeen == 0 {
+			t.Fatalf("%+v, %v", ps, err)
+		}
+	})
+}
+
+func TestMarkersNeverGoBackAndAreToldOnce(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u, v := name("u"), name("v")
+		r := room(t, s, u, v)
+		var sent []chat.Sent
+		for i := range 3 {
+			sent = append(sent, send(t, s, r, v, name("k"), fmt.Sprint(i)))
+		}
+		e := listen(s)
+		e.follow(t, roomCh(r), userCh(u))
+		move := func(kind chat.MarkerKind, i int, quiet bool, want chat.MarkerResult) {
+			t.Helper()
+			m := chat.Marker{User: u, Room: r, ID: sent[i].ID, N: sent[i].N, Quiet: quiet}
+			rs, errs := s.AdvanceMarkers(t.Context(), kind, []chat.Marker{m}, 2)
+			if errs != nil || rs[0] != want {
+				t.Fatalf("%v, %v; want %v", rs, errs, want)
+			}
+		}
+		move(chat.ReadMarker, 1, false, chat.MarkerMoved)
+		move(chat.ReadMarker, 0, false, chat.MarkerBehind)
+		move(chat.ReadMarker, 1, false, chat.MarkerBehind)
+		move(chat.ReadMarker, 2, true, chat.MarkerMoved)
+		move(chat.DeliveredMarker, 2, false, chat.MarkerMoved)
+		move(chat.DeliveredMarker, 2, false, chat.MarkerBehind)
+		read := func(i int) string { return string(protocol.AppendRead(nil, r, u, sent[i].ID)) }
+		e.wantEvents(t, userCh(u), read(1), read(2))
+		e.wantEvents(t, roomCh(r), read(1), string(protocol.AppendDelivered(nil, r, u, sent[2].ID)))
+
+		// Unread is arithmetic on ordinals: after more came, it is what came.
+		send(t, s, r, v, name("k"), "more")
+		rooms, _, _, err := s.Rooms(t.Context(), u, "", 10)
+		if err != nil || len(rooms) != 1 || rooms[0].Unread != 1 || rooms[0].Read != sent[2].ID {
+			t.Fatalf("%+v, %v", rooms, err)
+		}
+	})
+}
+
+func TestLargeRoomsHaveNoReceipts(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u := name("u")
+		r := room(t, s, u, name("v"), name("w"))
+		sent := send(t, s, r, u, name("k"), "hi")
+		e := listen(s)
+		e.follow(t, roomCh(r))
+		m := []chat.Marker{{User: u, Room: r, ID: sent.ID, N: sent.N}}
+		for _, kind := range []chat.MarkerKind{chat.DeliveredMarker, chat.ReadMarker} {
+			rs, errs := s.AdvanceMarkers(t.Context(), kind, m, 2)
+			if errs != nil || rs[0] != chat.MarkerTooLarge {
+				t.Fatalf("%v: %v, %v", kind, rs, errs)
+			}
+		}
+		rooms, _, _, err := s.Rooms(t.Context(), u, "", 10)
+		if err != nil || rooms[0].Unread != 0 {
+			t.Fatalf("read in a large room: %+v, %v", rooms, err)
+		}
+		must(t, errors.Join(s.PublishLive(t.Context(), []chat.LiveEvent{{Room: r, Event: []byte(`{"type":"typing"}`)}})...))
+		e.wantEvents(t, roomCh(r), `{"type":"typing"}`)
+	})
+}
+
+// A marker that moves over HTTP is a receipt as one that moves on a socket.
+func TestMarkReadTellsTheRoom(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u := name("u")
+		r := room(t, s, u, name("v"))
+		sent := send(t, s, r, u, name("k"), "hi")
+		e := listen(s)
+		e.follow(t, roomCh(r), userCh(u))
+		must(t, s.MarkRead(t.Context(), u, r, sent.ID))
+		must(t, s.MarkRead(t.Context(), u, r, sent.ID))
+		want := string(protocol.AppendRead(nil, r, u, sent.ID))
+		e.wantEvents(t, userCh(u), want)
+		e.wantEvents(t, roomCh(r), want)
+	})
+}
+
+func TestATicketIsTakenOnce(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		want := chat.Ticket{User: name("u"), IssuedAt: 5, Expires: 9}
+		id, err := s.IssueTicket(t.Context(), want, time.Minute)
+		must(t, err)
+		got, err := s.RedeemTicket(t.Context(), id)
+		if err != nil || got != want {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		for _, bad := range []string{id, "", "{x}", "no such", strings.Repeat("x", 1000)} {
+			_, err = s.RedeemTicket(t.Context(), bad)
+			wantErr(t, err, chat.ErrNoTicket)
+		}
+		id, err = s.IssueTicket(t.Context(), want, 20*time.Millisecond)
+		must(t, err)
+		time.Sleep(60 * time.Millisecond) // its own time has to pass
+		_, err = s.RedeemTicket(t.Context(), id)
+		wantErr(t, err, chat.ErrNoTicket)
+	})
+}
+
+func TestACommandReachesTheUsersChannel(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u := name("u")
+		c := chat.Command{Conn: "x", Do: chat.CommandFocus, Room: "r1"}
+		wantErr(t, s.Command(t.Context(), u, c), chat.ErrNoConn)
+		e := listen(s)
+		e.follow(t, userCh(u))
+		must(t, s.Command(t.Context(), u, c))
+		e.wantEvents(t, userCh(u), `{"type":"do","do":"focus","conn":"x","room":"r1"}`)
+	})
+}

@@ -1,0 +1,76 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+var _ chat.Live = (*Store)(nil)
+
+// maxTicketLen bounds what is looked up: ours have 26 characters.
+const maxTicketLen = 64
+
+// IssueTicket implements chat.Live.
+func (s *Store) IssueTicket(ctx context.Context, t chat.Ticket, ttl time.Duration) (string, error) {
+	value, err := json.Marshal(t)
+	if err != nil {
+		return "", fmt.Errorf("ticket: %w", err)
+	}
+	id := rand.Text()
+	part := s.keys.partition(id)
+	_, err = s.do(ctx, writes, newCommand(part, "set", s.keys.ticket(part, id), value, "px", ttl.Milliseconds()))
+	return id, err
+}
+
+// RedeemTicket implements chat.Live. An answer that is lost takes the ticket with
+// it: it is taken at most once.
+func (s *Store) RedeemTicket(ctx context.Context, id string) (t chat.Ticket, err error) {
+	if id == "" || len(id) > maxTicketLen {
+		return t, chat.ErrNoTicket
+	}
+	part := s.keys.partition(id)
+	c := newCommand(part, "getdel", s.keys.ticket(part, id))
+	c.once = true
+	reply, err := s.do(ctx, writes, c)
+	if err != nil {
+		return t, err
+	}
+	if reply == nil {
+		return t, chat.ErrNoTicket
+	}
+	if err := json.Unmarshal([]byte(text(reply)), &t); err != nil {
+		return t, fmt.Errorf("ticket: %w", err)
+	}
+	return t, nil
+}
+
+// command is a chat.Command on a user's channel.
+type command struct {
+	Type string           `json:"type"` // "do"
+	Do   chat.CommandKind `json:"do"`
+	Conn string           `json:"conn"`
+	Room string           `json:"room,omitempty"`
+}
+
+// Command implements chat.Live. The user's channel brings it to all gateways that
+// have the user; the one that has the connection obeys.
+func (s *Store) Command(ctx context.Context, user string, c chat.Command) error {
+	payload, err := json.Marshal(command{Type: "do", Do: c.Do, Conn: c.Conn, Room: c.Room})
+	if err != nil {
+		return fmt.Errorf("command: %w", err)
+	}
+	part := s.keys.partition(user)
+	reply, err := s.do(ctx, writes, newCommand(part, s.publish, s.keys.user(part, user).channel, payload))
+	if err != nil {
+		return err
+	}
+	if n, _ := reply.(int64); n == 0 {
+		return chat.ErrNoConn
+	}
+	return nil
+}
