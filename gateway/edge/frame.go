@@ -2,6 +2,7 @@ package edge
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/madang-chat/madang/protocol"
 )
@@ -15,6 +16,10 @@ type Frame struct {
 	// SentAtMs is when the message entered the log (Unix ms, Redis's clock); 0
 	// for other events. It feeds the delivery latency histogram.
 	SentAtMs int64
+	// HeardMs is when the gateway heard of it (NowMs), 0 for what was read from
+	// the log. Unlike SentAtMs it compares with the loops' time whatever the
+	// clocks of other hosts say.
+	HeardMs int64
 
 	ws  []byte // an unmasked WebSocket text frame, header included
 	hdr int    // length of its header
@@ -67,3 +72,8 @@ func (f *Frame) JSON() []byte { return f.ws[f.hdr:] }
 
 // WS is the event as a WebSocket text frame. It must not be changed.
 func (f *Frame) WS() []byte { return f.ws }
+
+var processStart = time.Now()
+
+// NowMs is this process's monotonic time, in milliseconds; never 0.
+func NowMs() int64 { return time.Since(processStart).Milliseconds() + 1 }

@@ -106,7 +106,7 @@ func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []by
 		}
 	case chat.RoomChannel:
 		if r := c.rooms[ch.Name]; r != nil {
-			c.roomEvent(r, payload)
+			c.roomEvent(now, r, payload)
 		}
 	}
 }

@@ -68,3 +68,11 @@ func (c *Core) Ordinal(num edge.RoomNum, id protocol.ID) (n uint64, ok bool) {
 	}
 	return 0, false
 }
+
+// RoomName is the name of a followed room, "" when the number means none.
+func (c *Core) RoomName(num edge.RoomNum) string {
+	if int(num) >= len(c.roomList) || c.roomList[num] == nil {
+		return ""
+	}
+	return c.roomList[num].name
+}

@@ -291,8 +291,9 @@ func (c *Core) begin(ref *connRef, r *room, anchor *protocol.ID) {
 	}
 }
 
-// roomEvent takes in a publication on a room's channel.
-func (c *Core) roomEvent(r *room, payload []byte) {
+// roomEvent takes in a publication on a room's channel; heard is when it came, 0
+// when it has waited behind a read.
+func (c *Core) roomEvent(heard int64, r *room, payload []byte) {
 	h, ok := protocol.ParseMessageHead(payload, r.name)
 	if !ok {
 		c.roomControl(r, payload)
@@ -307,7 +308,7 @@ func (c *Core) roomEvent(r *room, payload []byte) {
 		c.stats.Duplicates++
 	case h.Prev == r.head:
 		f := edge.FrameOf(payload)
-		f.ID, f.Prev, f.SentAtMs = h.ID, h.Prev, int64(h.ID.Ms)
+		f.ID, f.Prev, f.SentAtMs, f.HeardMs = h.ID, h.Prev, int64(h.ID.Ms), heard
 		c.accept(r, f, h.N)
 	default:
 		c.stats.GapsFilled++
@@ -374,7 +375,7 @@ func (c *Core) drainPend(r *room) {
 	pend, over := r.pend, r.pendOver
 	r.pend, r.pendBytes, r.pendOver = nil, 0, false
 	for _, p := range pend {
-		c.roomEvent(r, p)
+		c.roomEvent(0, r, p)
 	}
 	if over && r.state == roomLive {
 		c.catchUp(r)

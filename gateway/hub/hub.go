@@ -17,6 +17,7 @@ import (
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/gateway/pace"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -26,6 +27,8 @@ type Options struct {
 	Feed   chat.Feed
 	Follow follow.Config // Links, LinkOf and PartitionOf are filled in from Feed
 	Logger *slog.Logger
+	// Pacer holds senders back from rooms that fall behind; nil: nobody is.
+	Pacer chat.Pacer
 
 	// Readers bounds the batches of reads in flight. More shortens a storm's
 	// tail on a Redis with several nodes; each costs a connection.
@@ -46,7 +49,6 @@ type Hub struct {
 	log   *slog.Logger
 	loops edge.Loops
 	core  *follow.Core
-	start time.Time
 
 	cancel context.CancelFunc // ends reads
 	ctx    context.Context
@@ -64,6 +66,7 @@ type Hub struct {
 	out      outbox
 	inflight int
 	readers  sync.WaitGroup
+	paces    paces
 }
 
 // Stats is what a hub has done and holds.
@@ -74,6 +77,7 @@ type Stats struct {
 	Lag        time.Duration // how long the oldest input of the last turn had waited
 	QueueBytes int           // publications that wait
 	Broken     uint64        // links broken because the mailbox was full
+	Paced      int           // rooms whose senders are held back
 }
 
 // inbox is what was posted since the hub last looked. Order holds within each
@@ -105,6 +109,7 @@ type linkInput struct {
 	partition int32
 	gen       uint64
 	ch        chat.Channel
+	at        int64 // when an event came (edge.NowMs)
 	payload   []byte
 	epoch     string
 }
@@ -140,19 +145,19 @@ func New(o Options) (*Hub, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		opts:  o,
-		feed:  o.Feed,
-		log:   o.Logger,
-		start: time.Now(),
-		quit:  make(chan struct{}),
-		done:  make(chan struct{}),
-		wake:  make(chan struct{}, 1),
+		opts: o,
+		feed: o.Feed,
+		log:  o.Logger,
+		quit: make(chan struct{}),
+		done: make(chan struct{}),
+		wake: make(chan struct{}, 1),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	o.Follow.Links = o.Feed.Links()
 	o.Follow.LinkOf = o.Feed.LinkOf
 	o.Follow.PartitionOf = o.Feed.PartitionOf
 	h.core = follow.New(o.Follow, &h.out)
+	h.paces = paces{h: h, rooms: map[string]*pacedRoom{}}
 	return h, nil
 }
 
@@ -233,6 +238,7 @@ func (h *Hub) postLink(in linkInput) bool {
 			return false
 		}
 		h.in.linkBytes += len(in.payload) + 64
+		in.at = edge.NowMs()
 	}
 	h.arrived()
 	h.in.links = append(h.in.links, in)
@@ -284,7 +290,7 @@ func (h *Hub) turn() {
 	h.mu.Unlock()
 	in := &h.spare
 	began := time.Now()
-	now := began.Sub(h.start).Milliseconds()
+	now := edge.NowMs()
 
 	done := 0
 	count := func() {
@@ -305,6 +311,7 @@ func (h *Hub) turn() {
 		count()
 	}
 	h.core.Tick(now)
+	h.paces.advance(now)
 	h.flush()
 
 	lag := time.Duration(0)
@@ -317,6 +324,7 @@ func (h *Hub) turn() {
 	h.stats.Turns++
 	h.stats.BusyNs += uint64(time.Since(began))
 	h.stats.Lag = lag
+	h.stats.Paced = len(h.paces.rooms)
 	h.mu.Unlock()
 }
 
@@ -330,7 +338,7 @@ func (h *Hub) handleLink(now int64, in *linkInput) {
 	case linkConfirmed:
 		h.core.Confirmed(link, in.gen, in.ch)
 	case linkEvent:
-		h.core.Event(now, link, in.gen, in.ch, in.payload)
+		h.core.Event(in.at, link, in.gen, in.ch, in.payload)
 	case linkCanary:
 		h.core.Canary(link, in.gen, int(in.partition), in.epoch)
 	}
@@ -352,6 +360,10 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 		h.core.Lagged(ev.Conn, ev.Lag)
 	case edge.EvDrained:
 		h.core.Drained(ev.Conn)
+	case edge.EvLate:
+		if h.opts.Pacer != nil {
+			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Took: int(ev.Took)})
+		}
 	}
 }
 

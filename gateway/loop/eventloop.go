@@ -54,6 +54,7 @@ type loop struct {
 	due         []uint32 // advance's scratch
 	rooms       rooms
 	slow        map[uint32]*slowReader
+	late        lateRooms
 	out         out
 	iov         iovecs
 	pool        wsframe.Pool
@@ -109,6 +110,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		drained: make(chan struct{}),
 		ended:   make(chan struct{}),
 		slow:    make(map[uint32]*slowReader),
+		late:    lateRooms{rooms: make(map[edge.RoomNum]roomLate)},
 		carries: make(map[uint32]*carry),
 		readBuf: make([]byte, readBufferBytes),
 	}
@@ -176,6 +178,7 @@ func (l *loop) run() {
 		began := time.Now()
 		l.advance()
 		l.again()
+		l.reportLate()
 		l.readMailbox()
 		l.fanOutAll()
 		l.hand()
@@ -227,6 +230,9 @@ func (l *loop) sleepMs() int {
 		if ms < 0 || ms > tickMs {
 			ms = tickMs
 		}
+	}
+	if l.late.busy() && (ms < 0 || ms > lateEveryMs) {
+		ms = lateEveryMs
 	}
 	return ms
 }

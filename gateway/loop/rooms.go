@@ -393,6 +393,7 @@ func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32
 		}
 		l.deliverBehind(m.slot, c, num, s)
 	}
+	l.track(s.whole, num, s)
 	l.dropUnused(s.whole)
 	l.dropUnused(s.durable)
 }

@@ -17,9 +17,9 @@ import "math"
 
 // Rates are in messages per second, times in milliseconds.
 const (
-	// targetMs is the lateness that is let be. Larger lets more be coalesced into
+	// TargetMs is the lateness that is let be. Larger lets more be coalesced into
 	// one write; smaller holds senders back for a hiccup.
-	targetMs = 100
+	TargetMs = 100
 	// alarmMs is where draining the backlog comes before throughput. Half of the
 	// promise of half a second.
 	alarmMs = 250
@@ -76,7 +76,7 @@ func (r *Room) Advance(now int64) (rate float64, done bool) {
 			r.service += (took - r.service) / 2
 		}
 	}
-	if reported && rep.LateMs > targetMs {
+	if reported && rep.LateMs > TargetMs {
 		r.calmFrom = 0
 		base := r.service
 		if r.rate > 0 {

@@ -10,7 +10,6 @@ import (
 	"github.com/madang-chat/madang/gateway/hub"
 	"github.com/madang-chat/madang/gateway/loop"
 	"github.com/madang-chat/madang/gateway/session"
-	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 )
@@ -24,14 +23,11 @@ type Gateway struct {
 
 // NewGateway builds it; nothing is started or connected.
 func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
-	p, err := newProcess(c.Process, c.Redis, rooms{}, log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, rooms{}, log)
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGatewayPart(p, c)
-	if err != nil {
-		return nil, err
-	}
+	g := newGatewayPart(p, c)
 	return &Gateway{process: p, part: g, seq: sequence{log: log, parts: append(p.parts(), g.asPart())}}, nil
 }
 
@@ -51,21 +47,16 @@ func (g *Gateway) AdminAddr() string { return g.process.admin.Addr() }
 // gatewayPart is a gateway among a process's parts. It listens only when Redis
 // answers: a socket that is accepted and not served is worse than none.
 type gatewayPart struct {
-	process  *process
-	config   config.Gateway
-	verifier auth.Verifier
-	metrics  *metrics.Gateway
-	gateway  *gateway.Gateway // nil before start
+	process *process
+	config  config.Gateway
+	metrics *metrics.Gateway
+	gateway *gateway.Gateway // nil before start
 }
 
-func newGatewayPart(p *process, c config.Gateway) (*gatewayPart, error) {
-	verifier, err := newVerifier(c.Auth, nil)
-	if err != nil {
-		return nil, err
-	}
+func newGatewayPart(p *process, c config.Gateway) *gatewayPart {
 	p.ready.set("gateway", "not started")
 	p.checks = append(p.checks, check{"links", func(context.Context) string { _, why := p.store.Healthy(); return why }})
-	return &gatewayPart{process: p, config: c, verifier: verifier, metrics: metrics.NewGateway(p.registry)}, nil
+	return &gatewayPart{process: p, config: c, metrics: metrics.NewGateway(p.registry)}
 }
 
 func (g *gatewayPart) asPart() part { return part{"gateway", g.start, g.stop} }
@@ -81,7 +72,7 @@ func (g *gatewayPart) start(context.Context) error {
 	var err error
 	g.gateway, err = gateway.New(gateway.Options{
 		Loop: loop.Options{
-			Addr: c.GatewayAddr, Loops: c.Loops, Verifier: g.verifier, Origins: c.Origins.Origins,
+			Addr: c.GatewayAddr, Loops: c.Loops, Verifier: g.process.tokens.verifier, Origins: c.Origins.Origins,
 			Session: session.Limits{
 				FrameBurst: c.FrameBurst, FramesPerSecond: c.FrameRate,
 				MaxMessageBytes: int(c.MaxFrame), MaxResumeBytes: int(c.MaxResume),
@@ -94,7 +85,7 @@ func (g *gatewayPart) start(context.Context) error {
 			Logger: g.process.log,
 		},
 		Hub: hub.Options{
-			Feed: g.process.store, Logger: g.process.log,
+			Feed: g.process.store, Pacer: g.process.store, Logger: g.process.log,
 			Follow: follow.Config{
 				Version: Version(), TailBytes: int(c.HotTail),
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
