@@ -26,8 +26,8 @@ type call struct {
 
 	deadline time.Time
 	join     *join
-	// failed hears an error of a call that nobody waits for; may be nil.
-	failed func(error)
+	// then hears the answer of a call that nobody waits for; may be nil, must not block.
+	then func(reply any, err error)
 
 	// Written by whoever finishes the call; to be read through result.
 	state atomic.Uint32
@@ -54,8 +54,8 @@ func newJoin() *join { return &join{done: make(chan struct{}, 1)} }
 func (c *call) finish(reply any, err error) {
 	c.reply, c.err = reply, err
 	c.state.CompareAndSwap(callPending, callDone)
-	if err != nil && c.failed != nil {
-		c.failed(err)
+	if c.then != nil {
+		c.then(reply, err)
 	}
 	if j := c.join; j != nil && j.left.Add(-1) == 0 {
 		j.done <- struct{}{}

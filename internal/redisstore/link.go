@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -25,9 +26,10 @@ const (
 )
 
 var (
-	errDeaf     = errors.New("no canary came back in time")
-	errListener = errors.New("the listener could not take an event")
-	errMovedOff = errors.New("the server ended a subscription: the slot moved")
+	errDeaf      = errors.New("no canary came back in time")
+	errElsewhere = errors.New("sends go to another server than the link's")
+	errListener  = errors.New("the listener could not take an event")
+	errMovedOff  = errors.New("the server ended a subscription: the slot moved")
 )
 
 // link is one subscriber connection, made again for as long as the Store lives.
@@ -79,9 +81,10 @@ func (l *link) run(ctx context.Context, listener chat.Listener) {
 			return
 		}
 		l.s.nodes.refresh(ctx)
-		if wasUp {
+		switch {
+		case wasUp:
 			backoff = backoffMin
-		} else {
+		case backoff == backoffMin: // once, not at every attempt
 			l.s.log.Warn("link not made", "link", l.id, "error", err)
 		}
 		timer := time.NewTimer(backoff/2 + rand.N(backoff))
@@ -119,7 +122,11 @@ func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, 
 		defer close(written)
 		l.write(conn)
 	}()
-	l.s.log.Info("link up", "link", l.id, "gen", gen, "server", conn.RemoteAddr().String())
+	level := slog.LevelDebug // a Cluster has a link per partition
+	if gen > 1 {
+		level = slog.LevelInfo
+	}
+	l.s.log.Log(ctx, level, "link up", "link", l.id, "gen", gen, "server", conn.RemoteAddr().String())
 	if f := l.s.opt.Observer.LinkUp; f != nil {
 		f(l.id)
 	}
@@ -131,7 +138,9 @@ func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, 
 	l.mu.Lock()
 	l.conn, l.up = nil, false
 	l.mu.Unlock()
-	l.s.log.Warn("link down", "link", l.id, "gen", gen, "error", err)
+	if ctx.Err() == nil {
+		l.s.log.Warn("link down", "link", l.id, "gen", gen, "error", err)
+	}
 	if f := l.s.opt.Observer.LinkDown; f != nil {
 		f(l.id, err)
 	}
@@ -150,6 +159,9 @@ func (l *link) connect(ctx context.Context) (net.Conn, *pushReader, error) {
 	}
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
+	// Close does not know this connection yet.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
 	var hello []byte
 	if t := &l.s.target; t.user != "" {
 		hello = appendCommand(hello, "AUTH", t.user, t.password)
@@ -165,6 +177,9 @@ func (l *link) connect(ctx context.Context) (net.Conn, *pushReader, error) {
 				break
 			}
 		}
+	}
+	if err == nil && !stop() {
+		err = ctx.Err()
 	}
 	if err != nil {
 		conn.Close()
@@ -322,26 +337,41 @@ func (l *link) beat(now time.Time) {
 	}
 	l.sent = now
 	l.sentWhat++
-	token := fmt.Sprintf("%d.%d", l.gen, l.sentWhat)
+	gen, token := l.gen, fmt.Sprintf("%d.%d", l.gen, l.sentWhat)
 	l.mu.Unlock()
-	l.s.sendCanary(l.home, l.channel, token)
+	l.sendCanary(gen, token)
 }
 
 // sendCanary sends a canary and does not wait: what matters is what comes back.
-func (s *Store) sendCanary(part int, channel, token string) {
-	keys := []string{s.keys.canary(part), s.keys.epoch(part), channel}
-	c := newCall(part, canaryScript, keys, token, s.feed.epoch, s.publish, canaryTTL.Milliseconds())
+func (l *link) sendCanary(gen uint64, token string) {
+	s := l.s
+	keys := []string{s.keys.canary(l.home), s.keys.epoch(l.home), l.channel}
+	c := newCall(l.home, canaryScript, keys, token, s.feed.epoch, s.publish, canaryTTL.Milliseconds())
 	c.deadline = time.Now().Add(canaryEvery)
-	l, err := s.lane(s.ctx, writes, s.keys.prefix[part])
+	c.then = func(reply any, err error) { l.canarySent(gen, reply, err) }
+	if lane, err := s.lane(s.ctx, writes, s.keys.prefix[l.home]); err == nil {
+		lane.submit(c)
+	}
+}
+
+// canarySent hears how many subscribers a canary had where sends go. None: the
+// link hangs on a server that is the primary no more, and need not be waited for.
+func (l *link) canarySent(gen uint64, reply any, err error) {
+	l.mu.Lock()
+	current := l.gen == gen
+	if err != nil && current {
+		l.sent = time.Time{} // another one with the next beat
+	}
+	l.mu.Unlock()
 	if err != nil {
+		if classify(err) == moved {
+			l.s.nodes.refresh(l.s.ctx)
+		}
 		return
 	}
-	c.failed = func(err error) {
-		if classify(err) == moved {
-			s.nodes.refresh(s.ctx)
-		}
+	if subscribers, ok := reply.(int64); ok && subscribers == 0 && current {
+		l.interrupt(errElsewhere)
 	}
-	l.submit(c)
 }
 
 // canaryBack takes a canary that came through the link.

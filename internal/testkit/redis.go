@@ -121,7 +121,7 @@ func (s *RedisServer) launch() error {
 
 func (s *RedisServer) logTail() string {
 	b, _ := os.ReadFile(filepath.Join(s.dir, "redis-"+strconv.Itoa(s.Port)+".log"))
-	return string(b[max(0, len(b)-500):])
+	return string(b[max(0, len(b)-3000):])
 }
 
 // Addr is the server's host:port.
@@ -472,7 +472,13 @@ func StartCluster(dir string, masters, replicas int, args ...string) (c *RedisCl
 			return c, err
 		}
 	}
-	return c, waitFor("replicas in step", func() bool {
+	return c, waitFor("replicas in step, and known to all", func() bool {
+		for _, s := range c.Nodes {
+			nodes, _ := s.Do("CLUSTER", "NODES")
+			if strings.Count(fmt.Sprint(nodes), "slave ") != masters*replicas {
+				return false
+			}
+		}
 		for _, s := range c.Nodes[:masters] {
 			info, _ := s.Do("INFO", "replication")
 			if strings.Count(fmt.Sprint(info), "state=online") != replicas {

@@ -2,12 +2,12 @@
 -- primary that was demoted refuses it.
 -- KEYS 1 canary  2 epoch  3 the gateway's channel
 -- ARGV 1 token  2 a new epoch, used when there is none  3 PUBLISH or SPUBLISH  4 TTL of the canary (ms)
--- Publishes 'token epoch'. Returns 1.
+-- Publishes 'token epoch'. Returns how many subscribers of this server got it: none means that the
+--      gateway listens elsewhere.
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
 local epoch = redis.call('GET', KEYS[2])
 if not epoch then
   epoch = ARGV[2]
   redis.call('SET', KEYS[2], epoch)
 end
-redis.call(ARGV[3], KEYS[3], ARGV[1] .. ' ' .. epoch)
-return 1
+return redis.call(ARGV[3], KEYS[3], ARGV[1] .. ' ' .. epoch)

@@ -1,0 +1,281 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// agree says whether a user's index and the members of a room say the same.
+func agree(t testing.TB, s *redisstore.Store, room, user string) (member, ok bool) {
+	t.Helper()
+	states, errs := s.ReadRooms(t.Context(), []chat.RoomQuery{{Room: room, Users: []string{user}}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	users, errs := s.ReadUsers(t.Context(), []string{user})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	indexed := false
+	for _, r := range users[0].Rooms {
+		indexed = indexed || r.Room == room
+	}
+	return states[0].Member[0], states[0].Member[0] == indexed
+}
+
+func TestConcurrentAddAndRemoveEndInAgreement(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		id := room(t, s, "alice")
+		users := []string{name("u"), name("u"), name("u")}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				for range 20 {
+					u := users[rand.IntN(len(users))]
+					if rand.IntN(2) == 0 {
+						_, _ = s.PutMember(background, server, id, u, "")
+					} else {
+						_ = s.RemoveMember(background, server, id, u)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, u := range users {
+			if _, ok := agree(t, s, id, u); !ok {
+				t.Errorf("index and members of %s differ", u)
+			}
+		}
+	})
+}
+
+// node finds the server of a cluster that holds a key like pattern.
+func node(t testing.TB, c *testkit.RedisCluster, pattern string) *testkit.RedisServer {
+	t.Helper()
+	for _, n := range c.Nodes {
+		if keysLike(t, n, pattern) != "" {
+			return n
+		}
+	}
+	return nil
+}
+
+// An API that dies, or loses the user's side, between the two writes of a
+// membership change: the outbox is swept by whoever comes.
+func TestAHalfDoneChangeIsSwept(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL(), func(o *redisstore.Options) { o.CommandTimeout = 500 * time.Millisecond })
+	id := room(t, s, "alice")
+	roomNode := node(t, c, "*:room:"+id)
+	var bob string
+	var bobNode *testkit.RedisServer
+	for bobNode == nil || bobNode == roomNode {
+		bob = name("bob")
+		_, err := s.PutMember(t.Context(), server, id, bob, "")
+		must(t, err)
+		bobNode = node(t, c, "*:user:"+bob+":rooms")
+	}
+	bobNode.Pause()
+	must(t, s.RemoveMember(t.Context(), as("alice"), id, bob)) // the truth is written
+	bobNode.Resume()
+	s.Close()
+
+	other := open(t, c.URL())
+	if member, ok := agree(t, other, id, bob); member || ok {
+		t.Skip("the index was written after all: the pause came too late") // nothing to sweep
+	}
+	e := listen(other)
+	e.follow(t, userCh(bob))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { other.RunSweeper(ctx) })
+	soon(t, 15*time.Second, "agreement", func() bool { _, ok := agree(t, other, id, bob); return ok })
+	cancel()
+	wg.Wait()
+	states, _ := other.ReadUsers(t.Context(), []string{bob})
+	e.wantEvents(t, userCh(bob), string(protocol.AppendLeft(nil, id, bob, states[0].Rev)))
+	if n, err := other.Sweep(t.Context()); n != 0 || err != nil {
+		t.Fatalf("still in the outbox: %d, %v", n, err)
+	}
+}
+
+func TestIndexAndMembersRepairEachOther(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice", "bob")
+
+	// Missing from the index.
+	_, err := r.Do("DEL", keysLike(t, r, "*:user:bob:rooms"))
+	must(t, err)
+	if _, ok := agree(t, s, id, "bob"); ok {
+		t.Fatal("nothing to repair")
+	}
+	added, err := s.PutMember(t.Context(), as("alice"), id, "bob", "")
+	if _, ok := agree(t, s, id, "bob"); added || err != nil || !ok {
+		t.Fatal(added, err, ok)
+	}
+	_, err = r.Do("DEL", keysLike(t, r, "*:user:bob:rooms"))
+	must(t, err)
+	must(t, s.Repair(t.Context(), id, "bob"))
+	if _, ok := agree(t, s, id, "bob"); !ok {
+		t.Fatal("not repaired")
+	}
+
+	// In the index, but not among the members: never shown, and taken out.
+	_, err = r.Do("HDEL", keysLike(t, r, "*:room:"+id+":members"), "bob")
+	must(t, err)
+	rooms, _, _, err := s.Rooms(t.Context(), "bob", "", 10)
+	if _, ok := agree(t, s, id, "bob"); len(rooms) != 0 || err != nil || !ok {
+		t.Fatal(rooms, err, ok)
+	}
+}
+
+// M3: what is older than what the index knows is ignored, removals included.
+func TestOlderChangesAreIgnored(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice", "bob")
+	must(t, s.RemoveMember(t.Context(), as("alice"), id, "bob"))
+	states, _ := s.ReadUsers(t.Context(), []string{"bob"})
+
+	// The addition comes again, late, as a sweeper would bring it.
+	outbox := strings.Replace(keysLike(t, r, "*:room:"+id), "room:"+id, "outbox", 1)
+	_, err := r.Do("DEL", outbox) // an emptied stream remembers its last ID
+	must(t, err)
+	_, err = r.Do("XADD", outbox, "1-1", "r", id, "u", "bob", "v", "5", "h", "0-0", "op", "+")
+	must(t, err)
+	// And something that is no entry, which must not hold the others up.
+	_, err = r.Do("XADD", outbox, "1-2", "x", "y")
+	must(t, err)
+	if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	after, _ := s.ReadUsers(t.Context(), []string{"bob"})
+	if len(after[0].Rooms) != 0 || after[0].Rev != states[0].Rev {
+		t.Fatalf("before %+v, after %+v", states, after)
+	}
+	if v, _ := r.Do("XLEN", outbox); v != int64(0) {
+		t.Fatalf("%v entries left", v)
+	}
+}
+
+func TestIDsGrowWhenTheClockWentBackAndTheLogIsGone(t *testing.T) {
+	for _, a := range []string{"mini", "standalone"} {
+		t.Run(a, func(t *testing.T) {
+			var do func(args ...string)
+			var s *redisstore.Store
+			var roomKey func(id string) string
+			if a == "mini" {
+				m := testkit.Mini(t)
+				s = open(t, m.URL())
+				do = func(args ...string) { m.HSet(args[1], args[2], args[3]) }
+				roomKey = func(id string) string {
+					for _, k := range m.Keys() {
+						if strings.HasSuffix(k, ":room:"+id) {
+							return k
+						}
+					}
+					return ""
+				}
+			} else {
+				r := testkit.Redis(t)
+				s = open(t, r.URL())
+				do = func(args ...string) { _, err := r.Do(args...); must(t, err) }
+				roomKey = func(id string) string { return keysLike(t, r, "*:room:"+id) }
+			}
+			for _, head := range []string{"9999999999999-9", "9999999999999-18446744073", "10000000000000-0", "99999999999999-99"} {
+				id := room(t, s, "alice")
+				do("HSET", roomKey(id), "head", head)
+				first := send(t, s, id, "alice", "k1", "x")
+				second := send(t, s, id, "alice", "k2", "x")
+				if first.Prev.String() != head || !first.Prev.Less(first.ID) || second.Prev != first.ID || !first.ID.Less(second.ID) {
+					t.Errorf("head %s, then %+v, then %+v", head, first, second)
+				}
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 10}})
+				if len(pages[0].Entries) != 2 || pages[0].Entries[0].ID != first.ID || pages[0].Head != second.ID {
+					t.Errorf("log %+v", pages[0])
+				}
+			}
+		})
+	}
+}
+
+func TestRetentionByCountAndAge(t *testing.T) {
+	for _, a := range arrangements[:2] {
+		t.Run(a, func(t *testing.T) {
+			s := open(t, servers.url(t, a), func(o *redisstore.Options) { o.MaxLen = 10 })
+			id := room(t, s, "alice")
+			var last chat.Sent
+			for range 300 {
+				last = send(t, s, id, "alice", name("k"), "x")
+			}
+			pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 1000}})
+			if n := len(pages[0].Entries); n < 10 || n > 210 || pages[0].Head != last.ID || pages[0].N != 300 {
+				t.Errorf("%d entries, head %v", n, pages[0].Head)
+			}
+
+			s = open(t, servers.url(t, a), func(o *redisstore.Options) { o.MaxAge = 100 * time.Millisecond })
+			id = room(t, s, "alice")
+			last = send(t, s, id, "alice", "k", "x")
+			soon(t, 5*time.Second, "an idle room's log gone", func() bool {
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 10}})
+				return len(pages[0].Entries) == 0 && pages[0].Head == last.ID && pages[0].N == 1
+			})
+			must(t, s.MarkRead(t.Context(), "alice", id, last.ID)) // the head is proven by the room
+			next := send(t, s, id, "alice", "k2", "x")
+			if next.Prev != last.ID || next.N != 2 {
+				t.Errorf("%+v after %+v", next, last)
+			}
+			again, err := s.Send(t.Context(), chat.Send{Room: id, By: as("alice"), Key: "k", Hash: "x", Tail: tail("x")})
+			if err != nil || again.ID != last.ID || string(again.Tail) != string(tail("x")) {
+				t.Errorf("a retry of what aged out: %+v %v", again, err)
+			}
+		})
+	}
+}
+
+func TestIdempotencyEndsWithItsWindow(t *testing.T) {
+	for _, a := range arrangements[:2] {
+		t.Run(a, func(t *testing.T) {
+			s := open(t, servers.url(t, a), func(o *redisstore.Options) { o.IdempotencyTTL = 50 * time.Millisecond })
+			id := room(t, s, "alice")
+			first := send(t, s, id, "alice", "k", "x")
+			soon(t, 5*time.Second, "another message", func() bool { return send(t, s, id, "alice", "k", "x").ID != first.ID })
+		})
+	}
+}
+
+func TestPasswordsAreUsed(t *testing.T) {
+	r := testkit.Redis(t)
+	for _, cmd := range [][]string{
+		{"ACL", "SETUSER", "madang", "on", ">p@ss", "~*", "&*", "+@all"},
+		{"CONFIG", "SET", "requirepass", "secret"},
+	} {
+		_, err := r.Do(cmd...)
+		must(t, err)
+	}
+	for login, want := range map[string]bool{":secret@": true, "madang:p%40ss@": true, "": false, ":wrong@": false} {
+		s := open(t, fmt.Sprintf("redis://%s%s", login, r.Addr()))
+		e := listen(s)
+		if !want {
+			if err := s.Ready(t.Context()); err == nil {
+				t.Errorf("ready with %q", login)
+			} else if strings.Contains(err.Error(), ":wrong") {
+				t.Errorf("the password is told: %v", err)
+			}
+			continue
+		}
+		must(t, s.Ready(t.Context()))
+		e.wantHealthy(t, 5*time.Second)
+	}
+}

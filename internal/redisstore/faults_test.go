@@ -1,0 +1,567 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
+)
+
+// trySend sends once, with a deadline.
+func trySend(s *redisstore.Store, room, key string, within time.Duration) (chat.Sent, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	return s.Send(ctx, chat.Send{Room: room, By: as("alice"), Key: key, Hash: "h", Tail: tail("x")})
+}
+
+// wantDelivery proves that a link delivers: what is sent comes.
+func (e *ear) wantDelivery(t testing.TB, room string, within time.Duration) {
+	t.Helper()
+	before := len(e.heard(roomCh(room)))
+	soon(t, within, "a delivery in "+room, func() bool {
+		_, _ = trySend(e.s, room, name("k"), time.Second)
+		return len(e.heard(roomCh(room))) > before
+	})
+}
+
+func TestAKilledLinkIsMadeAgain(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	link := s.LinkOf(roomCh(id))
+	e.wantDelivery(t, id, 5*time.Second)
+	if _, err := r.Do("CLIENT", "KILL", "TYPE", "pubsub"); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, 3*time.Second, "the link down and up again", func() bool {
+		return e.count(e.downs, link) == 1 && e.count(e.ups, link) == 2
+	})
+	e.wantDelivery(t, id, 3*time.Second)
+	e.wantHealthy(t, 5*time.Second)
+}
+
+func TestAListenerThatCannotTakeAnEventBreaksTheLink(t *testing.T) {
+	s := open(t, servers.url(t, "standalone"))
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.mu.Lock()
+	e.deafTo = "too much"
+	e.mu.Unlock()
+	send(t, s, id, "alice", "k", "too much")
+	link := s.LinkOf(roomCh(id))
+	soon(t, 3*time.Second, "the link made again", func() bool { return e.count(e.downs, link) == 1 && e.count(e.ups, link) == 2 })
+	e.wantDelivery(t, id, 3*time.Second)
+}
+
+func TestAFrozenRedisIsNoticed(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL(), func(o *redisstore.Options) { o.CommandTimeout, o.MaxQueued = time.Second, 50 })
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	link := s.LinkOf(roomCh(id))
+	e.wantHealthy(t, 5*time.Second)
+	r.Pause()
+	frozen := time.Now()
+
+	// Sends end at their deadlines, and those that find the queue full at once.
+	var overflow, late atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 1500 {
+		wg.Go(func() {
+			start := time.Now()
+			_, err := trySend(s, id, fmt.Sprint("k", i), 500*time.Millisecond)
+			if !errors.Is(err, chat.ErrUnavailable) {
+				t.Errorf("%v", err)
+			}
+			if took := time.Since(start); took < 200*time.Millisecond {
+				overflow.Add(1)
+			} else if took > 2*time.Second {
+				late.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if overflow.Load() < 500 || late.Load() > 0 {
+		t.Errorf("%d sends were refused at once, %d came back late", overflow.Load(), late.Load())
+	}
+	soon(t, 6*time.Second, "the link down", func() bool { return e.count(e.downs, link) == 1 })
+	if took := time.Since(frozen); took < 2*time.Second || took > 6*time.Second {
+		t.Errorf("noticed after %v", took)
+	}
+	if ok, _ := s.Healthy(); ok {
+		t.Error("healthy without links")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	wantErr(t, s.Ready(ctx), chat.ErrUnavailable)
+	r.Resume()
+	e.wantDelivery(t, id, 6*time.Second)
+	e.wantHealthy(t, 6*time.Second)
+	must(t, s.Ready(t.Context()))
+}
+
+func TestRedisDownAtStartAndBack(t *testing.T) {
+	r := testkit.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	r.Kill()
+	s := open(t, r.URL())
+	wantErr(t, s.Check(t.Context()), chat.ErrUnavailable)
+	wantErr(t, s.Ready(t.Context()), chat.ErrUnavailable)
+	_, err := trySend(s, "r", "k", time.Second)
+	wantErr(t, err, chat.ErrUnavailable)
+	e := listen(s)
+	must(t, r.Restart())
+	soon(t, 5*time.Second, "ready", func() bool { return s.Ready(t.Context()) == nil })
+	id := room(t, s, "alice")
+	e.follow(t, roomCh(id))
+	e.wantDelivery(t, id, 5*time.Second)
+
+	// A restart under way is waited out; what was acknowledged before is there.
+	first, err := trySend(s, id, "before", time.Second)
+	must(t, err)
+	r.Kill()
+	restarted := make(chan error, 1)
+	go func() { restarted <- r.Restart() }()
+	again, err := trySend(s, id, "before", 3*time.Second)
+	must(t, err)
+	must(t, <-restarted)
+	if !again.Replayed || again.ID != first.ID {
+		t.Fatalf("first %+v, again %+v", first, again)
+	}
+	e.wantDelivery(t, id, 6*time.Second)
+
+	// One that stays away is told at once after the first second.
+	r.Kill()
+	_, _ = trySend(s, id, "away", 3*time.Second)
+	start := time.Now()
+	_, err = trySend(s, id, "away", 3*time.Second)
+	wantErr(t, err, chat.ErrUnavailable)
+	if took := time.Since(start); took > 500*time.Millisecond {
+		t.Errorf("a send to a Redis that is known to be away took %v", took)
+	}
+}
+
+func TestAFlushedScriptCacheIsFilledAgain(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice")
+	var wg sync.WaitGroup
+	for i := range 10 {
+		for k := range 20 {
+			wg.Go(func() {
+				if _, err := trySend(s, id, fmt.Sprintf("%d.%d", i, k), 3*time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if _, err := r.Do("SCRIPT", "FLUSH"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	if got, _, _ := s.Room(t.Context(), server, id); got.N != 200 {
+		t.Fatalf("%d messages", got.N)
+	}
+}
+
+func TestAFlushedRedisHasANewEpoch(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	e := listen(s)
+	e.wantHealthy(t, 5*time.Second)
+	epoch := func(p int) string {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.epochs[p]
+	}
+	soon(t, 5*time.Second, "all epochs", func() bool { return epoch(0) != "" && epoch(15) != "" })
+	// Another process made it: its epoch stays as long as the data does.
+	before0, before15 := epoch(0), epoch(15)
+	other := open(t, r.URL())
+	o := listen(other)
+	o.wantHealthy(t, 5*time.Second)
+	o.mu.Lock()
+	if o.epochs[0] != before0 {
+		t.Errorf("two epochs of one Redis: %s and %s", before0, o.epochs[0])
+	}
+	o.mu.Unlock()
+	other.Close()
+
+	if _, err := r.Do("DEL", strings.Split(keysLike(t, r, "*:epoch"), " ")[0]); err != nil {
+		t.Fatal(err)
+	}
+	flusher := open(t, r.URL()) // its feed would write another epoch
+	fl := listen(flusher)
+	if _, err := r.Do("FLUSHALL"); err != nil {
+		t.Fatal(err)
+	}
+	_ = fl
+	soon(t, 6*time.Second, "a new epoch everywhere", func() bool {
+		a, b := epoch(0), epoch(15)
+		return a != before0 && b != before15
+	})
+	for link := range s.Links() {
+		if e.count(e.downs, link) != 0 {
+			t.Error("the link broke: this must be noticed without")
+		}
+	}
+}
+
+func keysLike(t testing.TB, r *testkit.RedisServer, pattern string) string {
+	t.Helper()
+	v, err := r.Do("KEYS", pattern)
+	must(t, err)
+	return strings.Trim(fmt.Sprint(v), "[]")
+}
+
+func TestAMovedSlotIsFollowed(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 10*time.Second)
+	link := s.LinkOf(roomCh(id))
+
+	// Sends go on all the while; none may fail, none may be lost.
+	stop := make(chan struct{})
+	var sent atomic.Int32
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := trySend(s, id, fmt.Sprint("k", i), 3*time.Second); err != nil {
+				t.Errorf("send %d: %v", i, err)
+				return
+			}
+			sent.Add(1)
+		}
+	})
+	for range 3 {
+		downs := e.count(e.downs, link)
+		slot := slotOf(t, c, id)
+		from := c.Owner(slot)
+		to := c.Nodes[0]
+		if to == from {
+			to = c.Nodes[1]
+		}
+		must(t, c.MoveSlot(slot, to))
+		soon(t, 4*time.Second, "the link made again at the new owner", func() bool {
+			return e.count(e.downs, link) > downs && e.count(e.ups, link) == e.count(e.downs, link)+1
+		})
+		e.wantDelivery(t, id, 3*time.Second)
+	}
+	close(stop)
+	wg.Wait()
+	got, _, err := s.Room(t.Context(), server, id)
+	if err != nil || got.N < uint64(sent.Load()) {
+		t.Fatalf("%d sent, %d in the log, %v", sent.Load(), got.N, err)
+	}
+	e.wantHealthy(t, 10*time.Second)
+}
+
+// slotOf finds a room's slot by its key.
+func slotOf(t testing.TB, c *testkit.RedisCluster, room string) int {
+	t.Helper()
+	for _, n := range c.Nodes {
+		v, err := n.Do("KEYS", "*:room:"+room)
+		must(t, err)
+		if keys := v.([]any); len(keys) == 1 {
+			slot, err := n.Do("CLUSTER", "KEYSLOT", keys[0].(string))
+			must(t, err)
+			return int(slot.(int64))
+		}
+	}
+	t.Fatal("no node has the room")
+	return 0
+}
+
+func TestSentinelFailoverIsFollowed(t *testing.T) {
+	g := testkit.Sentinel(t)
+	s := open(t, g.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 5*time.Second)
+	// By order: the old primary stays up as a replica, its links too if nobody cares.
+	must(t, g.Failover())
+	e.wantDelivery(t, id, 10*time.Second)
+	e.wantHealthy(t, 10*time.Second)
+	// By death.
+	soon(t, 30*time.Second, "the old primary as a replica in step", func() bool {
+		info, _ := g.Primary().Do("INFO", "replication")
+		return strings.Contains(fmt.Sprint(info), "state=online")
+	})
+	g.Primary().Kill()
+	e.wantDelivery(t, id, 25*time.Second)
+	e.wantHealthy(t, 10*time.Second)
+}
+
+func TestClusterFailoverIsFollowed(t *testing.T) {
+	c := testkit.Cluster(t, 3, 1)
+	s := open(t, c.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 10*time.Second)
+	slot := slotOf(t, c, id)
+	old := c.Owner(slot)
+	old.Kill()
+	e.wantDelivery(t, id, 15*time.Second)
+	e.wantHealthy(t, 15*time.Second)
+}
+
+// L1: a primary that was demoted while its connections live on answers, and
+// delivers nothing that is sent.
+func TestADemotedPrimaryDoesNotKeepItsLinks(t *testing.T) {
+	c := testkit.Cluster(t, 3, 1)
+	s := open(t, c.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 10*time.Second)
+	old := c.Owner(slotOf(t, c, id))
+	var replica *testkit.RedisServer
+	oldID, err := old.Do("CLUSTER", "MYID")
+	must(t, err)
+	for _, n := range c.Nodes[c.Masters:] {
+		v, err := n.Do("CLUSTER", "NODES")
+		must(t, err)
+		for line := range strings.SplitSeq(v.(string), "\n") {
+			if strings.Contains(line, "myself") && strings.Contains(line, oldID.(string)) {
+				replica = n
+			}
+		}
+	}
+	_, err = replica.Do("CLUSTER", "FAILOVER")
+	must(t, err)
+	soon(t, 10*time.Second, "the replica promoted", func() bool { return c.Owner(slotOf(t, c, id)) != old })
+	e.wantDelivery(t, id, 5*time.Second)
+	e.wantHealthy(t, 10*time.Second)
+}
+
+func TestTooFewReplicasAreNoAcknowledgement(t *testing.T) {
+	g := testkit.Sentinel(t)
+	s := open(t, g.Nodes[0].URL(), func(o *redisstore.Options) {
+		o.MinReplicasAck, o.AckTimeout = 1, 400*time.Millisecond
+	})
+	id := room(t, s, "alice")
+	sent := send(t, s, id, "alice", "k0", "x")
+	if sent.Durability != chat.Replicated {
+		t.Fatalf("%+v", sent)
+	}
+	g.Sentinels[0].Kill() // nobody is to promote the replica
+	g.Nodes[1].Pause()
+	_, err := trySend(s, id, "k1", 3*time.Second)
+	wantErr(t, err, chat.ErrNotReplicated)
+	_, err = trySend(s, id, "k1", 3*time.Second)
+	wantErr(t, err, chat.ErrNotReplicated) // a replay WAITs too
+	_, err = s.PutMember(t.Context(), as("alice"), id, "bob", "")
+	wantErr(t, err, chat.ErrNotReplicated)
+	g.Nodes[1].Resume()
+	var again chat.Sent
+	soon(t, 5*time.Second, "the retry acknowledged", func() bool {
+		again, err = trySend(s, id, "k1", time.Second)
+		return err == nil
+	})
+	if !again.Replayed || again.N != 2 || again.Durability != chat.Replicated {
+		t.Fatalf("%+v", again)
+	}
+	// The change that was not acknowledged is brought to its end by the sweep.
+	soon(t, 10*time.Second, "bob's index", func() bool {
+		_, _ = s.Sweep(t.Context())
+		states, _ := s.ReadUsers(t.Context(), []string{"bob"})
+		return len(states[0].Rooms) == 1
+	})
+}
+
+func TestAFullRedisRefusesAndLosesNothing(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice")
+	first := send(t, s, id, "alice", "k1", "x")
+	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
+	must(t, err)
+	_, err = trySend(s, id, "k2", time.Second)
+	wantErr(t, err, chat.ErrStorageFull)
+	_, err = s.PutMember(t.Context(), as("alice"), id, "bob", "")
+	wantErr(t, err, chat.ErrStorageFull)
+	again, err := s.Send(t.Context(), chat.Send{Room: id, By: as("alice"), Key: "k1", Hash: "x", Tail: tail("x")})
+	if err != nil || again.ID != first.ID {
+		t.Fatal("the retry of what was accepted", again, err)
+	}
+	_, err = r.Do("CONFIG", "SET", "maxmemory", "0")
+	must(t, err)
+	second, err := trySend(s, id, "k2", time.Second)
+	if err != nil || second.Prev != first.ID || second.N != 2 {
+		t.Fatal(second, err)
+	}
+}
+
+// proxy stands before a Redis, counts what clients send and can swallow it.
+type proxy struct {
+	net.Listener
+	requests atomic.Int64 // segments from clients
+	mute     atomic.Bool
+}
+
+func newProxy(t testing.TB, to string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	p := &proxy{Listener: l}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	conns := map[net.Conn]bool{}
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			mu.Lock()
+			conns[in], conns[out] = true, true
+			mu.Unlock()
+			pump := func(dst, src net.Conn, count *atomic.Int64) {
+				defer dst.Close()
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := src.Read(buf)
+					if err != nil {
+						return
+					}
+					if count != nil {
+						count.Add(1)
+					}
+					if p.mute.Load() {
+						continue
+					}
+					if _, err := dst.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}
+			wg.Go(func() { pump(out, in, &p.requests) })
+			wg.Go(func() { pump(in, out, nil) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return p
+}
+
+func TestASendIsOneRoundTrip(t *testing.T) {
+	r := testkit.Redis(t)
+	p := newProxy(t, r.Addr())
+	s := open(t, "redis://"+p.Addr().String())
+	id := room(t, s, "alice")
+	send(t, s, id, "alice", "warm", "x") // the script is loaded now
+	before, stats := p.requests.Load(), calls(t, r, "evalsha")
+	for i := range 100 {
+		send(t, s, id, "alice", fmt.Sprint("k", i), "x")
+	}
+	if got := p.requests.Load() - before; got != 100 {
+		t.Errorf("%d requests for 100 sends", got)
+	}
+	if got := calls(t, r, "evalsha") - stats; got != 100 {
+		t.Errorf("%d scripts for 100 sends", got)
+	}
+}
+
+func TestAReadOfManyIsFewRoundTrips(t *testing.T) {
+	r := testkit.Redis(t)
+	p := newProxy(t, r.Addr())
+	var pipelines atomic.Int32
+	s := open(t, "redis://"+p.Addr().String(), func(o *redisstore.Options) {
+		o.Observer.Pipeline = func(string, int, time.Duration) { pipelines.Add(1) }
+	})
+	users := make([]string, 15_000)
+	for i := range users {
+		users[i] = fmt.Sprint("u", i)
+	}
+	id := room(t, s, users[7])
+	pipelines.Store(0)
+	start := time.Now()
+	states, errs := s.ReadUsers(t.Context(), users)
+	if errs != nil || len(states[7].Rooms) != 1 || states[7].Rooms[0].Room != id {
+		t.Fatalf("%v %+v", errs, states[7])
+	}
+	if n := pipelines.Load(); n > 70 {
+		t.Errorf("%d round trips for 15,000 users", n)
+	}
+	t.Logf("15,000 users in %v, %d round trips", time.Since(start), pipelines.Load())
+}
+
+// calls is how often Redis ran a command.
+func calls(t testing.TB, r *testkit.RedisServer, command string) int {
+	t.Helper()
+	v, err := r.Do("INFO", "commandstats")
+	must(t, err)
+	_, rest, _ := strings.Cut(v.(string), "cmdstat_"+command+":calls=")
+	n, _, _ := strings.Cut(rest, ",")
+	count, _ := strconv.Atoi(n)
+	return count
+}
+
+func TestALinkThatIsDroppedSilentlyIsNoticed(t *testing.T) {
+	r := testkit.Redis(t)
+	p := newProxy(t, r.Addr())
+	s := open(t, "redis://"+p.Addr().String(), func(o *redisstore.Options) { o.CommandTimeout = time.Second })
+	e := listen(s)
+	e.wantHealthy(t, 5*time.Second)
+	p.mute.Store(true)
+	soon(t, 6*time.Second, "links down", func() bool { return e.count(e.downs, 0) == 1 })
+	p.mute.Store(false)
+	e.wantHealthy(t, 6*time.Second)
+}
+
+func TestCloseEndsWhatWaits(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL(), func(o *redisstore.Options) { o.CommandTimeout = 30 * time.Second })
+	id := room(t, s, "alice")
+	listen(s)
+	r.Pause()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := trySend(s, id, "k", 20*time.Second)
+		ended <- err
+	}()
+	start := time.Now()
+	_ = s.Close()
+	wantErr(t, <-ended, chat.ErrUnavailable)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	r.Resume()
+	_, err := trySend(s, id, "k", time.Second)
+	wantErr(t, err, chat.ErrUnavailable)
+	must(t, s.Close())
+}

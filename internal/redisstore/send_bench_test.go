@@ -1,0 +1,81 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
+)
+
+// BenchmarkSend sends from many goroutines into many rooms of a standalone
+// server: what the batching makes of it is the mean pipeline.
+func BenchmarkSend(b *testing.B) {
+	for _, senders := range []int{1, 32, 256} {
+		b.Run(fmt.Sprint(senders), func(b *testing.B) {
+			var pipelines, commands atomic.Int64
+			r := testkit.Redis(b)
+			s := open(b, r.URL(), func(o *redisstore.Options) {
+				o.Observer.Pipeline = func(_ string, n int, _ time.Duration) {
+					pipelines.Add(1)
+					commands.Add(int64(n))
+				}
+			})
+			rooms := make([]string, 100)
+			for i := range rooms {
+				rooms[i] = room(b, s, "alice")
+			}
+			text := tail(strings.Repeat("x", 200))
+			var n atomic.Int64
+			b.ReportAllocs()
+			b.SetParallelism((senders + 1) / 2)
+			b.ResetTimer()
+			cpu, redisCPU := cpuTime(), serverCPU(b, r)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					i := n.Add(1)
+					_, err := s.Send(background, chat.Send{
+						Room: rooms[i%100], By: as("alice"), Key: fmt.Sprintf("%s-%d", b.Name(), time.Now().UnixNano()+i),
+						Hash: "0123456789abcdef0123456789abcdef", Tail: text,
+					})
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "client-cpu-ns/op")
+			b.ReportMetric(float64(serverCPU(b, r)-redisCPU)/float64(b.N), "redis-cpu-ns/op")
+			b.ReportMetric(float64(commands.Load())/float64(pipelines.Load()), "sends/pipeline")
+		})
+	}
+}
+
+// cpuTime is what this process has used, the server not counted.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// serverCPU is what the Redis server has used.
+func serverCPU(b *testing.B, r *testkit.RedisServer) time.Duration {
+	v, err := r.Do("INFO", "cpu")
+	must(b, err)
+	var sum time.Duration
+	for line := range strings.SplitSeq(fmt.Sprint(v), "\r\n") {
+		for _, field := range []string{"used_cpu_sys:", "used_cpu_user:"} {
+			if seconds, ok := strings.CutPrefix(line, field); ok {
+				f, _ := strconv.ParseFloat(seconds, 64)
+				sum += time.Duration(f * 1e9)
+			}
+		}
+	}
+	return sum
+}
