@@ -346,3 +346,15 @@ func shiftHoles(holes []hole, at uint32) {
 		}
 	}
 }
+
+// Add adds another book's counts.
+func (c *Counts) Add(o Counts) {
+	c.Delivered += o.Delivered
+	c.Duplicates += o.Duplicates
+	c.Reordered += o.Reordered
+	c.Filled += o.Filled
+	c.Skipped += o.Skipped
+	c.Gaps += o.Gaps
+	c.Broken += o.Broken
+	c.Wrong += o.Wrong
+}

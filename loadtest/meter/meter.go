@@ -28,26 +28,35 @@ func (m Meter) Record(ns int64) {
 	_ = m.hist.RecordValue(min(max(ns/1000, 1), Longest.Microseconds())) // always in range
 }
 
-// Take returns what was recorded, encoded, and empties the meter; nil when
-// nothing was.
-func (m Meter) Take() []byte {
+// Detach hands over what was recorded and leaves an empty meter. It is cheap: who
+// records goes on at once, and another goroutine may encode.
+func (m *Meter) Detach() Meter {
 	if m.hist.TotalCount() == 0 {
+		return Meter{}
+	}
+	full := *m
+	*m = New()
+	return full
+}
+
+// Encode returns the meter as bytes; nil when it is empty.
+func (m Meter) Encode() []byte {
+	if m.hist == nil || m.hist.TotalCount() == 0 {
 		return nil
 	}
 	b, err := m.hist.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
 	if err != nil {
 		panic("BUG: a histogram that can't be encoded: " + err.Error())
 	}
-	m.hist.Reset()
 	return b
 }
 
-// Merge adds what another meter's Take returned.
-func (m Meter) Merge(taken []byte) error {
-	if len(taken) == 0 {
+// Merge adds what another meter's Encode returned.
+func (m Meter) Merge(encoded []byte) error {
+	if len(encoded) == 0 {
 		return nil
 	}
-	other, err := hdrhistogram.Decode(taken)
+	other, err := hdrhistogram.Decode(encoded)
 	if err != nil {
 		return fmt.Errorf("a worker's histogram: %w", err)
 	}
@@ -60,8 +69,13 @@ func (m Meter) Reset() { m.hist.Reset() }
 
 // Dist is what a report says about a meter. Times are in milliseconds.
 type Dist struct {
-	Count                          int64
-	Mean, P50, P90, P99, P999, Max float64
+	Count int64   `json:"count"`
+	Mean  float64 `json:"mean"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	Max   float64 `json:"max"`
 }
 
 // Dist returns the percentiles.
@@ -77,7 +91,8 @@ func (m Meter) Dist() Dist {
 
 // Point is one point of a percentile curve.
 type Point struct {
-	Percentile, Ms float64
+	Percentile float64 `json:"percentile"`
+	Ms         float64 `json:"ms"`
 }
 
 // Curve returns the percentiles for a plot, ever closer to 100.

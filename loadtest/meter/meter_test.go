@@ -18,16 +18,16 @@ func TestMergingIsAsIfRecordedInOne(t *testing.T) {
 			b.Record(ns)
 		}
 	}
-	for _, m := range []meter.Meter{a, b} {
-		if err := merged.Merge(m.Take()); err != nil {
+	for _, m := range []*meter.Meter{&a, &b} {
+		if err := merged.Merge(m.Detach().Encode()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got, want := merged.Dist(), all.Dist(); got != want {
 		t.Errorf("merged %+v, at once %+v", got, want)
 	}
-	if a.Take() != nil {
-		t.Error("a taken meter is not empty")
+	if a.Detach().Encode() != nil {
+		t.Error("a detached meter is not empty")
 	}
 }
 

@@ -24,16 +24,17 @@ func (s *Sender) schedule() {
 		j.member = uint32(index / rooms % uint64(s.cfg.Crowd.Size(int(j.room))))
 	}
 	s.unissued = j
-	if s.cfg.Rate <= 0 {
+	if s.rate <= 0 {
 		return
 	}
 	switch {
 	case !s.cfg.Poisson:
-		s.nextDue = s.begin + int64(float64(index)/s.cfg.Rate*1e9)
-	case k == 0:
+		nth := float64((k-s.beginAt)*uint64(s.cfg.Stride)) + float64(s.cfg.First-1)
+		s.nextDue = s.begin + int64(nth/s.rate*1e9)
+	case k == s.beginAt:
 		s.nextDue = s.begin
 	default:
-		s.nextDue += int64(s.rng.ExpFloat64() * float64(s.cfg.Stride) / s.cfg.Rate * 1e9)
+		s.nextDue += int64(s.rng.ExpFloat64() * float64(s.cfg.Stride) / s.rate * 1e9)
 	}
 }
 
@@ -48,7 +49,7 @@ func (s *Sender) issue() {
 		if !s.running {
 			return
 		}
-		if s.cfg.Rate > 0 {
+		if s.rate > 0 {
 			if s.nextDue > s.now {
 				return
 			}

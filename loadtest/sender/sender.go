@@ -40,7 +40,6 @@ type Config struct {
 	Crowd   *crowd.Crowd
 
 	Conns     int           // default 32
-	Rate      float64       // sends per second of the whole run; 0: flat out
 	Poisson   bool          // exponential gaps instead of even ones
 	BySize    bool          // rooms are chosen in proportion to their members, not in turn
 	First     ledger.Send   // number of this process's first send, from 1
@@ -57,6 +56,7 @@ const maxHeld = 200_000
 // Sender is a process's sends.
 type Sender struct {
 	cfg  Config
+	rate float64 // of the whole run; 0: flat out
 	text []byte
 
 	// Owned by the loop.
@@ -64,8 +64,9 @@ type Sender struct {
 	conns     []conn
 	idle      []uint32
 	held      heldSends
-	unissued  job // the next send of the schedule, when its time has not come
-	scheduled uint64
+	unissued  job    // the next send of the schedule, when its time has not come
+	scheduled uint64 // sends that got a number
+	beginAt   uint64 // of these, before this schedule began
 	running   bool
 	stopping  bool
 	begin     int64 // of the schedule
@@ -186,18 +187,20 @@ func (s *Sender) patience() time.Duration {
 		if next, ok := s.held.next(); ok {
 			until = min(until, next)
 		}
-		if s.running && s.cfg.Rate > 0 {
+		if s.running && s.rate > 0 {
 			until = min(until, s.nextDue)
 		}
 	}
 	return time.Duration(max(0, until-s.cfg.Clock.Now()))
 }
 
-// Begin starts the schedule.
-func (s *Sender) Begin() {
+// Begin starts a schedule of so many sends per second of the whole run; 0: flat
+// out. It may follow an End; numbers go on.
+func (s *Sender) Begin(rate float64) {
 	s.poll.Post(func() {
+		s.rate = rate
 		s.running = true
-		s.begin = s.cfg.Clock.Now()
+		s.begin, s.beginAt = s.cfg.Clock.Now(), s.scheduled
 		s.starved = s.begin
 		s.schedule()
 	})
@@ -211,9 +214,10 @@ func (s *Sender) End() {
 			return
 		}
 		s.running = false
-		if s.cfg.Rate > 0 {
-			for now := s.cfg.Clock.Now(); s.nextDue <= now; s.schedule() {
-				s.stats.Unsent++
+		s.scheduled-- // the one that was prepared is not sent
+		if s.rate > 0 {
+			if late := s.cfg.Clock.Now() - s.nextDue; late >= 0 {
+				s.stats.Unsent += 1 + uint64(float64(late)/1e9*s.rate/float64(s.cfg.Stride))
 			}
 		}
 	})

@@ -48,7 +48,7 @@ func newStage(t *testing.T, change func(*sender.Config)) *stage {
 	}
 	cfg := sender.Config{
 		Dialect: target.Madang{}, Clock: clock.New(clock.Offset()), APIs: []netip.AddrPort{st.server.Addr()},
-		Mint: m, Crowd: c, Conns: 4, Rate: 200,
+		Mint: m, Crowd: c, Conns: 4,
 	}
 	if change != nil {
 		change(&cfg)
@@ -77,8 +77,8 @@ func (st *stage) wait(what string, cond func(sender.Stats) bool) sender.Stats {
 		}
 		last = snap.Stats
 		st.acks = append(st.acks, snap.Acks...)
-		_ = st.acked.Merge(snap.Acked)
-		_ = st.service.Merge(snap.Service)
+		_ = st.acked.Merge(snap.Acked.Encode())
+		_ = st.service.Merge(snap.Service.Encode())
 		if cond(last) {
 			return last
 		}
@@ -96,7 +96,7 @@ func (st *stage) finish() sender.Stats {
 
 func TestTheScheduleIsKeptAndEverySendIsRecorded(t *testing.T) {
 	st := newStage(t, nil)
-	st.sender.Begin()
+	st.sender.Begin(200)
 	began := time.Now()
 	st.wait("100 sent", func(s sender.Stats) bool { return s.Acked >= 100 })
 	if took := time.Since(began); took < 450*time.Millisecond || took > 2*time.Second {
@@ -116,7 +116,7 @@ func TestTheScheduleIsKeptAndEverySendIsRecorded(t *testing.T) {
 }
 
 func TestASlowServersDelayIsInTheLatency(t *testing.T) {
-	st := newStage(t, func(c *sender.Config) { c.Conns, c.Rate = 1, 100 })
+	st := newStage(t, func(c *sender.Config) { c.Conns = 1 })
 	var once atomic.Bool
 	st.server.Answer(func(http.ResponseWriter, *http.Request) bool {
 		if once.CompareAndSwap(false, true) {
@@ -124,7 +124,7 @@ func TestASlowServersDelayIsInTheLatency(t *testing.T) {
 		}
 		return false
 	})
-	st.sender.Begin()
+	st.sender.Begin(100)
 	st.wait("100 sent", func(s sender.Stats) bool { return s.Acked >= 100 })
 	st.finish()
 	// The one slow answer held up the 49 that were due meanwhile: a quarter or
@@ -138,7 +138,7 @@ func TestASlowServersDelayIsInTheLatency(t *testing.T) {
 }
 
 func TestRefusedSendsAreTriedAgainWhenTheServerSays(t *testing.T) {
-	st := newStage(t, func(c *sender.Config) { c.Rate = 50 })
+	st := newStage(t, nil)
 	var refusals atomic.Int32
 	st.server.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
 		if refusals.Add(1) > 3 {
@@ -150,7 +150,7 @@ func TestRefusedSendsAreTriedAgainWhenTheServerSays(t *testing.T) {
 		return true
 	})
 	began := time.Now()
-	st.sender.Begin()
+	st.sender.Begin(50)
 	st.wait("some sent", func(s sender.Stats) bool { return s.Acked >= 5 })
 	s := st.finish()
 	if s.Refused["429 room_busy"] != 3 || s.Acked != s.Issued || time.Since(began) < time.Second {
@@ -165,7 +165,7 @@ func TestARefusalForGoodIsAFailure(t *testing.T) {
 		_, _ = w.Write([]byte(`{"type":"about:blank","code": "forbidden"}`))
 		return true
 	})
-	st.sender.Begin()
+	st.sender.Begin(200)
 	s := st.wait("refused", func(s sender.Stats) bool { return s.Failed["403 forbidden"] >= 3 })
 	if s.Acked != 0 {
 		t.Errorf("%+v", s)
@@ -187,7 +187,7 @@ func TestABrokenConnectionsSendIsSettledByItsKey(t *testing.T) {
 		conn.Close()
 		return true
 	})
-	st.sender.Begin()
+	st.sender.Begin(200)
 	st.wait("20 sent", func(s sender.Stats) bool { return s.Acked >= 20 })
 	s := st.finish()
 	if s.Acked != s.Issued || s.Attempts != s.Issued+1 {
@@ -207,7 +207,7 @@ func TestASendThatIsNeverAnsweredIsTriedAgain(t *testing.T) {
 		}
 		return false
 	})
-	st.sender.Begin()
+	st.sender.Begin(200)
 	st.wait("20 sent", func(s sender.Stats) bool { return s.Acked >= 20 })
 	s := st.finish()
 	if s.Acked != s.Issued || s.Broken["answer: none in time"] != 1 {
@@ -216,7 +216,7 @@ func TestASendThatIsNeverAnsweredIsTriedAgain(t *testing.T) {
 }
 
 func TestFlatOutKeepsSoManyInFlight(t *testing.T) {
-	st := newStage(t, func(c *sender.Config) { c.Rate = 0 })
+	st := newStage(t, nil)
 	var now, most atomic.Int32
 	st.server.Answer(func(http.ResponseWriter, *http.Request) bool {
 		most.Store(max(most.Load(), now.Add(1)))
@@ -224,7 +224,7 @@ func TestFlatOutKeepsSoManyInFlight(t *testing.T) {
 		now.Add(-1)
 		return false
 	})
-	st.sender.Begin()
+	st.sender.Begin(0)
 	st.wait("100 sent", func(s sender.Stats) bool { return s.Acked >= 100 })
 	s := st.finish()
 	if most.Load() > 4 || s.Acked != s.Issued {
@@ -237,7 +237,7 @@ func TestAnUnreachableServerEndsInFailuresNotInAHang(t *testing.T) {
 		c.APIs = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}
 		c.Tries = 2
 	})
-	st.sender.Begin()
+	st.sender.Begin(200)
 	s := st.wait("failures", func(s sender.Stats) bool {
 		return s.Failed["given up after all attempts, the last: connect: connection refused"] > 0
 	})

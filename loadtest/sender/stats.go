@@ -45,9 +45,9 @@ func bump(m *map[string]uint64, reason string) {
 type Snapshot struct {
 	Stats   Stats
 	Acks    []ledger.Ack
-	Acked   []byte // meters of this interval: due → acknowledged
-	Service []byte // request → answer, any answer
-	Lag     []byte // due, or a connection became idle → request: the tester's own lateness
+	Acked   meter.Meter // of this interval: due → acknowledged
+	Service meter.Meter // request → answer, any answer
+	Lag     meter.Meter // due, or a connection became idle → request: the tester's own lateness
 	BusyNs  int64
 	IdleNs  int64
 }
@@ -72,12 +72,12 @@ func (s *Sender) snapshot() Snapshot {
 			st.InFlight++
 		}
 	}
-	if late := s.cfg.Clock.Now() - s.nextDue; s.running && s.cfg.Rate > 0 && late > 0 {
-		st.Behind = uint64(float64(late) / 1e9 * s.cfg.Rate / float64(s.cfg.Stride))
+	if late := s.cfg.Clock.Now() - s.nextDue; s.running && s.rate > 0 && late > 0 {
+		st.Behind = uint64(float64(late) / 1e9 * s.rate / float64(s.cfg.Stride))
 	}
 	snap := Snapshot{
 		Stats: st, Acks: s.acks,
-		Acked: s.meters.acked.Take(), Service: s.meters.service.Take(), Lag: s.meters.lag.Take(),
+		Acked: s.meters.acked.Detach(), Service: s.meters.service.Detach(), Lag: s.meters.lag.Detach(),
 		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
 	}
 	s.acks = nil

@@ -51,12 +51,12 @@ func bump(m *map[string]uint64, reason string) {
 // Snapshot is what happened since the last one, and the counters as they are.
 type Snapshot struct {
 	Stats    Stats
-	Latency  []byte // meters of this interval (meter.Take)
-	SinceLog []byte
-	Opened   []byte
-	Back     []byte
-	BusyNs   int64 // the loop worked
-	IdleNs   int64 // the loop waited
+	Latency  meter.Meter // of this interval: due → arrived
+	SinceLog meter.Meter // in the log → arrived
+	Opened   meter.Meter // wants to connect → live
+	Back     meter.Meter // lost its connection → live again
+	BusyNs   int64       // the loop worked
+	IdleNs   int64       // the loop waited
 }
 
 // meters are what a snapshot takes and resets.
@@ -81,8 +81,8 @@ func (s *Swarm) snapshot() Snapshot {
 	st.Errors = maps.Clone(st.Errors)
 	snap := Snapshot{
 		Stats:   st,
-		Latency: s.meters.latency.Take(), SinceLog: s.meters.sinceLog.Take(),
-		Opened: s.meters.opened.Take(), Back: s.meters.back.Take(),
+		Latency: s.meters.latency.Detach(), SinceLog: s.meters.sinceLog.Detach(),
+		Opened: s.meters.opened.Detach(), Back: s.meters.back.Detach(),
 		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
 	}
 	s.meters.busy, s.meters.idle = 0, 0

@@ -1,0 +1,96 @@
+package loadtest
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/madang-chat/madang/loadtest/crew"
+	"github.com/madang-chat/madang/loadtest/ledger"
+)
+
+const (
+	// spareFiles are a worker's own descriptors, with room to spare.
+	spareFiles = 100
+	// maxPerReceiver keeps one loop's work, and the loss when it dies, within bounds.
+	maxPerReceiver = 100_000
+	// portsPerSource: the kernel finds a free port of 28,000 quickly while most
+	// are free.
+	portsPerSource = 8_000
+)
+
+// openFiles is the limit of descriptors of a process.
+func openFiles() uint64 {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 1024
+	}
+	return lim.Cur // Go raises it to the hard limit at start
+}
+
+// layout divides the work among processes.
+func (r *run) layout() ([]crew.Job, error) {
+	s := &r.spec
+	perReceiver := min(int(openFiles())-spareFiles, maxPerReceiver)
+	if perReceiver < 1 {
+		return nil, fmt.Errorf("a process may open %d files, too few for any client: raise the limit (ulimit -n)", openFiles())
+	}
+	receivers := or(s.Receivers, (s.Clients+perReceiver-1)/perReceiver)
+	if (s.Clients+receivers-1)/receivers > perReceiver {
+		return nil, fmt.Errorf("%d clients on %d processes: a process may open %d files; give more --receivers or raise the limit (ulimit -n)", s.Clients, receivers, openFiles())
+	}
+	if s.Senders/s.SenderProcesses > perReceiver {
+		return nil, fmt.Errorf("%d senders: a process may open %d files; give more --sender-processes", s.Senders, openFiles())
+	}
+	var jobs []crew.Job
+	for i := range receivers {
+		first, end := i*s.Clients/receivers, (i+1)*s.Clients/receivers
+		sources, err := r.sources(i, end-first)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, crew.Job{Common: r.common, Receive: &crew.Receive{
+			First: first, Count: end - first, Sources: sources, Bases: r.bases,
+			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
+			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery,
+		}})
+	}
+	r.receivers = receivers
+	if !s.sends() {
+		return jobs, nil
+	}
+	for i := range s.SenderProcesses {
+		jobs = append(jobs, crew.Job{Common: r.common, Send: &crew.Send{
+			Conns: s.Senders / s.SenderProcesses, Poisson: s.Poisson, BySize: s.Zipf > 0,
+			First: ledger.Send(i + 1), Stride: s.SenderProcesses, TextBytes: s.TextBytes,
+		}})
+	}
+	return jobs, nil
+}
+
+// sources are the addresses that a worker connects from: given ones, or, when
+// the gateways are on the loopback, as many of 127.0.0.0/8 as keep ports free.
+func (r *run) sources(worker, clients int) ([]netip.Addr, error) {
+	var given []netip.Addr
+	for _, s := range r.spec.Sources {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("--source %q is not an address: %w", s, err)
+		}
+		given = append(given, a)
+	}
+	if len(given) > 0 {
+		return given, nil
+	}
+	for _, g := range r.common.Gateways {
+		if !g.Addr().Is4() || !g.Addr().IsLoopback() {
+			return nil, nil
+		}
+	}
+	var own []netip.Addr
+	for k := range clients/portsPerSource + 1 {
+		own = append(own, netip.AddrFrom4([4]byte{127, byte(16 + worker/250), byte(1 + worker%250), byte(1 + k)}))
+	}
+	return own, nil
+}

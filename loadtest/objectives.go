@@ -1,0 +1,72 @@
+package loadtest
+
+import (
+	"time"
+
+	"github.com/madang-chat/madang/loadtest/report"
+)
+
+// weighObjectives compares the figures with the limits of the command line. The
+// worst phase in which messages were sent on purpose counts; a ramp does not.
+func (r *run) weighObjectives() {
+	var worst report.Phase
+	rate, sendRate := -1.0, -1.0
+	var memory float64
+	for _, p := range r.result.Phases {
+		memory = max(memory, p.Memory.GatewayPerConn)
+		if p.Name == "ramp" || p.Name == "warm-up" {
+			continue
+		}
+		worst.Latency.P50 = max(worst.Latency.P50, p.Latency.P50)
+		worst.Latency.P99 = max(worst.Latency.P99, p.Latency.P99)
+		worst.Latency.P999 = max(worst.Latency.P999, p.Latency.P999)
+		worst.Latency.Max = max(worst.Latency.Max, p.Latency.Max)
+		worst.AckTime.P99 = max(worst.AckTime.P99, p.AckTime.P99)
+		worst.BackTime.P99 = max(worst.BackTime.P99, p.BackTime.P99)
+		worst.PerUnit.ServerPerDelivery = max(worst.PerUnit.ServerPerDelivery, p.PerUnit.ServerPerDelivery)
+		if p.Acked > 0 && p.Seconds > 0 {
+			rate = least(rate, float64(p.Arrivals)/p.Seconds)
+			sendRate = least(sendRate, float64(p.Acked)/p.Seconds)
+		}
+	}
+	drops := r.result.Connections.Drops
+	unasked := sum(drops) - drops["dropped by the tester"]
+	o := r.spec.Objectives
+	r.atMost("p50 latency", o.MaxP50, worst.Latency.P50)
+	r.atMost("p99 latency", o.MaxP99, worst.Latency.P99)
+	r.atMost("p99.9 latency", o.MaxP999, worst.Latency.P999)
+	r.atMost("longest latency", o.MaxLatency, worst.Latency.Max)
+	r.atMost("p99 of acknowledgements", o.MaxAckP99, worst.AckTime.P99)
+	r.atMost("p99 of coming back", o.MaxBackP99, worst.BackTime.P99)
+	r.weigh("lost deliveries", o.MaxLoss, float64(r.result.Deliveries.Lost), "", false)
+	r.weigh("deliveries per second", o.MinRate, rate, "/s", true)
+	r.weigh("sends per second", o.MinSendRate, sendRate, "/s", true)
+	r.weigh("server CPU per delivery", o.MaxCPUPerDelivery, worst.PerUnit.ServerPerDelivery, "µs", false)
+	r.weigh("gateway memory per connection", o.MaxMemoryPerConn, memory, "bytes", false)
+	r.weigh("connections dropped", o.MaxDrops, float64(unasked), "", false)
+}
+
+func least(a, b float64) float64 {
+	if a < 0 {
+		return b
+	}
+	return min(a, b)
+}
+
+func (r *run) atMost(name string, limit time.Duration, gotMs float64) {
+	if limit < 0 {
+		return
+	}
+	r.weigh(name, float64(limit)/1e6, gotMs, "ms", false)
+}
+
+func (r *run) weigh(name string, limit, got float64, unit string, least bool) {
+	if limit < 0 {
+		return
+	}
+	met := got <= limit
+	if least {
+		met = got >= limit
+	}
+	r.result.Objectives = append(r.result.Objectives, report.Objective{Name: name, Limit: limit, Got: got, Unit: unit, Met: met})
+}

@@ -1,0 +1,241 @@
+// Package loadtest puts load on a chat backend and judges what it does with it:
+// clients by the hundred thousand, senders on an open schedule, every delivery
+// accounted for, and figures that say when they must not be believed.
+//
+// A run is a Spec: a population (who is in which room), what is sent, and a
+// scenario, which is a sequence of phases: each is measured by itself, and a
+// second by second record runs through all of them. The work is done by worker
+// processes (crew); this package decides what happens when, adds up what they
+// report and compares it with what the servers' processes used (probe).
+package loadtest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/madang-chat/madang/loadtest/crowd"
+)
+
+// Spec is everything that a run is asked to do. Durations and numbers of 0 take
+// the scenario's default where one is named.
+type Spec struct {
+	Scenario string // hold, fanout, storm, slow, chat, capacity
+
+	Target   string   // madang, centrifugo
+	Gateways []string // host:port
+	APIs     []string // host:port
+	Host     string   // Host header; default: the address
+	Secret   []byte   // signs the users' tokens
+	Issuer   string
+	Audience string
+	APIKey   string // of targets that want one
+
+	Prefix  string // of rooms and users; default: new for each run
+	Clients int    // default: Rooms × Members
+	Rooms   int
+	Members int      // per room
+	Zipf    float64  // chat: exponent of room sizes, the largest of which has Members
+	Sources []string // addresses to connect from
+
+	ConnectRate    float64       // new connections per second; 0: as fast as they are answered
+	InFlight       int           // connections being opened at once, over all processes
+	ConnectTimeout time.Duration // of one client, from connect to live
+	RampTimeout    time.Duration // of the whole ramp
+	PingEvery      time.Duration // clients' own heartbeat
+
+	Rate      float64 // sends per second; 0: flat out; below 0: none
+	Senders   int     // connections that send
+	TextBytes int
+	Poisson   bool
+	Warmup    time.Duration // sends before what is measured
+	Duration  time.Duration // of what is measured
+	Drain     time.Duration // longest wait for what is still owed
+
+	StormTimes  int           // storm: how often all are dropped
+	StormSpread time.Duration // storm: clients return after a random part of this
+	SlowShare   float64       // slow: share of clients that stop reading
+	SlowFor     time.Duration // slow: for so long
+
+	StepFrom, StepTo, StepFactor float64       // capacity: loads tried
+	StepTime                     time.Duration // capacity: each
+
+	Receivers       int   // receiving processes; default: as the limit of open files demands
+	SenderProcesses int   // default 1
+	ServerPids      []int // processes to measure beside those found by their ports
+	Objectives      Objectives
+	Tolerate        Tolerances
+
+	WorkerCommand []string // argv of a worker; default: this program, "loadtest worker"
+	Tool          string   // version, for the report
+	Command       []string // as typed, for the report
+}
+
+// Objectives are limits whose breach fails the run; negative: none.
+type Objectives struct {
+	MaxP50, MaxP99, MaxP999, MaxLatency time.Duration // of deliveries
+	MaxAckP99                           time.Duration
+	MaxBackP99                          time.Duration // reconnected and resumed
+	MaxLoss                             float64       // lost deliveries
+	MinRate                             float64       // deliveries per second
+	MinSendRate                         float64
+	MaxCPUPerDelivery                   float64 // µs, all servers
+	MaxMemoryPerConn                    float64 // bytes, gateways
+	MaxDrops                            float64 // connections that ended and were not dropped by the tester
+}
+
+// NoObjectives sets no limits but that nothing may be lost, which holds for
+// every run.
+func NoObjectives() Objectives {
+	return Objectives{
+		MaxP50: -1, MaxP99: -1, MaxP999: -1, MaxLatency: -1, MaxAckP99: -1, MaxBackP99: -1,
+		MaxLoss: -1, MinRate: -1, MinSendRate: -1, MaxCPUPerDelivery: -1, MaxMemoryPerConn: -1, MaxDrops: -1,
+	}
+}
+
+// Tolerances are faults that do not fail the run, because it provokes them.
+type Tolerances struct {
+	Failures bool // attempts to connect and sends may fail: servers are being killed
+	Noticed  bool // losses that a gap told of: Redis may lose its tail
+	Doubled  bool // a send may be in the log under two IDs after a failover
+}
+
+// Bounds beyond which a number is a typing error.
+const (
+	maxRate        = 5_000_000
+	maxSenders     = 10_000
+	maxText        = 60_000
+	maxRunDuration = 7 * 24 * time.Hour
+)
+
+// complete fills in defaults and reports everything that is wrong, at once.
+func (s *Spec) complete() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if scenarios[s.Scenario] == nil {
+		wrong("scenario %q is not known: give one of %s", s.Scenario, strings.Join(Scenarios(), ", "))
+	}
+	if len(s.Gateways) == 0 {
+		wrong("--gateway: the address of a gateway must be given, as host:port")
+	}
+	if s.Members == 0 {
+		s.Members = 10
+	}
+	if s.Rooms == 0 && s.Clients > 0 {
+		s.Rooms = max(1, s.Clients/s.Members)
+	}
+	if s.Clients == 0 {
+		s.Clients = s.Rooms * s.Members
+	}
+	s.Target = or(s.Target, "madang")
+	s.Senders = or(s.Senders, 32)
+	s.SenderProcesses = or(s.SenderProcesses, 1)
+	s.InFlight = or(s.InFlight, 512)
+	s.ConnectTimeout = or(s.ConnectTimeout, 30*time.Second)
+	s.Duration = or(s.Duration, 10*time.Second)
+	s.Drain = or(s.Drain, 20*time.Second)
+	s.TextBytes = or(s.TextBytes, 100)
+	s.StormTimes = or(s.StormTimes, 1)
+	s.SlowShare = or(s.SlowShare, 0.1)
+	s.SlowFor = or(s.SlowFor, s.Duration)
+	s.StepFrom = or(s.StepFrom, 100)
+	s.StepTo = or(s.StepTo, 1e6)
+	s.StepFactor = or(s.StepFactor, 1.5)
+	s.StepTime = or(s.StepTime, 5*time.Second)
+	if s.RampTimeout == 0 {
+		s.RampTimeout = 60*time.Second + time.Duration(s.Clients)*time.Millisecond
+		if s.ConnectRate > 0 {
+			s.RampTimeout += time.Duration(float64(s.Clients) / s.ConnectRate * 1e9)
+		}
+	}
+	if s.Prefix == "" {
+		s.Prefix = newPrefix()
+	}
+	if len(s.WorkerCommand) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			wrong("the program's own path is not known, and workers can't be started: %w", err)
+		}
+		s.WorkerCommand = []string{self, "loadtest", "worker"}
+	}
+	switch {
+	case s.Rate > maxRate:
+		wrong("--rate %g: more than %d sends per second are not meant seriously", s.Rate, maxRate)
+	case s.ConnectRate < 0 || s.ConnectRate > maxRate:
+		wrong("--connect-rate %g is not between 0 and %d", s.ConnectRate, maxRate)
+	case s.Senders < 1 || s.Senders > maxSenders:
+		wrong("--senders %d is not between 1 and %d", s.Senders, maxSenders)
+	case s.TextBytes < 1 || s.TextBytes > maxText:
+		wrong("--size %d is not between 1 and %d", s.TextBytes, maxText)
+	case s.Duration < 0 || s.Duration > maxRunDuration:
+		wrong("--duration %v is not between 0 and %v", s.Duration, maxRunDuration)
+	case s.SlowShare < 0 || s.SlowShare > 1:
+		wrong("--slow-share %g is not between 0 and 1", s.SlowShare)
+	case s.StepFactor <= 1:
+		wrong("--step-factor %g is not greater than 1", s.StepFactor)
+	case s.Senders < s.SenderProcesses:
+		wrong("%d sender processes for %d connections", s.SenderProcesses, s.Senders)
+	}
+	if s.sends() && len(s.APIs) == 0 {
+		wrong("--api: the address of an API must be given, as host:port, to send messages and to make rooms")
+	}
+	if _, err := crowd.New(s.shape()); err != nil {
+		wrong("%w", err)
+	}
+	return errors.Join(errs...)
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+func (s *Spec) sends() bool { return s.Rate >= 0 }
+
+// flatOut says whether senders go as fast as they are answered.
+func (s *Spec) flatOut() bool { return s.Rate == 0 }
+
+// shape is the population. Chats have rooms of many sizes, the other scenarios
+// rooms that are all alike.
+func (s *Spec) shape() crowd.Shape {
+	shape := crowd.Shape{Prefix: s.Prefix, Users: s.Clients, Rooms: s.Rooms}
+	if s.Zipf > 0 && s.Rooms > 0 && s.Rooms <= crowd.MaxRooms {
+		shape.Sizes = crowd.ZipfSizes(s.Rooms, min(s.Members, s.Clients), s.Zipf)
+	} else {
+		shape.Each = s.Members
+	}
+	return shape
+}
+
+// resolve turns host:port into addresses.
+func resolve(flag string, hostports []string) ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, hp := range hostports {
+		hp = strings.TrimPrefix(strings.TrimPrefix(hp, "http://"), "ws://")
+		if strings.Contains(hp, "://") {
+			return nil, fmt.Errorf("--%s %s: the tester speaks plain HTTP and WebSocket, no TLS: aim it behind the balancer that ends TLS", flag, hp)
+		}
+		if strings.HasPrefix(hp, ":") {
+			hp = "127.0.0.1" + hp
+		}
+		addr, err := net.ResolveTCPAddr("tcp", hp)
+		if err != nil {
+			return nil, fmt.Errorf("--%s %q: give host:port: %w", flag, hp, err)
+		}
+		ap := addr.AddrPort()
+		all = append(all, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+	}
+	return all, nil
+}
+
+// newPrefix names a run's rooms and users apart from every other run's.
+func newPrefix() string {
+	return fmt.Sprintf("lt%x", uint32(time.Now().UnixNano()/int64(time.Millisecond)))
+}

@@ -1,0 +1,263 @@
+package loadtest
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/madang-chat/madang/loadtest/crew"
+	"github.com/madang-chat/madang/loadtest/crowd"
+	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/meter"
+	"github.com/madang-chat/madang/loadtest/report"
+	"github.com/madang-chat/madang/loadtest/sender"
+	"github.com/madang-chat/madang/loadtest/swarm"
+)
+
+// tally adds up what workers report: as they are now, since the phase began, and
+// second by second.
+type tally struct {
+	crowd   *crowd.Crowd
+	begin   int64 // run time of second 0
+	phase   string
+	workers []workerTally
+	acks    []ledger.Ack
+	owed    uint64 // deliveries that the acknowledged sends ask for
+
+	meters  phaseMeters
+	busiest float64 // share of an interval that a loop was at work, the highest of the phase
+
+	seconds []report.Second
+	open    map[int]meter.Meter // latencies of seconds that are not complete
+}
+
+// workerTally is the latest of one worker.
+type workerTally struct {
+	receivers *swarm.Stats
+	senders   *sender.Stats
+	cpu       time.Duration
+	rss       int64
+}
+
+// phaseMeters are emptied when a phase begins.
+type phaseMeters struct {
+	latency, sinceLog, acked, service, opened, back, lag meter.Meter
+}
+
+func newPhaseMeters() phaseMeters {
+	return phaseMeters{meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New()}
+}
+
+// newTally begins at a whole second before now.
+func newTally(c *crowd.Crowd, workers int, now int64) *tally {
+	return &tally{
+		crowd: c, begin: now - now%int64(time.Second), workers: make([]workerTally, workers),
+		meters: newPhaseMeters(), open: make(map[int]meter.Meter),
+	}
+}
+
+// take adds a report.
+func (t *tally) take(r crew.Report) error {
+	w := &t.workers[r.Worker]
+	w.cpu, w.rss = time.Duration(r.CPUNs), r.RSS
+	if whole := r.BusyNs + r.IdleNs; whole > int64(100*time.Millisecond) {
+		t.busiest = max(t.busiest, float64(r.BusyNs)/float64(whole))
+	}
+	second := t.second(r)
+	if in := r.Receivers; in != nil {
+		var before swarm.Stats
+		if w.receivers != nil {
+			before = *w.receivers
+		}
+		w.receivers = &in.Stats
+		second.Arrived += in.Stats.Arrivals - before.Arrivals
+		second.Opened += in.Stats.Opened + in.Stats.Returned - before.Opened - before.Returned
+		second.Drops += sum(in.Stats.Drops) - sum(before.Drops)
+		second.Live = t.live()
+		if err := t.mergeLatency(r, second.T); err != nil {
+			return err
+		}
+		return mergeAll([]pair{{t.meters.sinceLog, in.SinceLog}, {t.meters.opened, in.Opened}, {t.meters.back, in.Back}})
+	}
+	if in := r.Senders; in != nil {
+		var before sender.Stats
+		if w.senders != nil {
+			before = *w.senders
+		}
+		w.senders = &in.Stats
+		second.Acked += in.Stats.Acked - before.Acked
+		second.Refused += sum(in.Stats.Refused) - sum(before.Refused)
+		t.acks = append(t.acks, in.Acks...)
+		for _, a := range in.Acks {
+			t.owed += uint64(t.crowd.Size(int(a.Room)))
+		}
+		return mergeAll([]pair{{t.meters.acked, in.Acked}, {t.meters.service, in.Service}, {t.meters.lag, in.Lag}})
+	}
+	return nil
+}
+
+type pair struct {
+	into meter.Meter
+	from []byte
+}
+
+func mergeAll(pairs []pair) error {
+	for _, p := range pairs {
+		if err := p.into.Merge(p.from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// second returns the second that a report is about: a regular one comes at the
+// end of its second, one that was asked for in the middle.
+func (t *tally) second(r crew.Report) *report.Second {
+	at := r.At
+	if r.Seq == 0 {
+		at -= int64(time.Second) / 2
+	}
+	return t.secondAt(at)
+}
+
+func (t *tally) secondAt(at int64) *report.Second {
+	n := max(0, int((at-t.begin)/int64(time.Second)))
+	for len(t.seconds) <= n {
+		t.seconds = append(t.seconds, report.Second{
+			T: len(t.seconds), Phase: t.phase, CPU: map[string]float64{}, RSSMiB: map[string]float64{},
+		})
+	}
+	return &t.seconds[n]
+}
+
+func (t *tally) mergeLatency(r crew.Report, second int) error {
+	if len(r.Receivers.Latency) == 0 {
+		return nil
+	}
+	m, ok := t.open[second]
+	if !ok {
+		m = meter.New()
+		t.open[second] = m
+	}
+	err := mergeAll([]pair{{t.meters.latency, r.Receivers.Latency}, {m, r.Receivers.Latency}})
+	t.settle(second - 3) // workers report within a second or two of each other
+	return err
+}
+
+// settle turns the latencies of seconds up to n into percentiles.
+func (t *tally) settle(n int) {
+	for second, m := range t.open {
+		if second > n {
+			continue
+		}
+		d := m.Dist()
+		s := &t.seconds[second]
+		s.P50, s.P99, s.Max = d.P50, d.P99, d.Max
+		delete(t.open, second)
+	}
+}
+
+// beginPhase empties what counts by the phase.
+func (t *tally) beginPhase(name string) {
+	t.phase = name
+	t.meters = newPhaseMeters()
+	t.busiest = 0
+}
+
+func (t *tally) live() (n int) {
+	for _, w := range t.workers {
+		if w.receivers != nil {
+			n += w.receivers.Live
+		}
+	}
+	return n
+}
+
+// receivers adds up all receiving workers.
+func (t *tally) receivers() (all swarm.Stats) {
+	all.Failures, all.Drops, all.Byes, all.Errors = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	for _, w := range t.workers {
+		if w.receivers == nil {
+			continue
+		}
+		s := w.receivers
+		all.Live += s.Live
+		all.Gone += s.Gone
+		all.Waiting += s.Waiting
+		all.Attempts += s.Attempts
+		all.Opened += s.Opened
+		all.Returned += s.Returned
+		all.Arrivals += s.Arrivals
+		all.BytesRead += s.BytesRead
+		all.Reads += s.Reads
+		all.Frames += s.Frames
+		all.Pings += s.Pings
+		all.Pongs += s.Pongs
+		all.Strays += s.Strays
+		all.Ledger.Add(s.Ledger)
+		add(all.Failures, s.Failures)
+		add(all.Drops, s.Drops)
+		add(all.Byes, s.Byes)
+		add(all.Errors, s.Errors)
+	}
+	return all
+}
+
+// senders adds up all sending workers.
+func (t *tally) senders() (all sender.Stats) {
+	all.Refused, all.Broken, all.Failed = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	for _, w := range t.workers {
+		if w.senders == nil {
+			continue
+		}
+		s := w.senders
+		all.Issued += s.Issued
+		all.Unsent += s.Unsent
+		all.Behind += s.Behind
+		all.Attempts += s.Attempts
+		all.Acked += s.Acked
+		all.Replayed += s.Replayed
+		all.InFlight += s.InFlight
+		all.Held += s.Held
+		add(all.Refused, s.Refused)
+		add(all.Broken, s.Broken)
+		add(all.Failed, s.Failed)
+	}
+	return all
+}
+
+// cost is the tester's own CPU time and memory.
+func (t *tally) cost() (cpu time.Duration, rss int64) {
+	for _, w := range t.workers {
+		cpu += w.cpu
+		rss += w.rss
+	}
+	return cpu, rss
+}
+
+func add(to, from map[string]uint64) {
+	for k, v := range from {
+		to[k] += v
+	}
+}
+
+func sum(m map[string]uint64) (n uint64) {
+	for v := range maps.Values(m) {
+		n += v
+	}
+	return n
+}
+
+// most is the most frequent reason.
+func most(m map[string]uint64) string {
+	reason, n := "", uint64(0)
+	for k, v := range m {
+		if v > n || v == n && k < reason {
+			reason, n = k, v
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s (%d times)", reason, n)
+}
