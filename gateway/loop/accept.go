@@ -28,7 +28,7 @@ const (
 
 // listen makes a non-blocking listening socket that shares its port with those of
 // the other loops: the kernel spreads connections over them.
-func listen(addr string) (fd int, bound netip.AddrPort, err error) {
+func listen(addr string, sendBufferBytes int) (fd int, bound netip.AddrPort, err error) {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return -1, bound, err
@@ -36,15 +36,15 @@ func listen(addr string) (fd int, bound netip.AddrPort, err error) {
 	want := tcp.AddrPort()
 	if !want.Addr().IsValid() { // all addresses, of both families where there are two
 		want = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(tcp.Port))
-		if fd, bound, err = listenOn(want); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if fd, bound, err = listenOn(want, sendBufferBytes); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fd, bound, err
 		}
 		want = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(tcp.Port))
 	}
-	return listenOn(want)
+	return listenOn(want, sendBufferBytes)
 }
 
-func listenOn(want netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
+func listenOn(want netip.AddrPort, sendBufferBytes int) (fd int, bound netip.AddrPort, err error) {
 	var sa unix.Sockaddr
 	family := unix.AF_INET
 	if ip := want.Addr().Unmap(); ip.Is4() {
@@ -75,14 +75,18 @@ func listenOn(want netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 	if err = unix.SetNonblock(fd, true); err != nil {
 		return fd, bound, fmt.Errorf("set nonblock: %w", err)
 	}
-	options := []struct {
+	type option struct {
 		level, name, value int
 		text               string
-	}{
+	}
+	options := []option{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
 		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"},
 		// Inherited by what is accepted: frames are whole when they are written.
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"},
+	}
+	if sendBufferBytes > 0 { // inherited too
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_SNDBUF, sendBufferBytes, "SO_SNDBUF"})
 	}
 	for _, o := range options {
 		if err = unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {

@@ -258,7 +258,7 @@ func deliver(b *testing.B, members, atOnce int) {
 // BenchmarkUpgrade: connections opened, the gateway's allocations and processor
 // time for each.
 func BenchmarkUpgrade(b *testing.B) {
-	const conns = 5000
+	const conns = 15000
 	for b.Loop() {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

@@ -119,7 +119,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 	l.clock()
 	l.wheel.done = l.tick
 	var err error
-	if l.listener, l.addr, err = listen(addr); err != nil {
+	if l.listener, l.addr, err = listen(addr, o.SendBufferBytes); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	if l.poller, err = poll.New(maxPolled); err != nil {

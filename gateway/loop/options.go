@@ -50,6 +50,12 @@ type Options struct {
 	// room events are left out and caught up later; what the hub sends to one
 	// connection may use twice as much. Default 256 KiB.
 	QueueBytes int
+	// SendBufferBytes bounds what the kernel takes for a socket (SO_SNDBUF, which
+	// it doubles for its bookkeeping). Left to itself it takes up to 4 MiB for a
+	// reader that has stopped, which then shows late and costs memory; smaller
+	// slows down catching up over long distances. Default 128 KiB; negative: the
+	// kernel's own tuning.
+	SendBufferBytes int
 
 	// HeadTimeout is how long a client may take for its request. Default 5 s.
 	HeadTimeout time.Duration
@@ -96,6 +102,7 @@ func (o *Options) normalize() error {
 	def(&o.MaxUpgrades, 4096)
 	def(&o.MaxHeadBytes, 8<<10)
 	def(&o.QueueBytes, 256<<10)
+	def(&o.SendBufferBytes, 128<<10)
 	defTime(&o.HeadTimeout, 5*time.Second)
 	defTime(&o.Heartbeat, 25*time.Second)
 	defTime(&o.Grace, 10*time.Second)

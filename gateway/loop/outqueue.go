@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/madang-chat/madang/gateway/edge"
@@ -193,6 +194,9 @@ func (l *loop) dropQueue(c *conn, keepStarted bool) {
 // meanwhile, so that what piles up there goes out in one write later.
 func (l *loop) flush() {
 	const chunk = 1024
+	// Writing does not pass through the scheduler, so whoever else needs the
+	// processor (the hub, above all) is let in every millisecond or two.
+	const yield = 256
 	o := &l.out
 	for i := 0; i < len(o.dirty); i++ {
 		slot := o.dirty[i]
@@ -204,8 +208,12 @@ func (l *loop) flush() {
 		if !c.has(flagArmed) && !c.has(flagDoomed) {
 			l.flushConn(slot, c)
 		}
+		if i%yield == yield-1 {
+			runtime.Gosched()
+		}
 		if i%chunk == chunk-1 {
-			l.poll(0)
+			// An error comes back in the turn's own wait.
+			_ = l.poll(0)
 		}
 	}
 	o.dirty = o.dirty[:0]

@@ -162,12 +162,12 @@ func TestABurstForAReaderThatReads(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.Loops = 1; o.QueueBytes = 64 << 10 })
 	c := g.dial("alice")
 	cmds := []edge.Cmd{{Kind: edge.CmdAttach, Conn: c.id, Room: room1}}
-	for n := range uint64(20) {
+	for n := range uint64(8) {
 		cmds = append(cmds, edge.Cmd{Kind: edge.CmdUnicast, Conn: c.id, Frame: bigMessage(n + 1)}, edge.Cmd{Kind: edge.CmdBroadcast, Room: room1, Frame: bigMessage(n + 101)})
 	}
 	cmds = append(cmds, edge.Cmd{Kind: edge.CmdMark, Conn: c.id})
 	g.Post(0, cmds)
-	for n := range uint64(20) {
+	for n := range uint64(8) {
 		if a, b := idOf(t, c.next()), idOf(t, c.next()); a != n+1 || b != n+101 {
 			t.Fatalf("got %d and %d", a, b)
 		}
