@@ -34,7 +34,7 @@ func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, star
 	started()
 	<-ctx.Done()
 	log.Info("stopping", "within", c.DrainTimeout)
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout+stopMargin)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+c.DrainTimeout+stopMargin)
 	defer cancel()
 	if err := r.Stop(stopCtx); err != nil {
 		return err

@@ -62,6 +62,7 @@ func (c Process) check(p *problems) {
 		p.addr("admin-addr", c.AdminAddr)
 	}
 	p.duration("drain-timeout", c.DrainTimeout, 0, time.Hour)
+	p.duration("drain-delay", c.DrainDelay, 0, 10*time.Minute)
 }
 
 func (c Redis) check(p *problems) {

@@ -6,6 +6,7 @@ import "time"
 type Process struct {
 	AdminAddr    string        `help:"Address of metrics, health and pprof. Never public: it tells and does everything. Empty: none." default:"${admin_addr}" placeholder:"HOST:PORT"`
 	DrainTimeout time.Duration `help:"How long a stopping process may take. Longer spreads the clients' return; shorter makes it a stampede." default:"30s"`
+	DrainDelay   time.Duration `help:"How long a stopping process goes on as before after /readyz became false, for the balancer to notice: its check's interval times the failures it wants. Shorter sends newcomers to a closed door; longer delays every restart." default:"0s"`
 	LogLevel     string        `help:"Least severe level that is logged: debug, info, warn, error." default:"info" enum:"debug,info,warn,error"`
 	LogFormat    string        `help:"Form of log lines: json for machines, text for people." default:"${log_format}" enum:"json,text"`
 }
