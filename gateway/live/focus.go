@@ -51,9 +51,7 @@ func (c *Core) setFocus(now int64, cn *conn, name string, num edge.RoomNum) {
 		id, n := c.rooms.Head(num)
 		c.advance(chat.ReadMarker, cn.user, name, id, n)
 	}
-	if seat, ok := c.seats.byUser[cn.user]; ok {
-		c.touchLazily(now, seat)
-	}
+	c.refocused(now, cn.user)
 }
 
 // renumber keeps a room findable by the number follow has for it now.
@@ -105,9 +103,7 @@ func (c *Core) Dropped(now int64, num edge.RoomNum) {
 	for len(r.focused) > 0 {
 		cn := r.focused[len(r.focused)-1]
 		c.unfocus(now, cn)
-		if seat, ok := c.seats.byUser[cn.user]; ok {
-			c.touchLazily(now, seat)
-		}
+		c.refocused(now, cn.user)
 	}
 }
 

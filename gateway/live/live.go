@@ -291,7 +291,10 @@ func (c *Core) Opened(now int64, user string) { c.sit(now, user) }
 func (c *Core) Closed(now int64, id edge.ConnID, user string) {
 	if cn := c.conns[id]; cn != nil {
 		delete(c.conns, id)
-		c.unfocus(now, cn)
+		if cn.focus != nil {
+			c.unfocus(now, cn)
+			c.refocused(now, user)
+		}
 		c.unwatchAll(now, cn)
 	}
 	c.rise(now, user)

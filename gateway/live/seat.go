@@ -45,6 +45,7 @@ type seat struct {
 	at    uint32 // in its partition's list
 	part  uint16
 	conns uint16
+	told  uint16 // connections, as Redis was told
 	flags seatFlags
 }
 
@@ -58,6 +59,7 @@ const (
 	seatDirty            // changed since the last request
 	seatLazy             // in lazies
 	seatKnown            // Redis was told of it at least once
+	seatFocus            // what its connections look at has changed
 )
 
 type graceEnd struct {
@@ -100,7 +102,7 @@ func (c *Core) sit(now int64, user string) {
 	case !ok || st.flags&seatGone != 0:
 		st.flags &^= seatGone
 		c.touch(num)
-	case st.conns > 1:
+	case st.conns != st.told:
 		c.touchLazily(now, num)
 	} // else it came back within its grace time: nothing has changed
 }
@@ -179,6 +181,14 @@ func (c *Core) touchLazily(now int64, num uint32) {
 	}
 }
 
+// refocused has written what a user's connections look at now.
+func (c *Core) refocused(now int64, user string) {
+	if num, ok := c.seats.byUser[user]; ok {
+		c.seats.all[num].flags |= seatFocus
+		c.touchLazily(now, num)
+	}
+}
+
 // pumpSeats sends requests as far as they may be under way.
 func (c *Core) pumpSeats() {
 	s := &c.seats
@@ -195,7 +205,8 @@ func (c *Core) pumpSeats() {
 			s.remove(num) // nobody was ever told
 			continue
 		}
-		st.flags = st.flags&^seatDirty | seatBusy | seatKnown
+		st.flags = st.flags&^(seatDirty|seatFocus) | seatBusy | seatKnown
+		st.told = st.conns
 		s.inFlight++
 		if st.flags&seatGone != 0 {
 			c.out.LeaveSeat(s.incarnation, chat.Seat{User: st.user, Seq: st.seq})
@@ -316,8 +327,12 @@ func (c *Core) tickSeats(now int64) {
 		if !ok {
 			break
 		}
-		if st := &s.all[num]; st.flags&(seatInUse|seatLazy) == seatInUse|seatLazy {
-			st.flags &^= seatLazy
+		st := &s.all[num]
+		if st.flags&(seatInUse|seatLazy) != seatInUse|seatLazy {
+			continue
+		}
+		st.flags &^= seatLazy
+		if st.conns > 0 && (st.conns != st.told || st.flags&seatFocus != 0) {
 			c.touch(num)
 		}
 	}

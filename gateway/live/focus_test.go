@@ -1,0 +1,213 @@
+package live_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+// inRoom has alice (1) and bob (2) look at r, and carol (3), a member, at nothing.
+func inRoom(t *testing.T) *bench {
+	b := newBench(t)
+	b.room("r", "alice bob carol", 10)
+	b.room("other", "dave", 10)
+	b.open(1, "alice")
+	b.open(2, "bob")
+	b.open(3, "carol")
+	b.says(1, edge.EvFocus, "r", 0)
+	b.says(2, edge.EvFocus, "r", 0)
+	b.pass(5_000)
+	b.answerSeats(nil)
+	b.pass(5_000)
+	b.answerSeats(nil)
+	b.answerMarks(chat.MarkerMoved, nil)
+	b.pass(5_000)
+	b.forget()
+	return b
+}
+
+func TestFocusIsKeptWithTheSeat(t *testing.T) {
+	b := newBench(t)
+	b.room("r", "alice", 0)
+	b.room("q", "alice", 0)
+	b.open(1, "alice")
+	b.open(2, "alice")
+	b.answerSeats(nil)
+	b.forget()
+	b.says(1, edge.EvFocus, "r", 0)
+	b.says(2, edge.EvFocus, "q", 0)
+	b.says(1, edge.EvFocus, "q", 0)
+	b.says(1, edge.EvFocus, "r", 0)
+	b.want()
+	b.pass(2_000)
+	b.want("take alice 2 r q") // once, as it then was
+	b.answerSeats(nil)
+	b.says(1, edge.EvFocus, "", 0)
+	b.close(2)
+	b.pass(2_000)
+	b.want("take alice 1")
+}
+
+func TestTypingReachesOnlyWhoLooksAtTheRoom(t *testing.T) {
+	b := inRoom(t)
+	b.says(3, edge.EvTyping, "r", 0)
+	const typing = `{"type":"typing","room":"r","user":"carol","until_ms":5000}`
+	b.want("publish r " + typing)
+	b.c.RoomEvent(b.now, "r", []byte(typing))
+	b.want("to 1 "+typing, "to 2 "+typing)
+
+	// Not to who types.
+	const alices = `{"type":"typing","room":"r","user":"alice","until_ms":5000}`
+	b.c.RoomEvent(b.now, "r", []byte(alices))
+	b.want("to 2 " + alices)
+
+	b.says(2, edge.EvFocus, "", 0)
+	b.c.RoomEvent(b.now, "r", []byte(alices))
+	b.c.RoomEvent(b.now, "nobody looks at it", []byte(alices))
+	b.want()
+}
+
+func TestTypingIsLimited(t *testing.T) {
+	b := inRoom(t)
+	for range 20 {
+		b.says(1, edge.EvTyping, "r", 0)
+	}
+	if n := len(b.said); n != 1 {
+		t.Fatalf("%d were sent", n)
+	}
+	b.pass(2_000)
+	b.says(1, edge.EvTyping, "r", 0)
+	if n := len(b.said); n != 2 {
+		t.Fatalf("%d were sent", n)
+	}
+	b.forget()
+	// What others let through is limited here again.
+	for range 50 {
+		b.c.RoomEvent(b.now, "r", []byte(`{"type":"typing","room":"r","user":"carol","until_ms":5000}`))
+	}
+	if n := len(b.said); n != 2*10 {
+		t.Fatalf("%d were told", n)
+	}
+	if s := b.c.Stats(); s.TypingLimited != 19+40 || s.TypingSent != 2 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestOutsidersAreRefused(t *testing.T) {
+	b := inRoom(t)
+	for _, kind := range []edge.EventKind{edge.EvFocus, edge.EvTyping, edge.EvRead, edge.EvDelivered} {
+		b.says(1, kind, "other", 5)
+		b.want("refuse 1 forbidden")
+		b.says(1, kind, "no-such-room", 5)
+		b.want("refuse 1 forbidden")
+	}
+	b.message("other")
+	b.pass(3_000)
+	b.want()
+}
+
+// A client that was told `joined` may say so before follow has asked the members.
+func TestWhatIsSaidWhileMembershipIsAskedWaits(t *testing.T) {
+	b := inRoom(t)
+	b.room("new", "alice", 3)
+	b.asking["new"] = true
+	b.says(1, edge.EvFocus, "new", 0)
+	b.says(1, edge.EvTyping, "new", 0)
+	b.pass(300)
+	b.want()
+	delete(b.asking, "new")
+	b.pass(100)
+	b.want("publish new "+`{"type":"typing","room":"new","user":"alice","until_ms":5000}`, "read alice new 3")
+}
+
+func TestOfTwoFocusesTheLastCounts(t *testing.T) {
+	b := inRoom(t)
+	b.room("new", "alice", 3)
+	b.asking["new"] = true
+	b.says(1, edge.EvFocus, "new", 0)
+	b.says(1, edge.EvFocus, "", 0)
+	delete(b.asking, "new")
+	b.pass(1_000)
+	b.forget()
+	b.pass(2_000)
+	b.want("take alice 1") // no focus
+}
+
+func TestWhatIsNeverDecidedIsRefused(t *testing.T) {
+	b := inRoom(t)
+	b.asking["new"] = true
+	b.says(1, edge.EvFocus, "new", 0)
+	b.pass(19_900)
+	b.want()
+	b.pass(1_000)
+	b.want("refuse 1 unavailable")
+}
+
+func TestALeaverLooksAtNothing(t *testing.T) {
+	b := inRoom(t)
+	b.room("r", "bob carol", 10)
+	b.c.Detached(b.now, 1, b.nums["r"])
+	b.pass(100)
+	b.message("r")
+	b.c.RoomEvent(b.now, "r", []byte(`{"type":"typing","room":"r","user":"carol","until_ms":5000}`))
+	b.want("read bob r 11", `to 2 {"type":"typing","room":"r","user":"carol","until_ms":5000}`)
+}
+
+// A `left` that a later `joined` had overtaken is asked about, and answered
+// "member".
+func TestWhoIsStillAMemberKeepsTheFocus(t *testing.T) {
+	b := inRoom(t)
+	b.asking["r"] = true
+	b.c.Detached(b.now, 1, b.nums["r"])
+	b.pass(500)
+	delete(b.asking, "r")
+	b.pass(200)
+	b.message("r")
+	b.want("read alice r 11", "read bob r 11")
+}
+
+func TestADroppedRoomIsLookedAtByNobody(t *testing.T) {
+	b := inRoom(t)
+	b.c.Dropped(b.now, b.nums["r"])
+	if s := b.c.Stats(); s.Focused != 0 {
+		t.Fatalf("%+v", s)
+	}
+	b.message("r") // its number is another room's by now
+	b.want()
+}
+
+func TestACommandOverHTTPIsAsIfSaid(t *testing.T) {
+	b := inRoom(t)
+	conn := "gw-" + edge.ConnID(3).String()
+	say := func(user, payload string) {
+		b.c.UserEvent(b.now, user, []byte(payload))
+		b.c.Flush(b.now)
+	}
+	say("carol", `{"type":"do","do":"typing","conn":"`+conn+`","room":"r"}`)
+	b.want("publish r " + `{"type":"typing","room":"r","user":"carol","until_ms":5000}`)
+	say("carol", `{"type":"do","do":"focus","conn":"`+conn+`","room":"r"}`)
+	b.want("read carol r 10")
+	say("carol", `{"type":"do","do":"focus","conn":"`+conn+`"}`)
+	if s := b.c.Stats(); s.Focused != 2 {
+		t.Fatalf("%+v", s)
+	}
+	// Another's connection, another gateway's, nonsense.
+	for _, conn := range []string{"gw-" + edge.ConnID(1).String(), "xx-" + edge.ConnID(3).String(), "gw-", "gw-zzzzzzzzzzzzzzzz"} {
+		say("carol", `{"type":"do","do":"typing","conn":"`+conn+`","room":"r"}`)
+	}
+	b.pass(10)
+	b.want()
+}
+
+func TestOwnDevicesHearOfAMarker(t *testing.T) {
+	b := inRoom(t)
+	b.open(4, "alice")
+	b.open(5, "alice")
+	b.silent[5] = true
+	b.pass(2_000)
+	b.forget()
+	const read = `{"type":"read","room":"r","user":"alice","id":"12-0"}`
+	b.c.UserEvent(b.now, "alice", []byte(read))
+	b.want("to 4 " + read) // 1 looks at the room, 5 has had no hello
+}
