@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/madang-chat/madang/api"
+	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 )
@@ -18,7 +20,7 @@ type API struct {
 
 // NewAPI builds it; nothing is started or connected.
 func NewAPI(c config.API, log *slog.Logger) (*API, error) {
-	p, err := newProcess(c.Process, c.Redis, roomsOf(c.HTTP), log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, roomsOf(c.HTTP), log)
 	if err != nil {
 		return nil, err
 	}
@@ -34,9 +36,11 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := newVerifier(c.Auth, serverKeys)
-	if err != nil {
-		return nil, err
+	var verifier auth.Verifier = p.tokens.verifier
+	if len(serverKeys) > 0 {
+		if verifier, err = auth.WithServerKeys(verifier, serverKeys); err != nil {
+			return nil, fmt.Errorf("--server-key-file: %w", err)
+		}
 	}
 	perSecond := c.SendsPerSecond
 	if perSecond == 0 {
@@ -72,6 +76,7 @@ func apiPart(p *process, a *api.API, addr string) part {
 		},
 		stop: func(ctx context.Context) error {
 			p.ready.set("api", "stopping")
+			p.letBalancersNotice(ctx)
 			return a.Stop(ctx)
 		},
 	}

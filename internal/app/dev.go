@@ -88,7 +88,7 @@ func (d *Dev) build() (*sequence, error) {
 	if d.mini != nil {
 		c.Redis.URL = "redis://" + d.mini.Addr()
 	}
-	p, err := newProcess(c.Process, c.Redis, roomsOf(c.HTTP), d.log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, roomsOf(c.HTTP), d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -98,10 +98,7 @@ func (d *Dev) build() (*sequence, error) {
 	gatewayConfig.Origins.Origins = append([]string{"*"}, c.Origins.Origins...)
 	// Nobody's gateway is elsewhere: pages come back to the next start at once.
 	gatewayConfig.DrainTimeout = 0
-	gateway, err := newGatewayPart(p, gatewayConfig)
-	if err != nil {
-		return nil, err
-	}
+	gateway := newGatewayPart(p, gatewayConfig)
 	secret, err := c.Secret.Bytes()
 	if err != nil {
 		return nil, err

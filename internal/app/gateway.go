@@ -105,5 +105,6 @@ func (g *gatewayPart) start(context.Context) error {
 
 func (g *gatewayPart) stop(ctx context.Context) error {
 	g.process.ready.set("gateway", "draining")
+	g.process.letBalancersNotice(ctx)
 	return g.gateway.Stop(ctx)
 }

@@ -10,18 +10,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 	"github.com/madang-chat/madang/internal/redisstore"
 )
-
-// Tokens that were verified are remembered: a JWT costs 7–64 µs to verify, and
-// clients come back with the one they had. An entry is ~150 bytes.
-const verifiedTokens = 1 << 16
-
-// tokenLeeway is how far the clocks of issuer and gateway may differ.
-const tokenLeeway = 5 * time.Second
 
 // process is what every role has: its log, what it tells operators, and Redis.
 type process struct {
@@ -30,8 +22,11 @@ type process struct {
 	ready    *readiness
 	admin    *admin
 	store    *redisstore.Store
+	tokens   *tokens
 	redis    string // where Redis is, without the password
-	checks   []check
+
+	drainDelay time.Duration
+	checks     []check
 }
 
 // check is something that is asked whenever somebody asks for readiness: it
@@ -77,14 +72,19 @@ func roomsOf(h config.HTTP) rooms {
 	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms}
 }
 
-func newProcess(p config.Process, r config.Redis, limits rooms, log *slog.Logger) (*process, error) {
+func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, log *slog.Logger) (*process, error) {
 	s := &process{
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
 		ready:    &readiness{},
 		redis:    hideUserinfo(r.URL),
+
+		drainDelay: p.DrainDelay,
 	}
 	var err error
+	if s.tokens, err = newTokens(a, log); err != nil {
+		return nil, err
+	}
 	s.store, err = redisstore.Open(redisstore.Options{
 		URL:            r.URL,
 		Partitions:     r.Partitions,
@@ -102,15 +102,29 @@ func newProcess(p config.Process, r config.Redis, limits rooms, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("--redis: %w", err)
 	}
-	s.checks = []check{{"redis", s.redisAnswers}}
+	s.checks = []check{{"redis", s.redisAnswers}, {"jwks", s.tokens.notReady}}
 	s.admin = newAdmin(p.AdminAddr, log, s.registry, s.notReady)
 	return s, nil
+}
+
+// letBalancersNotice waits, after readiness became false, as long as a balancer
+// may still send newcomers here: they are served as before.
+func (s *process) letBalancersNotice(ctx context.Context) {
+	if s.drainDelay <= 0 {
+		return
+	}
+	s.log.Info("not ready from now on: waiting for the balancer to notice", "for", s.drainDelay)
+	select {
+	case <-time.After(s.drainDelay):
+	case <-ctx.Done():
+	}
 }
 
 // parts are the process's own, to be started before the role's.
 func (s *process) parts() []part {
 	return []part{
 		{"admin server", s.admin.start, s.admin.stop},
+		{"issuer's keys", s.tokens.start, s.tokens.stop},
 		{"redis", s.waitForRedis, func(context.Context) error { return s.store.Close() }},
 	}
 }
@@ -161,29 +175,4 @@ func hideUserinfo(url string) string {
 		rest = rest[at+1:]
 	}
 	return scheme + "://" + rest
-}
-
-// newVerifier is who checks tokens, and server keys when there are any.
-func newVerifier(c config.Auth, serverKeys []string) (auth.Verifier, error) {
-	secret, err := c.Bytes()
-	if err != nil {
-		return nil, err
-	}
-	o := auth.Options{Secret: secret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: tokenLeeway}
-	if c.JWTKeyFile != "" {
-		keys, err := auth.KeysFromFile(c.JWTKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("--jwt-key-file: %w", err)
-		}
-		o.Keys = keys
-	}
-	v, err := auth.New(o)
-	if err != nil {
-		return nil, err
-	}
-	v = auth.Cached(v, verifiedTokens)
-	if len(serverKeys) == 0 {
-		return v, nil
-	}
-	return auth.WithServerKeys(v, serverKeys)
 }

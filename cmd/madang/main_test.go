@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+// madang runs a command line in this process.
+func madang(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestTokenPrintsTheTokenAndNothingElse(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := filepath.Join(t.TempDir(), "madang.yaml")
+	if err := os.WriteFile(yaml, []byte("jwt-secret-file: "+file+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string][]string{
+		"flag": {"--jwt-secret", secret},
+		"file": {"--jwt-secret-file", file},
+		"yaml": {"--config", yaml},
+		"env":  nil,
+	} {
+		if name == "env" {
+			t.Setenv("MADANG_JWT_SECRET", secret)
+		}
+		code, stdout, stderr := madang(t, append([]string{"token", "--user", "바다", "--ttl", "1h"}, args...)...)
+		if code != 0 || stderr != "" {
+			t.Fatalf("%s: code %d, %s", name, code, stderr)
+		}
+		token, ok := strings.CutSuffix(stdout, "\n")
+		if !ok || strings.ContainsAny(token, " \n") {
+			t.Errorf("%s: printed %q", name, stdout)
+		}
+		var claims jwt.RegisteredClaims
+		if _, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return []byte(secret), nil }); err != nil || claims.Subject != "바다" {
+			t.Errorf("%s: %v, of %q", name, err, claims.Subject)
+		}
+	}
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want []string
+	}{
+		"no command":            {nil, exitUsage, []string{"dev", "gateway"}},
+		"unknown command":       {[]string{"gatewy"}, exitUsage, []string{"gatewy"}},
+		"unknown flag":          {[]string{"api", "--api-adr", ":1"}, exitUsage, []string{"--api-adr", "--api-addr"}},
+		"bad values, all":       {[]string{"gateway", "--partitions=0", "--heartbeat=1ms", "--jwt-secret=short"}, exitUsage, []string{"--partitions", "--heartbeat", "--jwt-secret"}},
+		"no secret for a token": {[]string{"token", "--user", "bob"}, exitFailed, []string{"--jwt-secret-file"}},
+		"no user for a token":   {[]string{"token", "--jwt-secret", secret}, exitUsage, []string{"--user"}},
+		"a name that is none":   {[]string{"token", "--jwt-secret", secret, "--user", "a\x00b"}, exitFailed, []string{"user name"}},
+		"unknown Redis scheme":  {[]string{"api", "--jwt-secret", secret, "--redis", "http://pass@word"}, exitUsage, []string{"--redis", `"http"`}},
+		"address in use or bad": {[]string{"api", "--jwt-secret", secret, "--api-addr", "nonsense"}, exitUsage, []string{"--api-addr", "nonsense"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := madang(t, tt.args...)
+			if code != tt.code || stdout != "" {
+				t.Errorf("code %d, want %d; printed %q", code, tt.code, stdout)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(stderr, w) {
+					t.Errorf("does not say %q:\n%s", w, stderr)
+				}
+			}
+			if strings.Contains(stderr, "pass@word") {
+				t.Errorf("shows a password:\n%s", stderr)
+			}
+		})
+	}
+}
+
+func TestHelpTellsEverySetting(t *testing.T) {
+	code, stdout, _ := madang(t, "--help")
+	if code != 0 || !strings.Contains(stdout, "dev ") {
+		t.Errorf("code %d:\n%s", code, stdout)
+	}
+	code, stdout, _ = madang(t, "gateway", "--help")
+	if code != 0 {
+		t.Errorf("code %d", code)
+	}
+	stdout = strings.Join(strings.Fields(stdout), " ") // lines are folded anywhere
+	for _, want := range []string{"--heartbeat=25s", "MADANG_HEARTBEAT", "--gateway-addr", "[default: :8081]", "[default: 127.0.0.1:9091]", "--out-queue=256KiB", "MADANG_JWT_SECRET_FILE"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("does not say %q", want)
+		}
+	}
+	if code, stdout, _ = madang(t, "--version"); code != 0 || strings.TrimSpace(stdout) == "" {
+		t.Errorf("--version: code %d, %q", code, stdout)
+	}
+}
+
+func TestASignalBeforeTheStartIsNoFailure(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, []string{"dev", "--api-addr=127.0.0.1:0", "--gateway-addr=127.0.0.1:0", "--admin-addr="}, &stdout, &stderr)
+	if code != 0 {
+		t.Errorf("code %d: %s", code, stderr.String())
+	}
+}
