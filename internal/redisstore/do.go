@@ -55,16 +55,7 @@ func (s *Store) run(ctx context.Context, kind laneKind, calls []*call, j *join) 
 	}
 	for attempt := 0; ; attempt++ {
 		j.left.Store(int32(len(calls)))
-		for _, c := range calls {
-			c.join, c.deadline = j, deadline
-			c.state.Store(callPending)
-			l, err := s.lane(ctx, kind, s.keys.prefix[c.part])
-			if err != nil {
-				c.finish(nil, err)
-				continue
-			}
-			l.submit(c)
-		}
+		s.submit(ctx, kind, calls, j, deadline)
 		select {
 		case <-j.done:
 		case <-ctx.Done():
@@ -79,6 +70,32 @@ func (s *Store) run(ctx context.Context, kind laneKind, calls []*call, j *join) 
 		if !s.pause(ctx, attempt, deadline) {
 			return true // the last errors stand
 		}
+	}
+}
+
+// submit gives calls to their nodes' lanes, each node's together.
+func (s *Store) submit(ctx context.Context, kind laneKind, calls []*call, j *join, deadline time.Time) {
+	for _, c := range calls {
+		c.join, c.deadline = j, deadline
+		c.state.Store(callPending)
+	}
+	var batches map[*lane][]*call // made only when there is more than one
+	for _, c := range calls {
+		l, err := s.lane(ctx, kind, s.keys.prefix[c.part])
+		switch {
+		case err != nil:
+			c.finish(nil, err)
+		case len(calls) == 1:
+			l.submit(c)
+		default:
+			if batches == nil {
+				batches = make(map[*lane][]*call)
+			}
+			batches[l] = append(batches[l], c)
+		}
+	}
+	for l, batch := range batches {
+		l.submit(batch...)
 	}
 }
 

@@ -88,8 +88,8 @@ const (
 func (k laneKind) String() string { return [...]string{"writes", "reads"}[k] }
 
 // maxBatch is how many commands a pipeline carries. More saves no system calls
-// and delays the first answer behind the last.
-const maxBatch = 256
+// and delays the first answer behind the last, of which a read waits for all.
+func (k laneKind) maxBatch() int { return [...]int{256, 500}[k] }
 
 // lane carries calls to one node, in pipelines of what is waiting: nothing waits
 // for company, and under load batches grow by themselves while pipelines are
@@ -106,43 +106,54 @@ type lane struct {
 	mu      sync.Mutex
 	queue   []*call
 	workers int
+	coming  int // of the workers, those that have taken nothing yet
 }
 
-// submit queues a call; a full queue refuses at once.
-func (l *lane) submit(c *call) {
+// submit queues calls; what a full queue can't take is refused at once. Calls
+// that come together go into as few pipelines as hold them.
+func (l *lane) submit(calls ...*call) {
 	l.mu.Lock()
-	switch {
-	case len(l.queue) >= l.s.opt.MaxQueued:
-		l.mu.Unlock()
+	room := max(0, l.s.opt.MaxQueued-len(l.queue))
+	taken := calls[:min(room, len(calls))]
+	l.queue = append(l.queue, taken...)
+	most := l.kind.maxBatch()
+	start := 0
+	for l.workers < lanePipelines && l.coming*most < len(l.queue) && l.s.begin() {
+		l.workers++
+		l.coming++
+		start++
+	}
+	var lost []*call
+	if l.workers == 0 { // nobody will come: the Store is closed
+		lost, l.queue = l.queue, nil
+	}
+	l.mu.Unlock()
+	for range start {
+		go l.work()
+	}
+	for _, c := range lost {
+		c.finish(nil, errClosed)
+	}
+	for _, c := range calls[len(taken):] {
 		l.s.observeFailure("overflow")
 		c.finish(nil, errOverflow)
-		return
-	case l.workers < lanePipelines:
-		if !l.s.begin() {
-			l.mu.Unlock()
-			c.finish(nil, errClosed)
-			return
-		}
-		l.workers++
-		l.queue = append(l.queue, c)
-		l.mu.Unlock()
-		go l.work()
-		return
 	}
-	l.queue = append(l.queue, c)
-	l.mu.Unlock()
 }
 
 // work sends pipelines until nothing is queued.
 func (l *lane) work() {
 	defer l.s.end()
-	batch := make([]*call, 0, maxBatch)
-	for {
+	most := l.kind.maxBatch()
+	var batch []*call
+	for first := true; ; first = false {
 		l.mu.Lock()
-		n := min(len(l.queue), maxBatch)
+		if first {
+			l.coming--
+		}
+		n := min(len(l.queue), most)
 		if n == 0 {
 			l.workers--
-			if l.workers == 0 && cap(l.queue) > 4*maxBatch {
+			if l.workers == 0 && cap(l.queue) > 4*most {
 				l.queue = nil // a burst's memory
 			}
 			l.mu.Unlock()
