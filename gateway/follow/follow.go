@@ -53,6 +53,9 @@ type Config struct {
 
 	HeartbeatS int    // told in hello
 	Version    string // told in hello
+	// ConnPrefix is put before a connection's ID in hello, so that it is the only
+	// one of its name in the fleet.
+	ConnPrefix string
 
 	// ResumeRoom and ResumeConn bound what a resume pushes, in messages; beyond
 	// them the client is told a gap and pages. Larger: longer catch-ups on the

@@ -280,7 +280,7 @@ func (c *Core) tell(u *user, f *edge.Frame) {
 // that resumes, when its positions have come.
 func (c *Core) hello(u *user, ref *connRef) {
 	c.out.Unicast(ref.id, edge.NewFrame(160+len(u.name), func(b []byte) []byte {
-		return protocol.AppendHello(b, ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
+		return protocol.AppendHello(b, c.cfg.ConnPrefix+ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
 	}))
 	if !ref.resume {
 		ref.state = connLive
