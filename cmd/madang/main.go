@@ -29,6 +29,7 @@ type commands struct {
 	Gateway gatewayCommand `cmd:"" help:"The gateway that people receive from."`
 	Token   tokenCommand   `cmd:"" help:"Print a token for a user, for development and scripts."`
 	Doctor  doctorCommand  `cmd:"" help:"Look at this host and a Redis: what is wrong, how to fix it, how many clients fit."`
+	Plan    planCommand    `cmd:"" help:"Say how many machines, Redis shards, memory and network a load needs, and what runs out first."`
 
 	Loadtest loadtestCommand `cmd:"" help:"Put load on a deployment and judge what it does with it."`
 }
