@@ -16,6 +16,7 @@ import (
 
 	"github.com/madang-chat/madang/gateway/hub"
 	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/internal/chat"
 )
 
 // Options configure a Gateway. Loop.Hub is filled in by New.
@@ -42,16 +43,19 @@ func New(o Options) (*Gateway, error) {
 	if o.Loop.Heartbeat != 0 {
 		o.Hub.Follow.HeartbeatS = int(o.Loop.Heartbeat / time.Second)
 	}
-	h, err := hub.New(o.Hub)
-	if err != nil {
+	g := &Gateway{opts: o}
+	if o.Hub.Conns == nil { // called from Start on
+		o.Hub.Conns = func() int { return g.grp.Open() }
+	}
+	var err error
+	if g.hub, err = hub.New(o.Hub); err != nil {
 		return nil, err
 	}
-	o.Loop.Hub = h
-	grp, err := loop.New(o.Loop)
-	if err != nil {
+	o.Loop.Hub = g.hub
+	if g.grp, err = loop.New(o.Loop); err != nil {
 		return nil, err
 	}
-	return &Gateway{opts: o, hub: h, grp: grp}, nil
+	return g, nil
 }
 
 // Start begins to follow and to accept.
@@ -65,6 +69,10 @@ func (g *Gateway) Addr() netip.AddrPort { return g.grp.Addr() }
 
 // Loops gives access to the sockets' figures and to shedding.
 func (g *Gateway) Loops() *loop.Group { return g.grp }
+
+// Peers are the fleet's living gateways with their connections, and this one's ID
+// among them.
+func (g *Gateway) Peers() (self string, alive []chat.Lease) { return g.hub.Peers() }
 
 // HubStats returns what the hub has done.
 func (g *Gateway) HubStats() hub.Stats { return g.hub.Stats() }

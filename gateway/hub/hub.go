@@ -17,6 +17,7 @@ import (
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/gateway/live"
 	"github.com/madang-chat/madang/gateway/pace"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -29,6 +30,16 @@ type Options struct {
 	Logger *slog.Logger
 	// Pacer holds senders back from rooms that fall behind; nil: nobody is.
 	Pacer chat.Pacer
+
+	// Seats and Markers are where presence and markers are kept; nil: nobody is
+	// told of either, and what clients say of them goes unheard.
+	Seats   chat.Seats
+	Markers chat.Markers
+	Live    live.Config // what it needs of Feed and Follow is filled in
+	// Addr is where clients reach this gateway, for the fleet to know; Conns is
+	// how many are here. nil: those the hub knows of.
+	Addr  string
+	Conns func() int
 
 	// Readers bounds the batches of reads in flight. More shortens a storm's
 	// tail on a Redis with several nodes; each costs a connection.
@@ -49,6 +60,7 @@ type Hub struct {
 	log   *slog.Logger
 	loops edge.Loops
 	core  *follow.Core
+	alive *alive // nil without Options.Seats
 
 	cancel context.CancelFunc // ends reads
 	ctx    context.Context
@@ -78,6 +90,7 @@ type Stats struct {
 	QueueBytes int           // publications that wait
 	Broken     uint64        // links broken because the mailbox was full
 	Paced      int           // rooms whose senders are held back
+	Live       LiveStats
 }
 
 // inbox is what was posted since the hub last looked. Order holds within each
@@ -87,18 +100,20 @@ type inbox struct {
 	links     []linkInput
 	linkBytes int
 	answers   []answer
-	since     time.Time // when the first of them came
+	calls     []func(now int64) // answers to what gateway/live asked
+	since     time.Time         // when the first of them came
 }
 
 func (b *inbox) empty() bool {
-	return len(b.events) == 0 && len(b.links) == 0 && len(b.answers) == 0
+	return len(b.events) == 0 && len(b.links) == 0 && len(b.answers) == 0 && len(b.calls) == 0
 }
 
 func (b *inbox) reset() {
 	clear(b.events)
 	clear(b.links)
 	clear(b.answers)
-	b.events, b.links, b.answers = b.events[:0], b.links[:0], b.answers[:0]
+	clear(b.calls)
+	b.events, b.links, b.answers, b.calls = b.events[:0], b.links[:0], b.answers[:0], b.calls[:0]
 	b.linkBytes = 0
 }
 
@@ -156,7 +171,14 @@ func New(o Options) (*Hub, error) {
 	o.Follow.Links = o.Feed.Links()
 	o.Follow.LinkOf = o.Feed.LinkOf
 	o.Follow.PartitionOf = o.Feed.PartitionOf
+	if o.Follow.ConnPrefix == "" {
+		o.Follow.ConnPrefix = newGatewayID()[:8] + "."
+	}
 	h.core = follow.New(o.Follow, &h.out)
+	if o.Seats != nil && o.Markers != nil {
+		h.alive = newAlive(h, o)
+		h.out.alive = h.alive
+	}
 	h.paces = paces{h: h, rooms: map[string]*pacedRoom{}}
 	return h, nil
 }
@@ -167,6 +189,9 @@ func (h *Hub) Start(loops edge.Loops) {
 	h.out.cmds = make([][]edge.Cmd, loops.Count())
 	h.out.subs = make([][]subOp, h.feed.Links())
 	go h.run()
+	if h.alive != nil {
+		h.readers.Go(func() { h.alive.fleet.run(h.ctx) })
+	}
 	h.feed.Listen(h)
 }
 
@@ -191,6 +216,9 @@ func (h *Hub) Stats() Stats {
 	defer h.mu.Unlock()
 	s := h.stats
 	s.QueueBytes = h.in.linkBytes
+	if h.alive != nil {
+		s.Live.Fleet = h.alive.fleet.stats()
+	}
 	return s
 }
 
@@ -295,7 +323,7 @@ func (h *Hub) turn() {
 	done := 0
 	count := func() {
 		if done++; done%flushEvery == 0 {
-			h.flush()
+			h.flush(now)
 		}
 	}
 	for i := range in.links {
@@ -306,13 +334,20 @@ func (h *Hub) turn() {
 		h.handleAnswer(now, &in.answers[i])
 		count()
 	}
+	for _, f := range in.calls {
+		f(now)
+		count()
+	}
 	for i := range in.events {
 		h.handleEvent(now, &in.events[i])
 		count()
 	}
 	h.core.Tick(now)
+	if h.alive != nil {
+		h.alive.core.Tick(now)
+	}
 	h.paces.advance(now)
-	h.flush()
+	h.flush(now)
 
 	lag := time.Duration(0)
 	if !in.empty() {
@@ -325,10 +360,16 @@ func (h *Hub) turn() {
 	h.stats.BusyNs += uint64(time.Since(began))
 	h.stats.Lag = lag
 	h.stats.Paced = len(h.paces.rooms)
+	if h.alive != nil {
+		h.stats.Live = h.alive.stats()
+	}
 	h.mu.Unlock()
 }
 
 func (h *Hub) handleLink(now int64, in *linkInput) {
+	if h.alive != nil && h.alive.handleLink(now, in) {
+		return
+	}
 	link := int(in.link)
 	switch in.kind {
 	case linkUp:
@@ -345,6 +386,9 @@ func (h *Hub) handleLink(now int64, in *linkInput) {
 }
 
 func (h *Hub) handleEvent(now int64, ev *edge.Event) {
+	if h.alive != nil {
+		h.alive.handleEvent(now, ev)
+	}
 	switch ev.Kind {
 	case edge.EvOpened:
 		h.core.Open(now, ev.Conn, ev.User, ev.Resume)
@@ -368,8 +412,11 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 }
 
 // flush carries out what was decided so far.
-func (h *Hub) flush() {
+func (h *Hub) flush(now int64) {
 	h.core.Flush()
+	if h.alive != nil {
+		h.alive.dispatch(now)
+	}
 	o := &h.out
 	for i, ops := range o.subs {
 		if len(ops) > 0 {

@@ -15,6 +15,7 @@ type outbox struct {
 	users []userAsk
 	rooms []roomAsk
 	logs  []logAsk
+	alive *alive // hears what moves; may be nil
 }
 
 type subOp struct {
@@ -82,14 +83,23 @@ func (o *outbox) Attach(conn edge.ConnID, room edge.RoomNum) {
 
 func (o *outbox) Detach(conn edge.ConnID, room edge.RoomNum) {
 	o.toConn(conn, edge.Cmd{Kind: edge.CmdDetach, Room: room})
+	if o.alive != nil {
+		o.alive.core.Detached(edge.NowMs(), conn, room)
+	}
 }
 
 func (o *outbox) Broadcast(room edge.RoomNum, loops uint64, f *edge.Frame) {
 	o.toLoops(loops, edge.Cmd{Kind: edge.CmdBroadcast, Room: room, Frame: f})
+	if o.alive != nil && !f.ID.IsZero() {
+		o.alive.core.Moved(room)
+	}
 }
 
 func (o *outbox) DropRoom(room edge.RoomNum, loops uint64) {
 	o.toLoops(loops, edge.Cmd{Kind: edge.CmdDropRoom, Room: room})
+	if o.alive != nil {
+		o.alive.core.Dropped(edge.NowMs(), room)
+	}
 }
 
 func (o *outbox) Mark(conn edge.ConnID) {

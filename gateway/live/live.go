@@ -284,6 +284,9 @@ func (c *Core) Stats() Stats {
 	return s
 }
 
+// ReceiptMembers is the configured size of rooms that have receipts.
+func (c *Core) ReceiptMembers() int { return c.cfg.ReceiptMembers }
+
 // Opened takes in that a user has one more connection.
 func (c *Core) Opened(now int64, user string) { c.sit(now, user) }
 

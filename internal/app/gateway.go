@@ -86,6 +86,7 @@ func (g *gatewayPart) start(context.Context) error {
 		},
 		Hub: hub.Options{
 			Feed: g.process.store, Pacer: g.process.store, Logger: g.process.log,
+			Seats: g.process.store, Markers: g.process.store, Addr: c.GatewayAddr,
 			Follow: follow.Config{
 				Version: Version(), TailBytes: int(c.HotTail),
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,

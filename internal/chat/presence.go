@@ -48,6 +48,9 @@ type UserPresence struct {
 // Methods that take several things answer in as few round trips as there are
 // Redis nodes; errs has an error for each (nil errs: none failed).
 type Seats interface {
+	// Partitions is how many partitions users are in.
+	Partitions() int
+
 	// RenewLease writes a gateway's lease; ErrDeclaredDead when it is too late.
 	RenewLease(ctx context.Context, l Lease) error
 	// Leases returns all gateways that were not yet declared dead and swept.

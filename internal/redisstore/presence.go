@@ -33,6 +33,9 @@ var (
 
 var _ chat.Seats = (*Store)(nil)
 
+// Partitions implements chat.Seats.
+func (s *Store) Partitions() int { return s.opt.Partitions }
+
 // seatRun is seats of one partition that one script handles.
 type seatRun struct {
 	part int

@@ -1,0 +1,249 @@
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+// fleet keeps this gateway's lease and watches the others': it renews, looks,
+// declares dead who gave no sign of life, and announces the dead one's users. It
+// runs on a goroutine of its own, because a lease must not wait behind a storm.
+type fleet struct {
+	seats chat.Seats
+	log   *slog.Logger
+	addr  string
+	conns func() int
+	// reborn hears that the gateway has a new ID.
+	reborn func(id string)
+	opened time.Time
+
+	mu       sync.Mutex // guards what follows
+	id       string
+	renewed  time.Time // zero: the present ID has no lease yet
+	counter  uint64
+	judge    chat.Fleet
+	doubted  bool // somebody answered that this gateway is dead
+	sweeping map[string]bool
+	st       FleetStats
+}
+
+// FleetStats is what a gateway knows of the fleet and has done for it.
+type FleetStats struct {
+	Alive       int    // gateways, this one included
+	Conns       int    // their connections, summed
+	Declared    uint64 // gateways declared dead from here
+	Announced   uint64 // users of dead gateways announced from here
+	Reborn      uint64 // times this one was declared dead
+	RenewFailed uint64
+}
+
+const (
+	// wakeEvery is how often the others' leases are looked at.
+	wakeEvery = time.Second
+	// renewEvery is how often a lease is renewed: thrice before it would be missed.
+	renewEvery = 3 * time.Second
+	// leaseDoubt is how long after the last renewal a gateway takes itself for
+	// alive. It is less than others take to judge (chat.DeadMs): one that was
+	// stopped for long writes nothing before it knows what became of it.
+	leaseDoubt = 8 * time.Second
+	// forgottenAfter is when a death may have been forgotten (redisstore keeps it
+	// for an hour): a gateway that slept longer takes a new ID without being told.
+	forgottenAfter = 30 * time.Minute
+	// fleetTimeout bounds a renewal and a look; sweepTimeout a dead gateway's end.
+	fleetTimeout, sweepTimeout = 2 * time.Second, 30 * time.Second
+)
+
+func newFleet(h *Hub, o Options) *fleet {
+	f := &fleet{
+		seats: o.Seats, log: h.log, addr: o.Addr, conns: o.Conns, opened: time.Now(),
+		id: newGatewayID(), sweeping: map[string]bool{},
+	}
+	f.reborn = func(id string) {
+		h.mu.Lock()
+		h.arrived()
+		h.in.calls = append(h.in.calls, func(now int64) { h.alive.reborn(now, id) })
+		h.mu.Unlock()
+		h.poke()
+	}
+	if f.conns == nil {
+		f.conns = func() int { return h.Stats().Conns }
+	}
+	return f
+}
+
+func newGatewayID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// run keeps the lease until ctx ends. It is not given back then: clients that
+// come back elsewhere within the time of a death were never away.
+func (f *fleet) run(ctx context.Context) {
+	var sweeps sync.WaitGroup
+	defer sweeps.Wait()
+	ticker := time.NewTicker(wakeEvery)
+	defer ticker.Stop()
+	for {
+		f.renew(ctx)
+		f.look(ctx, &sweeps)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (f *fleet) renew(ctx context.Context) {
+	f.mu.Lock()
+	since := time.Since(f.renewed)
+	if !f.doubted && since < renewEvery-wakeEvery/2 {
+		f.mu.Unlock()
+		return
+	}
+	if !f.renewed.IsZero() && since > forgottenAfter {
+		f.mu.Unlock()
+		f.takeNewID()
+		f.mu.Lock()
+	}
+	f.counter++
+	l := chat.Lease{Gateway: f.id, Counter: f.counter, Addr: f.addr}
+	f.mu.Unlock()
+	l.Conns = f.conns()
+
+	ctx, cancel := context.WithTimeout(ctx, fleetTimeout)
+	defer cancel()
+	began := time.Now()
+	err := f.seats.RenewLease(ctx, l)
+	switch {
+	case err == nil:
+		f.mu.Lock()
+		f.renewed, f.doubted = began, false
+		f.mu.Unlock()
+	case errors.Is(err, chat.ErrDeclaredDead):
+		f.takeNewID()
+	case ctx.Err() == nil || !errors.Is(ctx.Err(), context.Canceled):
+		f.mu.Lock()
+		f.st.RenewFailed++
+		f.mu.Unlock()
+		f.log.Warn("lease not renewed", "err", err)
+	}
+}
+
+// takeNewID ends this gateway's old self (DELIVERY P1). The next renewal is the
+// new one's first.
+func (f *fleet) takeNewID() {
+	f.mu.Lock()
+	f.id, f.renewed, f.doubted = newGatewayID(), time.Time{}, true
+	f.st.Reborn++
+	id := f.id
+	f.mu.Unlock()
+	f.reborn(id)
+}
+
+// mayWrite says whether this gateway may take itself for alive.
+func (f *fleet) mayWrite() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.renewed.IsZero() && !f.doubted && time.Since(f.renewed) < leaseDoubt
+}
+
+// suspect has the lease of id renewed at once: a write was refused because id was
+// declared dead.
+func (f *fleet) suspect(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.id == id {
+		f.doubted = true
+	}
+}
+
+// look reads the leases and acts on those of the dead.
+func (f *fleet) look(ctx context.Context, sweeps *sync.WaitGroup) {
+	lookCtx, cancel := context.WithTimeout(ctx, fleetTimeout)
+	leases, err := f.seats.Leases(lookCtx)
+	cancel()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.judge.Missed()
+		return
+	}
+	f.judge.Look(time.Since(f.opened).Milliseconds(), leases)
+	for _, l := range f.judge.Dead() {
+		if l.Gateway == f.id || f.sweeping[l.Gateway] {
+			continue
+		}
+		f.sweeping[l.Gateway] = true
+		sweeps.Go(func() {
+			f.end(ctx, l)
+			f.mu.Lock()
+			delete(f.sweeping, l.Gateway)
+			f.mu.Unlock()
+		})
+	}
+}
+
+// end declares a gateway dead and announces its users. What fails is tried again
+// at the next look: the dead one stays in the fleet until it is swept.
+func (f *fleet) end(ctx context.Context, l chat.Lease) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	dead, err := f.seats.DeclareDead(ctx, l)
+	if err != nil || !dead {
+		return
+	}
+	began := time.Now()
+	n, err := f.seats.SweepSeats(ctx, l.Gateway)
+	f.mu.Lock()
+	f.st.Declared++
+	f.st.Announced += uint64(n)
+	f.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			f.log.Warn("a dead gateway's users are not all announced yet", "gateway", l.Gateway, "err", err)
+		}
+		return
+	}
+	f.log.Info("a gateway died", "gateway", l.Gateway, "addr", l.Addr, "announced", n, "took", time.Since(began))
+}
+
+// peers are the gateways that live, this one included.
+func (f *fleet) peers() []chat.Lease {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	alive := f.judge.Alive()
+	slices.SortFunc(alive, func(a, b chat.Lease) int { return strings.Compare(a.Gateway, b.Gateway) })
+	return alive
+}
+
+func (f *fleet) stats() FleetStats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := f.st
+	for _, l := range f.judge.Alive() {
+		st.Alive++
+		st.Conns += l.Conns
+	}
+	return st
+}
+
+// Peers are the gateways of the fleet that live, this one included, with their
+// connections as of a few seconds ago, and this one's ID. Without Options.Seats
+// there are none.
+func (h *Hub) Peers() (self string, alive []chat.Lease) {
+	if h.alive == nil {
+		return "", nil
+	}
+	f := h.alive.fleet
+	alive = f.peers()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.id, alive
+}
