@@ -189,6 +189,7 @@ func zeroIf(cond bool, n uint64) uint64 {
 // Above these the tester may be what was measured.
 const (
 	loopTooBusy   = 0.85
+	loopStarved   = 0.3
 	lagTooLong    = 10.0 // ms, p99 of the tester's own lateness with sends
 	othersTooBusy = 0.05 // of the machine
 )
@@ -198,7 +199,10 @@ func (r *run) suspectTester() {
 	t := &r.result.Tester
 	for _, p := range r.result.Phases {
 		if p.Loop > loopTooBusy {
-			t.Saturated = append(t.Saturated, fmt.Sprintf("%s: a loop of the tester was busy %.0f %% of a second (or waited for a core): more --receivers or --sender-processes, or another machine", p.Name, 100*p.Loop))
+			t.Saturated = append(t.Saturated, fmt.Sprintf("%s: a loop of the tester was busy %.0f %% of a second: more --receivers or --sender-processes, or another machine", p.Name, 100*p.Loop))
+		}
+		if p.Starved > loopStarved {
+			r.result.Notes = append(r.result.Notes, fmt.Sprintf("%s: the tester had work and no core for %.0f %% of a second: its times include that", p.Name, 100*p.Starved))
 		}
 		if p.Lag.P99 > lagTooLong {
 			t.Saturated = append(t.Saturated, fmt.Sprintf("%s: the tester itself was %.1f ms late with sends (p99)", p.Name, p.Lag.P99))

@@ -64,7 +64,7 @@ func (r *run) measured(name string, begin mark) report.Phase {
 		Reads:  end.swarm.Reads - begin.swarm.Reads, Frames: end.swarm.Frames - begin.swarm.Frames,
 		Latency: m.latency.Dist(), SinceLog: m.sinceLog.Dist(), AckTime: m.acked.Dist(), Service: m.service.Dist(),
 		OpenTime: m.opened.Dist(), BackTime: m.back.Dist(), Lag: m.lag.Dist(), Curve: m.latency.Curve(),
-		CPU: map[string]float64{}, Loop: r.tally.busiest,
+		Behind: r.tally.senders().Behind, CPU: map[string]float64{}, Loop: r.tally.busiest, Starved: r.tally.starved,
 	}
 	var known, servers time.Duration
 	for role, used := range end.cpu {

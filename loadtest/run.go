@@ -12,6 +12,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/mint"
 	"github.com/madang-chat/madang/loadtest/report"
+	"github.com/madang-chat/madang/loadtest/target"
 )
 
 // Work is a worker process: `loadtest worker`.
@@ -91,14 +92,17 @@ func (r *run) prepare() (err error) {
 	if _, err := mint.New(s.Secret, r.common.Claims); err != nil && s.Target == "madang" {
 		return err
 	}
-	if err := r.makeRooms(); err != nil {
+	if _, err := target.ByName(s.Target, s.APIKey); err != nil {
 		return err
 	}
-	r.servers = findServers(r.common.Gateways, r.common.APIs, s.ServerPids)
 	jobs, err := r.layout()
 	if err != nil {
 		return err
 	}
+	if err := r.makeRooms(); err != nil {
+		return err
+	}
+	r.servers = findServers(r.common.Gateways, r.common.APIs, s.ServerPids)
 	r.status.say("starting %d worker processes", len(jobs))
 	if r.crew, err = crew.Start(s.WorkerCommand, jobs); err != nil {
 		return err

@@ -45,15 +45,20 @@ func fanout(r *run) error {
 	if err := r.ramp(); err != nil {
 		return err
 	}
-	if err := r.beginSends(r.spec.Rate); err != nil {
-		return err
-	}
 	if r.spec.Warmup > 0 {
-		if err := r.phase("warm-up", func() error { return r.rest(r.spec.Warmup) }); err != nil {
+		err := r.phase("warm-up", func() error {
+			return errors.Join(r.beginSends(r.spec.Rate), r.rest(r.spec.Warmup))
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return r.phase("fanout", func() error {
+		if !r.sending {
+			if err := r.beginSends(r.spec.Rate); err != nil {
+				return err
+			}
+		}
 		if err := r.rest(r.spec.Duration); err != nil {
 			return err
 		}
@@ -213,7 +218,7 @@ func (r *run) drain() error {
 		if arrived != last {
 			last, since = arrived, time.Now()
 		}
-		open := sends.InFlight+sends.Held > 0
+		open := sends.InFlight+sends.Held > 0 || sends.Behind > 0
 		return !open && (arrived >= r.tally.owed || time.Since(since) > quiet)
 	})
 	if errors.Is(err, errTimeout) {

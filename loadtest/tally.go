@@ -25,7 +25,8 @@ type tally struct {
 	owed    uint64 // deliveries that the acknowledged sends ask for
 
 	meters  phaseMeters
-	busiest float64 // share of an interval that a loop was at work, the highest of the phase
+	busiest float64 // share of an interval that a loop had the CPU, the highest of the phase
+	starved float64 // … that a loop had work and no CPU
 
 	seconds []report.Second
 	open    map[int]meter.Meter // latencies of seconds that are not complete
@@ -60,8 +61,10 @@ func newTally(c *crowd.Crowd, workers int, now int64) *tally {
 func (t *tally) take(r crew.Report) error {
 	w := &t.workers[r.Worker]
 	w.cpu, w.rss = time.Duration(r.CPUNs), r.RSS
-	if whole := r.BusyNs + r.IdleNs; whole > int64(100*time.Millisecond) {
-		t.busiest = max(t.busiest, float64(r.BusyNs)/float64(whole))
+	if whole := r.Loop.Whole.Seconds(); whole > 0.3 {
+		cpu := r.Loop.CPU.Seconds() / whole
+		t.busiest = max(t.busiest, cpu)
+		t.starved = max(t.starved, r.Loop.Working.Seconds()/whole-cpu)
 	}
 	second := t.second(r)
 	if in := r.Receivers; in != nil {
@@ -161,7 +164,7 @@ func (t *tally) settle(n int) {
 func (t *tally) beginPhase(name string) {
 	t.phase = name
 	t.meters = newPhaseMeters()
-	t.busiest = 0
+	t.busiest, t.starved = 0, 0
 }
 
 func (t *tally) live() (n int) {

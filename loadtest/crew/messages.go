@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/sender"
 	"github.com/madang-chat/madang/loadtest/swarm"
 )
@@ -47,10 +48,9 @@ type Report struct {
 	Senders   *Senders
 	Judgement *ledger.Judgement
 
-	CPUNs  int64 // of the process, since its start
-	RSS    int64 // bytes
-	BusyNs int64 // of the loop, in this interval
-	IdleNs int64
+	CPUNs int64         // of the process, since its start
+	RSS   int64         // bytes
+	Loop  reactor.Share // of this interval
 
 	Err string // the worker ends because of it
 }

@@ -169,7 +169,7 @@ func (w *worker) look(seq uint64) error {
 		if !ok {
 			return errDeaf
 		}
-		r.BusyNs, r.IdleNs = snap.BusyNs, snap.IdleNs
+		r.Loop = snap.Loop
 		r.Receivers = &Receivers{
 			Stats:   snap.Stats,
 			Latency: snap.Latency.Encode(), SinceLog: snap.SinceLog.Encode(), Opened: snap.Opened.Encode(), Back: snap.Back.Encode(),
@@ -179,7 +179,7 @@ func (w *worker) look(seq uint64) error {
 		if !ok {
 			return errDeaf
 		}
-		r.BusyNs, r.IdleNs = snap.BusyNs, snap.IdleNs
+		r.Loop = snap.Loop
 		r.Senders = &Senders{
 			Stats: snap.Stats, Acks: snap.Acks,
 			Acked: snap.Acked.Encode(), Service: snap.Service.Encode(), Lag: snap.Lag.Encode(),

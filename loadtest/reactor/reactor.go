@@ -26,6 +26,10 @@ type Reactor struct {
 	epfd, wakefd int
 	events       []unix.EpollEvent
 	coarse       bool // the kernel has no epoll_pwait2: time-outs are whole milliseconds
+	woke         time.Time
+	working      time.Duration // since Share was asked for
+	asked        time.Time
+	cpu          time.Duration // of the thread, when Share was asked for
 
 	mu      sync.Mutex // guards what follows
 	mailbox []func()
@@ -73,7 +77,11 @@ func (r *Reactor) Watch(fd int, index uint32, what uint32) {
 // Wait waits for events, at most for patience, and then calls begin and, for
 // every event, handle; what was posted runs among them.
 func (r *Reactor) Wait(patience time.Duration, begin func(), handle func(index, what uint32)) error {
+	if !r.woke.IsZero() {
+		r.working += time.Since(r.woke)
+	}
 	n, err := r.wait(patience)
+	r.woke = time.Now()
 	begin()
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("epoll_wait: %w", err)
@@ -167,4 +175,27 @@ func Read(fd int, b []byte) (int, unix.Errno) {
 		return -1, errno
 	}
 	return int(n), 0
+}
+
+// Share is how a loop spent an interval. A loop that was not waiting for events
+// most of the time is at its limit if it had the CPU, and starved if it had not.
+type Share struct {
+	Whole   time.Duration
+	Working time.Duration // not waiting for events
+	CPU     time.Duration // of its thread
+}
+
+// Share is how the loop spent the time since it was last asked. The goroutine
+// must be locked to its thread.
+func (r *Reactor) Share() Share {
+	now := time.Now()
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+	cpu := time.Duration(ts.Nano())
+	s := Share{Working: r.working + now.Sub(r.woke), CPU: cpu - r.cpu}
+	if !r.asked.IsZero() {
+		s.Whole = now.Sub(r.asked)
+	}
+	r.asked, r.cpu, r.working, r.woke = now, cpu, 0, now
+	return s
 }

@@ -145,7 +145,8 @@ type Phase struct {
 	Busy    float64            `json:"machine_busy"`
 	PerUnit PerUnit            `json:"cpu_us"`
 	Memory  Memory             `json:"memory"`
-	Loop    float64            `json:"busiest_loop"` // share of time the tester's busiest loop was not waiting
+	Loop    float64            `json:"busiest_loop"` // share of a second that the tester's busiest loop had the CPU
+	Starved float64            `json:"starved_loop"` // share of a second that a loop had work and no CPU
 
 	Curve []meter.Point `json:"latency_curve,omitempty"`
 }

@@ -118,6 +118,7 @@ func (p printer) phases(phases []Phase) {
 	row("connections back", func(ph Phase) string { return count(ph.Returned) })
 	row("sends", func(ph Phase) string { return count(ph.Acked) })
 	row("… per second", func(ph Phase) string { return rate(ph.Acked, ph.Seconds) })
+	row("… due and not begun at its end", func(ph Phase) string { return count(ph.Behind) })
 	row("deliveries", func(ph Phase) string { return count(ph.Arrivals) })
 	row("… per second", func(ph Phase) string { return rate(ph.Arrivals, ph.Seconds) })
 	row("… per frame · per read", func(ph Phase) string {
@@ -180,6 +181,7 @@ func (p printer) phases(phases []Phase) {
 	}
 	row("machine busy", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*ph.Busy) })
 	row("tester's busiest loop", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*ph.Loop) })
+	row("… waiting for a core", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*max(0, ph.Starved)) })
 	tw.Flush()
 }
 

@@ -46,13 +46,10 @@ func (s *Sender) issue() {
 			s.attempt(heap.Pop(&s.held).(heldSend).job)
 			continue
 		}
-		if !s.running {
+		if !s.due() {
 			return
 		}
 		if s.rate > 0 {
-			if s.nextDue > s.now {
-				return
-			}
 			s.unissued.due = s.nextDue
 			s.meters.lag.Record(s.now - max(s.nextDue, s.starved))
 		} else {
@@ -67,6 +64,24 @@ func (s *Sender) issue() {
 		s.attempt(j)
 	}
 	s.starved = s.now
+}
+
+// due says whether the schedule has a send for now.
+func (s *Sender) due() bool {
+	if s.running && s.endAt < s.now && (s.rate <= 0 || s.nextDue > s.endAt) {
+		s.running = false
+		s.scheduled-- // the one that was prepared is not sent
+	}
+	return s.running && (s.rate <= 0 || s.nextDue <= s.now)
+}
+
+// behind is how many sends are due and not begun.
+func (s *Sender) behind() uint64 {
+	late := min(s.cfg.Clock.Now(), s.endAt) - s.nextDue
+	if !s.running || s.rate <= 0 || late < 0 {
+		return 0
+	}
+	return 1 + uint64(float64(late)/1e9*s.rate/float64(s.cfg.Stride))
 }
 
 // hold lets a send wait for its next attempt.

@@ -15,6 +15,7 @@ package sender
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -70,6 +71,7 @@ type Sender struct {
 	running   bool
 	stopping  bool
 	begin     int64 // of the schedule
+	endAt     int64 // nothing becomes due after it
 	nextDue   int64
 	starved   int64 // last time at which no connection was idle
 	swept     int64
@@ -159,16 +161,9 @@ func (s *Sender) Run(ctx context.Context) error {
 	defer stop()
 	defer s.closeAll()
 
-	began := s.cfg.Clock.Now()
-	s.now = began
+	s.now = s.cfg.Clock.Now()
 	for !s.stopping {
-		idle := s.cfg.Clock.Now()
-		s.meters.busy += idle - began
-		err := s.poll.Wait(s.patience(), func() {
-			began = s.cfg.Clock.Now()
-			s.now = began
-			s.meters.idle += began - idle
-		}, s.handleEvent)
+		err := s.poll.Wait(s.patience(), func() { s.now = s.cfg.Clock.Now() }, s.handleEvent)
 		if err != nil {
 			return err
 		}
@@ -199,33 +194,29 @@ func (s *Sender) patience() time.Duration {
 func (s *Sender) Begin(rate float64) {
 	s.poll.Post(func() {
 		s.rate = rate
-		s.running = true
+		s.running, s.endAt = true, math.MaxInt64
 		s.begin, s.beginAt = s.cfg.Clock.Now(), s.scheduled
 		s.starved = s.begin
 		s.schedule()
 	})
 }
 
-// End stops the schedule: what is due and was not issued is counted as unsent,
-// what was issued is seen through.
+// End ends the schedule: nothing more becomes due. What is due is still sent, and
+// seen through.
 func (s *Sender) End() {
 	s.poll.Post(func() {
-		if !s.running {
-			return
-		}
-		s.running = false
-		s.scheduled-- // the one that was prepared is not sent
-		if s.rate > 0 {
-			if late := s.cfg.Clock.Now() - s.nextDue; late >= 0 {
-				s.stats.Unsent += 1 + uint64(float64(late)/1e9*s.rate/float64(s.cfg.Stride))
-			}
-		}
+		s.now = s.cfg.Clock.Now()
+		s.endAt = s.now
+		s.issue()
 	})
 }
 
-// Abandon gives up every send that is not answered yet.
+// Abandon gives up every send that is not answered yet, or was due and could not
+// be begun.
 func (s *Sender) Abandon() {
 	s.poll.Post(func() {
+		s.stats.Unsent += s.behind()
+		s.running = false
 		for range s.held {
 			s.stats.failed("given up: the run ended while it was held back")
 		}

@@ -91,7 +91,7 @@ func (st *stage) wait(what string, cond func(sender.Stats) bool) sender.Stats {
 func (st *stage) finish() sender.Stats {
 	st.t.Helper()
 	st.sender.End()
-	return st.wait("finished", func(s sender.Stats) bool { return s.InFlight == 0 && s.Held == 0 })
+	return st.wait("finished", func(s sender.Stats) bool { return s.InFlight == 0 && s.Held == 0 && s.Behind == 0 })
 }
 
 func TestTheScheduleIsKeptAndEverySendIsRecorded(t *testing.T) {
@@ -249,6 +249,22 @@ func TestAnUnreachableServerEndsInFailuresNotInAHang(t *testing.T) {
 		failed += n
 	}
 	if failed != s.Issued || s.Acked != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestWhatIsDueAtTheEndIsStillSent(t *testing.T) {
+	st := newStage(t, func(c *sender.Config) { c.Conns = 1 })
+	var slow atomic.Bool
+	st.server.Answer(func(http.ResponseWriter, *http.Request) bool {
+		if slow.CompareAndSwap(false, true) {
+			time.Sleep(300 * time.Millisecond)
+		}
+		return false
+	})
+	st.sender.Begin(100)
+	st.wait("behind", func(s sender.Stats) bool { return s.Behind >= 10 })
+	if s := st.finish(); s.Acked < 10 || s.Acked != s.Issued || s.Unsent != 0 {
 		t.Errorf("%+v", s)
 	}
 }

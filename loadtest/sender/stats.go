@@ -6,12 +6,13 @@ import (
 
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
+	"github.com/madang-chat/madang/loadtest/reactor"
 )
 
 // Stats are a sender's counters, since its start.
 type Stats struct {
 	Issued   uint64 // sends begun
-	Unsent   uint64 // due by the schedule, and never begun: all connections were waiting for the server
+	Unsent   uint64 // due, and never begun when the run was abandoned: all connections waited for the server
 	Behind   uint64 // due by now, not begun yet
 	Attempts uint64 // requests
 	Acked    uint64
@@ -48,13 +49,11 @@ type Snapshot struct {
 	Acked   meter.Meter // of this interval: due → acknowledged
 	Service meter.Meter // request → answer, any answer
 	Lag     meter.Meter // due, or a connection became idle → request: the tester's own lateness
-	BusyNs  int64
-	IdleNs  int64
+	Loop    reactor.Share
 }
 
 type meters struct {
 	acked, service, lag meter.Meter
-	busy, idle          int64
 }
 
 func newMeters() meters {
@@ -72,15 +71,12 @@ func (s *Sender) snapshot() Snapshot {
 			st.InFlight++
 		}
 	}
-	if late := s.cfg.Clock.Now() - s.nextDue; s.running && s.rate > 0 && late > 0 {
-		st.Behind = uint64(float64(late) / 1e9 * s.rate / float64(s.cfg.Stride))
-	}
+	st.Behind = s.behind()
 	snap := Snapshot{
 		Stats: st, Acks: s.acks,
 		Acked: s.meters.acked.Detach(), Service: s.meters.service.Detach(), Lag: s.meters.lag.Detach(),
-		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
+		Loop: s.poll.Share(),
 	}
 	s.acks = nil
-	s.meters.busy, s.meters.idle = 0, 0
 	return snap
 }

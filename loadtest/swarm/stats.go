@@ -5,6 +5,7 @@ import (
 
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
+	"github.com/madang-chat/madang/loadtest/reactor"
 )
 
 // Stats are a swarm's counters, since its start.
@@ -55,15 +56,13 @@ type Snapshot struct {
 	SinceLog meter.Meter // in the log → arrived
 	Opened   meter.Meter // wants to connect → live
 	Back     meter.Meter // lost its connection → live again
-	BusyNs   int64       // the loop worked
-	IdleNs   int64       // the loop waited
+	Loop     reactor.Share
 }
 
 // meters are what a snapshot takes and resets.
 type meters struct {
 	latency, sinceLog, opened, back meter.Meter
 	arrivals                        uint64
-	busy, idle                      int64
 }
 
 func newMeters() meters {
@@ -83,8 +82,7 @@ func (s *Swarm) snapshot() Snapshot {
 		Stats:   st,
 		Latency: s.meters.latency.Detach(), SinceLog: s.meters.sinceLog.Detach(),
 		Opened: s.meters.opened.Detach(), Back: s.meters.back.Detach(),
-		BusyNs: s.meters.busy, IdleNs: s.meters.idle,
+		Loop: s.poll.Share(),
 	}
-	s.meters.busy, s.meters.idle = 0, 0
 	return snap
 }

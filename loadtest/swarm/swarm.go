@@ -160,16 +160,9 @@ func (s *Swarm) Run(ctx context.Context) error {
 	defer stop()
 	defer s.closeAll()
 
-	began := s.cfg.Clock.Now()
-	s.now = began
+	s.now = s.cfg.Clock.Now()
 	for !s.stopping {
-		idle := s.cfg.Clock.Now()
-		s.meters.busy += idle - began
-		err := s.poll.Wait(s.patience(), func() {
-			began = s.cfg.Clock.Now()
-			s.now = began
-			s.meters.idle += began - idle
-		}, s.handleEvent)
+		err := s.poll.Wait(s.patience(), func() { s.now = s.cfg.Clock.Now() }, s.handleEvent)
 		if err != nil {
 			return err
 		}

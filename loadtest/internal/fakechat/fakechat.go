@@ -42,6 +42,7 @@ type Server struct {
 	rooms  map[string]*room
 	conns  map[*conn]bool
 	answer func(w http.ResponseWriter, r *http.Request) bool
+	refuse int
 }
 
 type room struct {
@@ -105,6 +106,13 @@ func (s *Server) Answer(f func(w http.ResponseWriter, r *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = f
+}
+
+// RefuseSockets answers upgrades with a status.
+func (s *Server) RefuseSockets(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = status
 }
 
 // Create makes a room.
@@ -171,6 +179,13 @@ func userOf(r *http.Request) (string, error) {
 }
 
 func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse != 0 {
+		w.WriteHeader(refuse)
+		return
+	}
 	user, err := userOf(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnauthorized)

@@ -1,0 +1,266 @@
+package loadtest_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/loadtest"
+	"github.com/madang-chat/madang/loadtest/internal/fakechat"
+	"github.com/madang-chat/madang/loadtest/report"
+)
+
+// asWorker makes this test binary a worker process.
+const asWorker = "as-a-loadtest-worker"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asWorker {
+		if err := loadtest.Work(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func spec(s *fakechat.Server, scenario string) loadtest.Spec {
+	return loadtest.Spec{
+		Scenario: scenario, Gateways: []string{s.Addr().String()}, APIs: []string{s.Addr().String()}, Secret: fakechat.Secret,
+		Rooms: 6, Members: 5, Rate: 100, Duration: time.Second, Receivers: 2, Senders: 4,
+		Objectives: loadtest.NoObjectives(), WorkerCommand: []string{os.Args[0], asWorker},
+	}
+}
+
+func run(t *testing.T, spec loadtest.Spec) *report.Result {
+	t.Helper()
+	res, err := loadtest.Run(t.Context(), spec, loadtest.Progress{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if t.Failed() || testing.Verbose() {
+		res.WriteText(os.Stderr)
+	}
+	return res
+}
+
+func phase(t *testing.T, res *report.Result, name string) report.Phase {
+	t.Helper()
+	for _, p := range res.Phases {
+		if p.Name == name {
+			return p
+		}
+	}
+	t.Fatalf("no phase %q in %+v", name, res.Phases)
+	return report.Phase{}
+}
+
+func wantPassed(t *testing.T, res *report.Result) {
+	t.Helper()
+	if !res.Passed() {
+		t.Errorf("ended %q, problems %q", res.Ended, res.Problems)
+	}
+}
+
+func TestFanoutAccountsForEveryDelivery(t *testing.T) {
+	res := run(t, spec(fakechat.New(t), "fanout"))
+	wantPassed(t, res)
+	d, p := res.Deliveries, phase(t, res, "fanout")
+	if res.Connections.Opened != 30 || res.Sends.Acked < 90 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
+		t.Errorf("%+v %+v %+v", res.Connections, res.Sends, d)
+	}
+	if p.Latency.Count == 0 || p.Latency.P99 <= 0 || p.AckTime.Count == 0 || p.OpenTime.Count != 0 || phase(t, res, "ramp").OpenTime.Count != 30 {
+		t.Errorf("%+v", p)
+	}
+	var arrived uint64
+	for _, s := range res.Series {
+		arrived += s.Arrived
+	}
+	if arrived != d.OnTheWire {
+		t.Errorf("%d arrivals in the series, %d delivered", arrived, d.OnTheWire)
+	}
+}
+
+func TestFlatOutEndsWhenAllIsDelivered(t *testing.T) {
+	s := spec(fakechat.New(t), "fanout")
+	s.Rate, s.Duration = 0, time.Second
+	res := run(t, s)
+	wantPassed(t, res)
+	if p := phase(t, res, "fanout"); p.Acked < 20 || p.Arrivals != 5*p.Acked {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestStormBringsAllBack(t *testing.T) {
+	s := spec(fakechat.New(t), "storm")
+	s.StormTimes, s.Duration = 2, 300*time.Millisecond
+	res := run(t, s)
+	wantPassed(t, res)
+	if res.Connections.Returned != 60 || phase(t, res, "storm 2").BackTime.Count != 30 || res.Deliveries.Lost != 0 {
+		t.Errorf("%+v %+v", res.Connections, res.Deliveries)
+	}
+}
+
+func TestSlowReadersGetEverythingInTheEnd(t *testing.T) {
+	s := spec(fakechat.New(t), "slow")
+	s.Duration, s.SlowFor, s.SlowShare = 200*time.Millisecond, 300*time.Millisecond, 0.5
+	res := run(t, s)
+	wantPassed(t, res)
+	if late := phase(t, res, "all read again").Latency.Max; late < 100 {
+		t.Errorf("who did not read for 300 ms was at most %v ms late", late)
+	}
+}
+
+func TestHoldWithoutSends(t *testing.T) {
+	s := spec(fakechat.New(t), "hold")
+	s.Rate, s.Duration, s.PingEvery = -1, 400*time.Millisecond, 100*time.Millisecond
+	res := run(t, s)
+	wantPassed(t, res)
+	if res.Connections.Pongs < 30 || res.Sends.Issued != 0 {
+		t.Errorf("%+v %+v", res.Connections, res.Sends)
+	}
+}
+
+func TestCapacityFindsTheKnee(t *testing.T) {
+	server := fakechat.New(t)
+	server.Answer(func(http.ResponseWriter, *http.Request) bool {
+		time.Sleep(10 * time.Millisecond) // 4 connections: 400 sends per second at most
+		return false
+	})
+	s := spec(server, "capacity")
+	s.StepFrom, s.StepFactor, s.StepTime = 50, 3, 500*time.Millisecond
+	s.Objectives.MaxP99 = 150 * time.Millisecond
+	res := run(t, s)
+	if c := res.Capacity; c == nil || c.Knee < 100 || c.Knee > 450 || c.Broke == 0 || c.Why == "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestLossFailsTheRun(t *testing.T) {
+	server := fakechat.New(t)
+	server.Misdeliver = func(user, room string, n uint64) int {
+		if strings.HasSuffix(user, "-u7") && n == 3 {
+			return 0
+		}
+		return 1
+	}
+	s := spec(server, "fanout")
+	s.Drain = 2 * time.Second
+	res := run(t, s)
+	if res.Passed() || res.Deliveries.Lost != 1 || len(res.Deliveries.Violations) != 1 {
+		t.Errorf("%+v, problems %q", res.Deliveries, res.Problems)
+	}
+	if v := res.Deliveries.Violations[0]; !strings.Contains(v, "-u7 never got ") {
+		t.Errorf("%q", v)
+	}
+}
+
+func TestAMissedObjectiveFailsTheRun(t *testing.T) {
+	s := spec(fakechat.New(t), "fanout")
+	s.Objectives.MaxP99, s.Objectives.MinRate = time.Nanosecond, 1
+	res := run(t, s)
+	if res.Passed() || len(res.Objectives) != 2 || res.Objectives[0].Met || !res.Objectives[1].Met {
+		t.Errorf("%+v", res.Objectives)
+	}
+}
+
+func TestAServerThatDiesMidRunIsReportedNotHidden(t *testing.T) {
+	server := fakechat.New(t)
+	s := spec(server, "fanout")
+	s.Drain = time.Second
+	go func() {
+		for server.Conns() < 30 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(200 * time.Millisecond)
+		server.HTTP.Listener.Close()
+		server.DropAll()
+		server.HTTP.CloseClientConnections()
+	}()
+	res := run(t, s)
+	if res.Passed() || res.Connections.LiveEnd == 30 || len(res.Connections.Drops) == 0 {
+		t.Errorf("%+v", res.Connections)
+	}
+}
+
+func TestCtrlCGivesTheResultsSoFar(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	server := fakechat.New(t)
+	s := spec(server, "fanout")
+	s.Duration = time.Hour
+	var out bytes.Buffer
+	go func() {
+		for server.Conns() < 30 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond)
+		cancel()
+	}()
+	res, err := loadtest.Run(ctx, s, loadtest.Progress{Out: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Passed() || !strings.HasPrefix(res.Ended, "interrupted") || res.Deliveries.Kept == 0 || res.Deliveries.Lost != 0 {
+		t.Errorf("ended %q, %+v", res.Ended, res.Deliveries)
+	}
+}
+
+func TestAWorkerThatDiesFailsTheRun(t *testing.T) {
+	s := spec(fakechat.New(t), "fanout")
+	s.WorkerCommand = []string{"/bin/sh", "-c", "echo out of luck >&2; exit 3"}
+	if _, err := loadtest.Run(t.Context(), s, loadtest.Progress{}); err == nil || !strings.Contains(err.Error(), "out of luck") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
+	server := fakechat.New(t)
+	cases := map[string]struct {
+		change func(*loadtest.Spec)
+		says   string
+	}{
+		"nobody listens at the gateway": {func(s *loadtest.Spec) { s.Gateways = []string{"127.0.0.1:1"} }, "--gateway 127.0.0.1:1: nobody can be reached"},
+		"nobody listens at the API":     {func(s *loadtest.Spec) { s.APIs = []string{"127.0.0.1:1"} }, "--api 127.0.0.1:1: nobody can be reached"},
+		"no address":                    {func(s *loadtest.Spec) { s.Gateways = []string{"nonsense"} }, "give host:port"},
+		"TLS":                           {func(s *loadtest.Spec) { s.Gateways = []string{"wss://x:1"} }, "no TLS"},
+		"wrong secret":                  {func(s *loadtest.Spec) { s.Secret = bytes.Repeat([]byte("x"), 40) }, "give the secret that the servers run with"},
+		"short secret":                  {func(s *loadtest.Spec) { s.Secret = []byte("x") }, "shorter than 32 bytes"},
+		"absurd rate":                   {func(s *loadtest.Spec) { s.Rate = 1e12 }, "--rate"},
+		"absurd clients":                {func(s *loadtest.Spec) { s.Clients = 1 << 40 }, "clients"},
+		"more members than clients":     {func(s *loadtest.Spec) { s.Clients, s.Members = 3, 5 }, "members"},
+		"unknown scenario":              {func(s *loadtest.Spec) { s.Scenario = "dance" }, "give one of capacity, fanout"},
+		"unknown target":                {func(s *loadtest.Spec) { s.Target = "irc" }, "not known"},
+		"source that is no address":     {func(s *loadtest.Spec) { s.Sources = []string{"eth0"} }, "--source"},
+		"too few files":                 {func(s *loadtest.Spec) { s.Clients, s.Rooms, s.Receivers = 9_000_000, 1, 2 }, "open"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := spec(server, "fanout")
+			c.change(&s)
+			began := time.Now()
+			_, err := loadtest.Run(t.Context(), s, loadtest.Progress{})
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want something with %q", err, c.says)
+			}
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+func TestAGatewayThatRefusesAllIsAnErrorWithItsRemedy(t *testing.T) {
+	refusing := fakechat.New(t)
+	refusing.RefuseSockets(http.StatusUnauthorized)
+	s := spec(refusing, "fanout")
+	res := run(t, s)
+	if !strings.Contains(res.Ended, "the gateway does not accept our tokens") {
+		t.Errorf("ended %q", res.Ended)
+	}
+}
