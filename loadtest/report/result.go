@@ -128,6 +128,7 @@ type Phase struct {
 	Returned uint64  `json:"returned"`
 	Live     int     `json:"live"`
 	Acked    uint64  `json:"acknowledged"`
+	Behind   uint64  `json:"behind"` // sends that were due and not begun when the phase ended
 	Arrivals uint64  `json:"delivered"`
 	MBRead   float64 `json:"mb_read"`
 	Reads    uint64  `json:"reads"`
