@@ -207,3 +207,108 @@ func TestTwoTabsChat(t *testing.T) {
 	alice.does(chromedp.Reload())
 	alice.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
 }
+
+// TestThePageComesBackByItself: sockets break, the gateway stays away for a
+// while; what was said meanwhile arrives, once and in order, in an open page.
+func TestThePageComesBackByItself(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	bob := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	// What the page's sockets are told can be switched off, as in a tunnel.
+	bob.does(chromedp.Evaluate[chromedp.Void](`
+		(() => {
+			const Real = WebSocket;
+			const open = new Set();
+			window.tunnel = false;
+			window.WebSocket = class extends Real {
+				constructor(...args) {
+					super(...args);
+					if (window.tunnel) super.close();
+					open.add(this);
+				}
+			};
+			window.enterTunnel = () => { window.tunnel = true; for (const s of open) s.close(); };
+			window.leaveTunnel = () => { window.tunnel = false; };
+		})()`))
+	bob.comesInAs("bob")
+	alice.types("one")
+	bob.seesMessages("one")
+	var texts []string
+	for round := range 3 {
+		bob.does(chromedp.Evaluate[chromedp.Void](`enterTunnel()`))
+		bob.sees("that the connection is gone", `!document.querySelector("#dot.online")`)
+		for i := range 3 {
+			text := fmt.Sprintf("said in tunnel %d, %d", round, i)
+			alice.types(text)
+			texts = append(texts, text)
+		}
+		alice.seesMessages(append([]string{"one"}, texts...)...)
+		bob.does(chromedp.Evaluate[chromedp.Void](`leaveTunnel()`))
+		bob.sees("the connection", `document.querySelector("#dot.online")`)
+		bob.seesMessages(append([]string{"one"}, texts...)...)
+	}
+}
+
+// TestThePageFillsAGap: more was said than a resume pushes; the page is told so
+// and pages the rest from history.
+func TestThePageFillsAGap(t *testing.T) {
+	dev := startDev(t, func(c *config.Dev) { c.ResumePerRoom = 5 })
+	chromium := browser(t)
+	alice := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	bob := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	bob.does(chromedp.Evaluate[chromedp.Void](`
+		(() => {
+			const Real = WebSocket;
+			window.WebSocket = class extends Real {
+				constructor(...args) { super(...args); window.last = this; if (window.tunnel) super.close(); }
+			};
+		})()`))
+	bob.comesInAs("bob")
+	alice.types("before")
+	bob.seesMessages("before")
+	bob.does(chromedp.Evaluate[chromedp.Void](`(() => { window.tunnel = true; window.last.close(); })()`))
+	bob.sees("that the connection is gone", `!document.querySelector("#dot.online")`)
+	want := []string{"before"}
+	for i := range 30 {
+		text := fmt.Sprintf("missed %d", i)
+		want = append(want, text)
+		alice.types(text)
+	}
+	alice.seesMessages(want...)
+	bob.does(chromedp.Evaluate[chromedp.Void](`(() => { window.tunnel = false; })()`))
+	bob.seesMessages(want...)
+	alice.types("after")
+	bob.seesMessages(append(want, "after")...)
+}
+
+// TestThePagePagesUpward: a room with a long past shows its end first, and the
+// rest as one scrolls.
+func TestThePagePagesUpward(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.sees("an open room", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		const { token } = await (await fetch("/dev/token", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user: "carol" }) })).json();
+		const headers = { "Content-Type": "application/json", Authorization: "Bearer " + token };
+		await fetch("/dev/join", { method: "POST", headers, body: JSON.stringify({ room: "yard" }) });
+		for (let i = 0; i < 180; i++) await fetch("/v1/rooms/yard/messages", { method: "POST", headers, body: JSON.stringify({ type: "text", text: "line " + i }) });
+	})()`, chromedp.EvalAwaitPromise))
+	alice.does(chromedp.Reload())
+	alice.sees("the end of the log, and not its beginning", `(() => {
+		const all = [...document.querySelectorAll("#messages .bubble")].map(b => b.textContent);
+		return all.at(-1) === "line 179" && all.length < 180 && !document.querySelector("[aria-current=true] .badge");
+	})()`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		window.up = setInterval(() => { document.querySelector("#scroll").scrollTop = 0; }, 50);
+	})()`))
+	want := make([]string, 180)
+	for i := range want {
+		want[i] = fmt.Sprintf("line %d", i)
+	}
+	alice.seesMessages(want...)
+}

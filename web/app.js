@@ -94,8 +94,9 @@ async function loadRooms() {
   const ids = new Set(all.map((r) => r.id));
   for (const id of rooms.keys()) if (!ids.has(id)) rooms.delete(id);
   await Promise.all(all.map(async (r) => {
-    const known = rooms.get(r.id);
-    const room = { last: null, ...known, id: r.id, name: r.name || r.id, read: r.read, unread: known?.unread ?? r.unread ?? 0 };
+    // Counted here from then on; and whoever holds the room goes on holding it.
+    const room = rooms.get(r.id) ?? { id: r.id, last: null, read: r.read, unread: r.unread };
+    room.name = r.name || r.id;
     rooms.set(r.id, room);
     if (!room.last && r.head !== "0-0") {
       const { messages: [m] } = await client.history(r.id, { limit: 1 });

@@ -35,6 +35,7 @@ export class Timeline {
 
   dispose() {
     this.#watch.disconnect();
+    this.#watch = null;
     this.#scroll.onscroll = null;
     for (const p of this.#pending) p.node.remove();
   }
@@ -144,6 +145,9 @@ export class Timeline {
       await this.#older();
     } finally {
       this.#loading = false;
+      // It tells changes only: what is still in view is told again this way.
+      this.#watch?.unobserve($("top"));
+      this.#watch?.observe($("top"));
     }
   }
 

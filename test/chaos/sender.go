@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/stamp"
+	"github.com/madang-chat/madang/protocol"
+)
+
+const (
+	// attemptTimeout is how long a client waits for an answer before it asks
+	// another API: longer than an API may take (--redis-timeout and the replicas').
+	attemptTimeout = 5 * time.Second
+	// retryMost bounds the pause between attempts.
+	retryMost = time.Second
+)
+
+// send sends at a pace until ctx ends; every send is repeated, with its key, until
+// somebody acknowledges it.
+func (w *world) send(ctx context.Context, rng *rand.Rand, pace time.Duration) {
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	last := map[string]ledger.Pos{} // by room: a sender's messages are in the order it sent them
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		w.mu.Lock()
+		if w.quiet {
+			w.mu.Unlock()
+			continue
+		}
+		w.sends++
+		number := w.sends
+		w.unsettled++
+		w.mu.Unlock()
+		room := rng.IntN(len(w.rooms))
+		as := w.user(pick(rng, w.members[room]))
+		pos, ok := w.insist(room, as, number)
+		w.mu.Lock()
+		w.unsettled--
+		if ok {
+			w.acks = append(w.acks, ledger.Ack{Room: uint32(room), Send: number, Pos: pos})
+			if before := last[w.rooms[room]]; pos <= before && w.opt.ack > 0 {
+				w.violations = append(w.violations, fmt.Sprintf("%s: send %d became %s, the one before it %s", w.rooms[room], number, pos.ID(), before.ID()))
+			}
+			last[w.rooms[room]] = pos
+		}
+		w.mu.Unlock()
+	}
+}
+
+// insist sends one message until it is acknowledged. It gives up only with the
+// run.
+func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.Pos, ok bool) {
+	due := time.Since(w.start)
+	key := string(stamp.Append(nil, int64(due), number))
+	body := fmt.Sprintf(`{"type":"text","text":"message %d"}`, number)
+	pause := 20 * time.Millisecond
+	for w.ctx.Err() == nil {
+		began := time.Now()
+		status, answer, err := w.request(w.ctx, w.anAPI(), as, http.MethodPost, "/v1/rooms/"+w.rooms[room]+"/messages", body, key)
+		took := time.Since(began)
+		var sent struct {
+			ID         protocol.ID
+			Durability string
+		}
+		outcome := ""
+		switch {
+		case w.ctx.Err() != nil:
+			return 0, false
+		case err != nil:
+			outcome = "no answer"
+		case status == http.StatusCreated, status == http.StatusOK:
+			if err := json.Unmarshal(answer, &sent); err != nil {
+				w.violate("send %d: %d %s: %v", number, status, answer, err)
+				return 0, false
+			}
+			if w.opt.ack > 0 && sent.Durability != "replicated" {
+				w.violate("send %d was acknowledged as %q, with --min-replicas-ack %d", number, sent.Durability, w.opt.ack)
+			}
+		case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable, status == http.StatusInsufficientStorage:
+			outcome = fmt.Sprint(status)
+		default:
+			w.violate("send %d to %s: %d %s", number, w.rooms[room], status, answer)
+			return 0, false
+		}
+		w.mu.Lock()
+		w.window.slowest = max(w.window.slowest, took)
+		if outcome != "" {
+			w.window.failed[outcome]++
+		} else if status == http.StatusOK {
+			w.window.replayed++
+		}
+		w.mu.Unlock()
+		if outcome == "" {
+			if pos, ok = ledger.Pack(sent.ID); !ok {
+				w.violate("send %d got the ID %s", number, sent.ID)
+			}
+			return pos, ok
+		}
+		sleep(w.ctx, rand.N(pause)+pause/2)
+		pause = min(2*pause, retryMost)
+	}
+	return 0, false
+}

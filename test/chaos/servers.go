@@ -1,0 +1,205 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/madang-chat/madang/internal/testkit"
+)
+
+// servers are the Redis processes of a run, in one of the three arrangements.
+type servers struct {
+	kind     string
+	nodes    []*testkit.RedisServer
+	sentinel *testkit.SentinelGroup
+	cluster  *testkit.RedisCluster
+
+	mu   sync.Mutex
+	away map[*testkit.RedisServer]bool // killed or stopped by us: not to be asked
+}
+
+// Arrangements of Redis.
+const (
+	standalone = "standalone"
+	sentinel   = "sentinel"
+	cluster    = "cluster"
+)
+
+// startServers starts Redis with its AOF on, synced every second.
+func startServers(kind, dir string) (*servers, error) {
+	s := &servers{kind: kind, away: map[*testkit.RedisServer]bool{}}
+	dir = filepath.Join(dir, kind)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	args := []string{"--appendonly", "yes", "--appendfsync", "everysec", "--repl-backlog-size", "64mb"}
+	switch kind {
+	case standalone:
+		one, err := testkit.StartRedis(dir, args...)
+		if err != nil {
+			return nil, err
+		}
+		s.nodes = []*testkit.RedisServer{one}
+	case sentinel:
+		group, err := testkit.StartSentinel(dir, 2, 3, args...)
+		if err != nil {
+			return nil, err
+		}
+		s.sentinel, s.nodes = group, group.Nodes
+	case cluster:
+		c, err := testkit.StartCluster(dir, 3, 1, args...)
+		if err != nil {
+			return nil, err
+		}
+		s.cluster, s.nodes = c, c.Nodes
+	default:
+		return nil, fmt.Errorf("redis %q is not known: give standalone, sentinel or cluster", kind)
+	}
+	return s, nil
+}
+
+func (s *servers) url() string {
+	switch s.kind {
+	case sentinel:
+		return s.sentinel.URL()
+	case cluster:
+		return s.cluster.URL()
+	}
+	return s.nodes[0].URL()
+}
+
+func (s *servers) close() {
+	switch s.kind {
+	case sentinel:
+		s.sentinel.Kill()
+	case cluster:
+		s.cluster.Kill()
+	default:
+		s.nodes[0].Kill()
+	}
+}
+
+func (s *servers) setAway(n *testkit.RedisServer, away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away[n] = away
+}
+
+// here are the servers that are not away.
+func (s *servers) here() (here []*testkit.RedisServer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.nodes {
+		if !s.away[n] {
+			here = append(here, n)
+		}
+	}
+	return here
+}
+
+// info is a field of INFO, "" when the server does not answer.
+func info(n *testkit.RedisServer, section, field string) string {
+	v, err := n.Do("INFO", section)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(fmt.Sprint(v)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// primaries are the servers that take writes now.
+func (s *servers) primaries() (primaries []*testkit.RedisServer) {
+	switch s.kind {
+	case sentinel:
+		if p := s.sentinel.Primary(); p != nil {
+			return []*testkit.RedisServer{p}
+		}
+		return nil
+	case cluster:
+		for _, n := range s.here() {
+			if info(n, "replication", "role") == "master" && ownsSlots(n) {
+				primaries = append(primaries, n)
+			}
+		}
+		return primaries
+	}
+	return s.nodes
+}
+
+func ownsSlots(n *testkit.RedisServer) bool {
+	v, _ := n.Do("CLUSTER", "NODES")
+	for line := range strings.Lines(fmt.Sprint(v)) {
+		if f := strings.Fields(line); len(f) > 2 && strings.Contains(f[2], "myself") {
+			return len(f) > 8
+		}
+	}
+	return false
+}
+
+// inStep says whether every server is there and every replica follows its
+// primary: a further failure may strike.
+func (s *servers) inStep() bool {
+	if len(s.here()) != len(s.nodes) {
+		return false
+	}
+	if s.kind == standalone {
+		_, err := s.nodes[0].Do("PING")
+		return err == nil
+	}
+	primaries := s.primaries()
+	want, each := 1, 2
+	if s.kind == cluster {
+		want, each = 3, 1
+	}
+	if len(primaries) != want {
+		return false
+	}
+	for _, p := range primaries {
+		v, err := p.Do("INFO", "replication")
+		if err != nil || strings.Count(fmt.Sprint(v), "state=online") != each {
+			return false
+		}
+	}
+	for _, n := range s.nodes {
+		if info(n, "persistence", "loading") != "0" {
+			return false
+		}
+	}
+	if s.kind == sentinel {
+		for _, sn := range s.sentinel.Sentinels {
+			v, err := sn.Do("SENTINEL", "replicas", s.sentinel.Name)
+			if err != nil || strings.Contains(fmt.Sprint(v), "s_down") || strings.Contains(fmt.Sprint(v), "disconnected") {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// aPrimary and aReplica pick one; nil when none is there at the moment.
+func (s *servers) aPrimary(rng *rand.Rand) *testkit.RedisServer { return pick(rng, s.primaries()) }
+
+func (s *servers) aReplica(rng *rand.Rand) *testkit.RedisServer {
+	var replicas []*testkit.RedisServer
+	for _, n := range s.here() {
+		if info(n, "replication", "role") == "slave" {
+			replicas = append(replicas, n)
+		}
+	}
+	return pick(rng, replicas)
+}
+
+func pick[T any](rng *rand.Rand, from []T) (one T) {
+	if len(from) > 0 {
+		one = from[rng.IntN(len(from))]
+	}
+	return one
+}
