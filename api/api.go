@@ -18,6 +18,7 @@ import (
 // else has a default.
 type Options struct {
 	Store    chat.Store
+	Live     chat.Live // presence, focus, typing, tickets; nil: the Store, if it can
 	Verifier auth.Verifier
 	Logger   *slog.Logger // nil: slog.Default()
 	Observer Observer     // nil: nobody counts
@@ -26,6 +27,9 @@ type Options struct {
 	// Origins are the web pages (scheme://host[:port], exact, or "*") that may
 	// use the API from a browser besides those of its own origin.
 	Origins []string
+	// ShowFocus tells everybody which rooms a user is looking at. Otherwise only
+	// server keys are told.
+	ShowFocus bool
 	// TrustedProxies are the CIDRs whose X-Forwarded-For is believed in the
 	// access log. Empty: none, the peer's address is the client's.
 	TrustedProxies []string
@@ -90,17 +94,19 @@ func (l Limits) withDefaults() Limits {
 
 // API serves the routes. Make one with New.
 type API struct {
-	store    chat.Store
-	verifier auth.Verifier
-	log      *slog.Logger
-	observer Observer
-	limits   Limits
-	origins  map[string]bool
-	sends    *rateLimit // nil: no limit
-	spec     []byte     // openapi.json
-	docs     []byte     // the page of /docs
-	engine   *gin.Engine
-	server   server
+	store     chat.Store
+	live      chat.Live // nil: none
+	showFocus bool
+	verifier  auth.Verifier
+	log       *slog.Logger
+	observer  Observer
+	limits    Limits
+	origins   map[string]bool
+	sends     *rateLimit // nil: no limit
+	spec      []byte     // openapi.json
+	docs      []byte     // the page of /docs
+	engine    *gin.Engine
+	server    server
 }
 
 // Gin's mode is global, and this is the only package that uses Gin: it prints
@@ -120,6 +126,10 @@ func New(o Options) (*API, error) {
 		store: o.Store, verifier: o.Verifier, log: o.Logger, observer: o.Observer,
 		limits: o.Limits.withDefaults(), origins: make(map[string]bool),
 	}
+	if a.live = o.Live; a.live == nil {
+		a.live, _ = o.Store.(chat.Live)
+	}
+	a.showFocus = o.ShowFocus
 	if a.log == nil {
 		a.log = slog.Default()
 	}

@@ -39,6 +39,10 @@ var routes = []route{
 	{http.MethodPost, "/v1/rooms/:room/messages", user, (*API).send},
 	{http.MethodGet, "/v1/rooms/:room/messages", caller, (*API).history},
 	{http.MethodPost, "/v1/rooms/:room/read", user, (*API).markRead},
+	{http.MethodGet, "/v1/presence", caller, (*API).presence},
+	{http.MethodPost, "/v1/focus", user, (*API).focus},
+	{http.MethodPost, "/v1/typing", user, (*API).typing},
+	{http.MethodPost, "/v1/tickets", user, (*API).ticket},
 	{http.MethodGet, "/openapi.json", public, (*API).serveSpec},
 	{http.MethodGet, "/docs", public, (*API).serveDocs},
 }
