@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/madang-chat/madang/gateway"
@@ -51,6 +52,7 @@ type gatewayPart struct {
 	config  config.Gateway
 	metrics *metrics.Gateway
 	gateway *gateway.Gateway // nil before start
+	memory  *memoryGuard     // nil before start
 }
 
 func newGatewayPart(p *process, c config.Gateway) *gatewayPart {
@@ -99,6 +101,8 @@ func (g *gatewayPart) start(context.Context) error {
 	}
 	g.metrics.Watch(g.process.registry, g.gateway.Loops().Stats, g.gateway.HubStats)
 	g.gateway.Start()
+	g.memory = &memoryGuard{root: os.DirFS("/"), shedPercent: float64(c.ShedPercent), refuse: g.gateway.Loops().Refuse, log: g.process.log}
+	g.memory.start()
 	g.process.ready.set("gateway", "")
 	g.process.log.Info("the gateway serves", "addr", g.addr())
 	return nil
@@ -107,5 +111,6 @@ func (g *gatewayPart) start(context.Context) error {
 func (g *gatewayPart) stop(ctx context.Context) error {
 	g.process.ready.set("gateway", "draining")
 	g.process.letBalancersNotice(ctx)
+	g.memory.stop()
 	return g.gateway.Stop(ctx)
 }

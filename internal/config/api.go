@@ -14,6 +14,8 @@ type HTTP struct {
 	IdempotencyWindow time.Duration `help:"How long a repeated Idempotency-Key is known. Longer costs about 220 bytes of Redis memory per message and window; shorter lets a late retry make a second message." default:"10m"`
 	MaxRoomMembers    int           `help:"Most members of a room. Each costs Redis memory, and every message is delivered to each." default:"100000"`
 	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects." default:"10000"`
+	ReceiptMembers    int           `help:"Most members of a room in which a read marker is told to the others." default:"100"`
+	ShowFocus         bool          `help:"Tell everybody who asks which rooms a user is looking at. Server keys are always told."`
 	LogMaxLen         int           `help:"Messages kept per room, approximately. More costs Redis memory; fewer turns long absences into gaps." default:"100000"`
 	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age." default:"0"`
 }

@@ -180,7 +180,6 @@ func (c Sockets) check(p *problems) {
 	p.duration("slow-timeout", c.SlowTimeout, time.Second, time.Hour)
 	p.atLeast("max-conns", int64(c.MaxConns), 0)
 	p.atLeast("max-conns-per-user", int64(c.MaxConnsPerUser), 1)
-	p.atLeast("max-conns-per-addr", int64(c.MaxConnsPerAddr), 0)
 	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)
 	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
 	p.duration("resume-timeout", c.ResumeTimeout, 100*time.Millisecond, 5*time.Minute)

@@ -21,10 +21,14 @@ type Sockets struct {
 
 	MaxConns        int   `help:"Most connections of this process. 0: as many as memory and descriptors allow." default:"0"`
 	MaxConnsPerUser int   `help:"Most connections of a user on this gateway." default:"20"`
-	MaxConnsPerAddr int   `help:"Most connections of a client address. 0: no limit, because the address may be a load balancer's." default:"0"`
 	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`
 	ShedPercent     int   `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which new connections are refused. Higher risks the kernel ending the process." default:"85"`
 	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis." default:"64KiB"`
+
+	PresenceGrace   time.Duration `help:"How long a user without a connection stays online. Longer hides longer reconnects; shorter tells sooner who left." default:"5s"`
+	PresenceRefresh time.Duration `help:"How often it is said again in Redis who is online. Shorter heals sooner what Redis lost unnoticed; every user costs two Redis commands each time." default:"4m"`
+	MaxWatched      int           `help:"Most users whose presence a connection watches." default:"500"`
+	ReceiptMembers  int           `help:"Most members of a room with read and delivered receipts. Each receipt goes to all who look at the room." default:"100"`
 
 	ResumeTimeout  time.Duration `help:"How long a resuming client may take to send its positions." default:"5s"`
 	ResumePerRoom  int           `help:"Missed messages a resume pushes per room; beyond that the client is told to page (gap)." default:"500"`

@@ -1,0 +1,157 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"log/slog"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// memoryEvery is how often memory is looked at: a storm opens some ten thousand
+// connections in it, which is far from the room between 85 % and the end.
+const memoryEvery = time.Second
+
+// reliefPercent is how far use must fall below the mark before connections are
+// taken again, so that the gate does not flutter.
+const reliefPercent = 3
+
+// memoryGuard refuses new connections before the kernel ends the process.
+type memoryGuard struct {
+	root        fs.FS // "/"
+	shedPercent float64
+	refuse      func(bool)
+	log         *slog.Logger
+
+	refusing bool
+	cancel   context.CancelFunc
+	done     chan struct{}
+}
+
+func (g *memoryGuard) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel, g.done = cancel, make(chan struct{})
+	go func() { // ends with stop, which waits for it
+		defer close(g.done)
+		ticker := time.NewTicker(memoryEvery)
+		defer ticker.Stop()
+		for {
+			g.look()
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+func (g *memoryGuard) stop() {
+	g.cancel()
+	<-g.done
+}
+
+func (g *memoryGuard) look() {
+	used := memoryUsedPercent(g.root)
+	switch {
+	case !g.refusing && used >= g.shedPercent:
+		g.refusing = true
+		g.log.Warn("memory is short: new connections are refused", "used_percent", int(used), "from_percent", int(g.shedPercent))
+	case g.refusing && used < g.shedPercent-reliefPercent:
+		g.refusing = false
+		g.log.Info("new connections are taken again", "used_percent", int(used))
+	default:
+		return
+	}
+	g.refuse(g.refusing)
+}
+
+// memoryUsedPercent is how much of what this process may use is in use: of its
+// cgroup's limit or the machine's memory, whichever is tighter. What the kernel
+// can take back at once (page cache) does not count; its socket buffers do,
+// which the process's own size would not show. 0: this system does not tell.
+func memoryUsedPercent(root fs.FS) float64 {
+	return max(machinePercent(root), cgroupPercent(root))
+}
+
+func machinePercent(root fs.FS) float64 {
+	total := field(root, "proc/meminfo", "MemTotal:")
+	available := field(root, "proc/meminfo", "MemAvailable:")
+	if total <= 0 {
+		return 0
+	}
+	return 100 * (total - available) / total
+}
+
+// cgroupVersion is where one version of cgroups keeps its figures.
+type cgroupVersion struct {
+	line                  string // in /proc/self/cgroup, what stands before the path
+	mount                 string
+	limit, current, cache string // files, and a field of memory.stat
+}
+
+var cgroupVersions = []cgroupVersion{
+	{"0::", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+	{"memory:", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+}
+
+// cgroupPercent looks at the process's own cgroup and those above it. In a
+// container the path may be the host's, and only the topmost is there to see.
+func cgroupPercent(root fs.FS) float64 {
+	b, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	worst := 0.0
+	for line := range strings.Lines(string(b)) {
+		for _, v := range cgroupVersions {
+			// "0::/path", or "4:memory:/path"
+			before, own, ok := strings.Cut(strings.TrimSpace(line), ":/")
+			if !ok || !strings.HasSuffix(before+":", v.line) {
+				continue
+			}
+			for dir := path.Join(v.mount, own); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
+				limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
+				if limit > 0 && current > 0 {
+					cache := field(root, path.Join(dir, "memory.stat"), v.cache)
+					worst = max(worst, 100*(current-cache)/limit)
+				}
+			}
+		}
+	}
+	return worst
+}
+
+// number reads a file that holds one; 0 when there is none ("max", say).
+func number(root fs.FS, name string) float64 {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseFloat(string(bytes.TrimSpace(b)), 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// field reads the number after a name at the beginning of a line; 0 when there
+// is none.
+func field(root fs.FS, name, key string) float64 {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if words := strings.Fields(line); len(words) >= 2 && words[0] == key {
+			n, err := strconv.ParseFloat(words[1], 64)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,64 @@
+package app
+
+import (
+	"log/slog"
+	"os"
+	"slices"
+	"testing"
+	"testing/fstest"
+)
+
+func memFile(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+
+func machine(totalKB, availableKB string) fstest.MapFS {
+	return fstest.MapFS{"proc/meminfo": memFile("MemTotal:       " + totalKB + " kB\nMemFree: 1 kB\nMemAvailable:    " + availableKB + " kB\n")}
+}
+
+func TestMemoryUsed(t *testing.T) {
+	inCgroup := machine("1000", "600")
+	inCgroup["proc/self/cgroup"] = memFile("0::/system.slice/madang.service\n")
+	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.max"] = memFile("2000\n")
+	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.current"] = memFile("1900\n")
+	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.stat"] = memFile("anon 1\ninactive_file 300\n")
+	unlimited := machine("1000", "600")
+	unlimited["proc/self/cgroup"] = memFile("0::/\n")
+	unlimited["sys/fs/cgroup/memory.max"] = memFile("max\n")
+	unlimited["sys/fs/cgroup/memory.current"] = memFile("1900\n")
+	for name, tt := range map[string]struct {
+		root fstest.MapFS
+		want float64
+	}{
+		"machine":          {machine("1000", "250"), 75},
+		"cgroup, tighter":  {inCgroup, 80},
+		"cgroup, no limit": {unlimited, 40},
+		"unknown system":   {fstest.MapFS{}, 0},
+		"cgroup version 1": {fstest.MapFS{
+			"proc/self/cgroup":                                 memFile("9:name=systemd:/\n4:memory:/app/1\n0::/\n"),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes":       memFile("9223372036854771712\n"),
+			"sys/fs/cgroup/memory/memory.usage_in_bytes":       memFile("900\n"),
+			"sys/fs/cgroup/memory/app/1/memory.limit_in_bytes": memFile("1000\n"),
+			"sys/fs/cgroup/memory/app/1/memory.usage_in_bytes": memFile("900\n"),
+			"sys/fs/cgroup/memory/app/1/memory.stat":           memFile("inactive_file 7\ntotal_inactive_file 100\n"),
+		}, 80},
+		"nonsense": {machine("many", "few"), 0},
+	} {
+		if got := memoryUsedPercent(tt.root); got != tt.want {
+			t.Errorf("%s: %v %%, want %v %%", name, got, tt.want)
+		}
+	}
+	if got := memoryUsedPercent(os.DirFS("/")); got < 0 || got > 100 {
+		t.Errorf("here: %v %%", got)
+	}
+}
+
+func TestTheGateDoesNotFlutter(t *testing.T) {
+	var told []bool
+	g := &memoryGuard{shedPercent: 85, log: slog.New(slog.DiscardHandler), refuse: func(on bool) { told = append(told, on) }}
+	for _, availableKB := range []string{"300", "151", "150", "160", "149", "179", "181", "160"} {
+		g.root = machine("1000", availableKB)
+		g.look()
+	}
+	if want := []bool{true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+}
