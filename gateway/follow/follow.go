@@ -140,12 +140,6 @@ type Core struct {
 	lingers fifo[linger]
 }
 
-type link struct {
-	gen  uint64
-	up   bool
-	made bool // LinkUp came in this turn; subscriptions are still to be asked for
-}
-
 type linger struct {
 	num   uint32
 	opens uint64 // user.opens when it began
@@ -198,7 +192,7 @@ func (c *Core) Flush() {
 	for i := 0; i < len(c.asking); i++ {
 		r := c.asking[i]
 		r.inAsking = false
-		c.ask(r)
+		c.askRoom(r)
 	}
 	clear(c.asking)
 	c.asking = c.asking[:0]

@@ -2,35 +2,72 @@ package follow
 
 import "github.com/madang-chat/madang/internal/chat"
 
+// link is what is known of one subscriber link.
+type link struct {
+	gen  uint64
+	up   bool
+	made bool // LinkUp came in this turn; subscriptions are still to be asked for
+	// stale counts, by channel, confirmations still to come of subscriptions that
+	// were given up before they were confirmed. Without it the confirmation of an
+	// earlier subscription would pass for that of the present one, which the
+	// server has not seen yet.
+	stale map[chat.Channel]int
+}
+
+// subscription is a channel that a user or a room needs.
+type subscription struct {
+	link      int32
+	partition int32
+	asked     bool // of the present making of the link
+	confirmed bool // the link carries the channel
+}
+
+func (c *Core) newSubscription(ch chat.Channel) subscription {
+	return subscription{link: int32(c.cfg.LinkOf(ch)), partition: int32(c.cfg.PartitionOf(ch))}
+}
+
 // LinkUp takes in that a link was made, for the gen-th time, and carries nothing
 // yet. Everything on it is subscribed again at the end of the turn, and audited
 // as its confirmations come (L2).
 func (c *Core) LinkUp(n int, gen uint64) {
 	l := &c.links[n]
-	if gen < l.gen {
+	if gen <= l.gen {
 		return
+	}
+	if l.up {
+		c.silence(n)
 	}
 	*l = link{gen: gen, up: true, made: true}
 }
 
 // LinkDown takes in that a link may have missed events since it last spoke.
-// Answers to audits that were under way on it no longer count.
 func (c *Core) LinkDown(n int, gen uint64) {
 	l := &c.links[n]
-	if gen < l.gen {
+	if gen != l.gen || !l.up {
 		return
 	}
-	l.up, l.made = false, false
+	*l = link{gen: gen}
+	c.silence(n)
+}
+
+// silence forgets what only a link that carries everything could vouch for:
+// confirmations, events that wait behind a read, and every read under way. An
+// answer may be older than what the link is silent about, and if it raised a
+// room's head, a tail that was lost meanwhile would not look lost (L2).
+func (c *Core) silence(n int) {
 	for _, u := range c.userList {
-		if u != nil && int(u.link) == n {
-			u.confirmed = false
+		if u != nil && int(u.sub.link) == n {
+			u.sub.asked, u.sub.confirmed = false, false
 			u.readTok = 0
+			u.pend = nil
 		}
 	}
 	for _, r := range c.roomList {
-		if r != nil && int(r.link) == n {
-			r.confirmed = false
-			c.unask(r)
+		if r != nil && int(r.sub.link) == n {
+			r.sub.asked, r.sub.confirmed = false, false
+			r.unask()
+			r.logTok = 0
+			r.pend, r.pendBytes, r.pendKnown, r.pendOver = nil, 0, 0, false
 		}
 	}
 }
@@ -46,13 +83,13 @@ func (c *Core) resubscribe() {
 		return
 	}
 	for _, u := range c.userList {
-		if u != nil && c.links[u.link].made {
-			c.out.Subscribe(int(u.link), c.links[u.link].gen, u.channel())
+		if u != nil && c.links[u.sub.link].made {
+			c.ask(&u.sub, u.channel())
 		}
 	}
 	for _, r := range c.roomList {
-		if r != nil && c.links[r.link].made {
-			c.out.Subscribe(int(r.link), c.links[r.link].gen, r.channel())
+		if r != nil && c.links[r.sub.link].made {
+			c.ask(&r.sub, r.channel())
 		}
 	}
 	for i := range c.links {
@@ -60,34 +97,55 @@ func (c *Core) resubscribe() {
 	}
 }
 
+func (c *Core) ask(s *subscription, ch chat.Channel) {
+	s.asked = true
+	c.out.Subscribe(int(s.link), c.links[s.link].gen, ch)
+}
+
 // subscribe asks for a channel now, unless its link is down or was made in this
 // turn: then resubscribe does.
-func (c *Core) subscribe(n int32, ch chat.Channel) {
-	if l := &c.links[n]; l.up && !l.made {
-		c.out.Subscribe(int(n), l.gen, ch)
+func (c *Core) subscribe(s *subscription, ch chat.Channel) {
+	if l := &c.links[s.link]; l.up && !l.made {
+		c.ask(s, ch)
 	}
 }
 
-func (c *Core) unsubscribe(n int32, ch chat.Channel) {
-	if l := &c.links[n]; l.up {
-		c.out.Unsubscribe(int(n), l.gen, ch)
+func (c *Core) unsubscribe(s *subscription, ch chat.Channel) {
+	if !s.asked {
+		return
 	}
+	l := &c.links[s.link]
+	if !s.confirmed {
+		if l.stale == nil {
+			l.stale = map[chat.Channel]int{}
+		}
+		l.stale[ch]++
+	}
+	c.out.Unsubscribe(int(s.link), l.gen, ch)
 }
 
-// Confirmed takes in that a link carries a channel from here on.
+// Confirmed takes in that a link carries a channel from here on. What follows it
+// is read now, not before (F1).
 func (c *Core) Confirmed(n int, gen uint64, ch chat.Channel) {
-	if l := &c.links[n]; !l.up || l.gen != gen {
+	l := &c.links[n]
+	if !l.up || l.gen != gen {
+		return
+	}
+	if l.stale[ch] > 0 {
+		if l.stale[ch]--; l.stale[ch] == 0 {
+			delete(l.stale, ch)
+		}
 		return
 	}
 	switch ch.Kind {
 	case chat.UserChannel:
-		if u := c.users[ch.Name]; u != nil && !u.confirmed {
-			u.confirmed = true
+		if u := c.users[ch.Name]; u != nil && !u.sub.confirmed {
+			u.sub.confirmed = true
 			c.readUser(u)
 		}
 	case chat.RoomChannel:
-		if r := c.rooms[ch.Name]; r != nil && !r.confirmed {
-			r.confirmed = true
+		if r := c.rooms[ch.Name]; r != nil && !r.sub.confirmed {
+			r.sub.confirmed = true
 			r.audit = r.state != roomNew
 			c.wantAsk(r)
 		}
@@ -101,41 +159,39 @@ func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []by
 	}
 	switch ch.Kind {
 	case chat.UserChannel:
-		if u := c.users[ch.Name]; u != nil {
-			c.userEvent(now, u, payload)
+		if u := c.users[ch.Name]; u != nil && u.sub.confirmed {
+			c.userEvent(u, payload)
 		}
 	case chat.RoomChannel:
-		if r := c.rooms[ch.Name]; r != nil {
-			c.roomEvent(now, r, payload)
+		if r := c.rooms[ch.Name]; r != nil && r.sub.confirmed {
+			c.roomEvent(r, payload)
 		}
 	}
 }
 
 // Canary takes in a partition's epoch. A new one means that Redis lost the
 // partition's data: every room in it is told a gap as soon as its new head is
-// known, and every user's index is read again. On a standalone server one
-// partition stands for all that its link carries.
+// known, and every user's index is read again (L3). The first one of a partition
+// proves nothing about what was read before it, which is compared.
 func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	if l := &c.links[n]; l.gen != gen {
 		return
 	}
 	old, known := c.epochs[partition]
 	c.epochs[partition] = epoch
-	if !known || old == epoch {
+	if known && old == epoch {
 		return
 	}
 	for _, r := range c.roomList {
-		if r != nil && int(r.link) == n {
-			r.lost = true
+		if r != nil && int(r.sub.partition) == partition {
+			r.lost = r.lost || known
 			r.audit = r.state != roomNew
-			if r.confirmed {
-				c.unask(r)
-				c.wantAsk(r)
-			}
+			r.unask()
+			c.wantAsk(r)
 		}
 	}
 	for _, u := range c.userList {
-		if u != nil && int(u.link) == n && u.confirmed {
+		if u != nil && int(u.sub.partition) == partition && u.sub.confirmed {
 			c.readUser(u)
 		}
 	}

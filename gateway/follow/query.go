@@ -36,7 +36,7 @@ func (c *Core) Membership(id edge.ConnID, name string) (num edge.RoomNum, member
 	}
 	if r := c.rooms[name]; r != nil {
 		if m := u.membership(r); m != nil {
-			return r.num, m.member, !m.member
+			return r.num, m.state == memberIn, !m.state.decided()
 		}
 	}
 	return edge.NoRoom, false, !u.known

@@ -13,16 +13,18 @@ import (
 type user struct {
 	name      string
 	num       uint32
-	link      int32
-	known     bool // the index has been read
-	confirmed bool // the link carries the user's channel
-	undecided int32
+	sub       subscription
+	known     bool  // the index has been read
+	undecided int32 // memberships that the members must still be asked about
 	readTok   Token
 	rev       uint64
+	exact     bool   // nothing but a read has set rev: equal means the same rooms
 	opens     uint64 // how often a connection was opened: ends an earlier linger
 	conns     []connRef
 	rooms     []*membership
-	pend      [][]byte // events that came before the index did
+	// pend are joined and left that came while the index was being read: whether
+	// they are older than it, their revision says.
+	pend []control
 }
 
 // connRef is one connection of a user.
@@ -41,20 +43,6 @@ const (
 	connLive
 )
 
-// membership joins a user to a room it follows, or may follow once the members
-// were checked. Both sides hold it at an index it knows, so that it leaves in
-// constant time.
-type membership struct {
-	u      *user
-	r      *room
-	iu, ir uint32
-	member bool // checked
-	dead   bool // unlinked; a check in flight is of no interest
-	// again: a `left` was seen while the check was in flight, whose answer may
-	// be older than it (F2).
-	again bool
-}
-
 func (u *user) channel() chat.Channel {
 	return chat.Channel{Kind: chat.UserChannel, Name: u.name}
 }
@@ -66,15 +54,6 @@ func (u *user) conn(id edge.ConnID) *connRef {
 	for i := range u.conns {
 		if u.conns[i].id == id {
 			return &u.conns[i]
-		}
-	}
-	return nil
-}
-
-func (u *user) membership(r *room) *membership {
-	for _, m := range u.rooms {
-		if m.r == r {
-			return m
 		}
 	}
 	return nil
@@ -107,11 +86,8 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 	if j := u.conns[i].job; j != nil {
 		j.dead = true
 	}
-	last := len(u.conns) - 1
-	u.conns[i] = u.conns[last]
-	u.conns[last] = connRef{}
-	u.conns = u.conns[:last]
-	if last > 0 {
+	u.conns = slices.Delete(u.conns, i, i+1)
+	if len(u.conns) > 0 {
 		return
 	}
 	if c.cfg.LingerMs > 0 {
@@ -122,7 +98,8 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 }
 
 func (c *Core) addUser(name string) *user {
-	u := &user{name: name, link: int32(c.cfg.LinkOf(chat.Channel{Kind: chat.UserChannel, Name: name}))}
+	u := &user{name: name}
+	u.sub = c.newSubscription(u.channel())
 	if n := len(c.freeUser); n > 0 {
 		u.num = c.freeUser[n-1]
 		c.freeUser = c.freeUser[:n-1]
@@ -132,7 +109,7 @@ func (c *Core) addUser(name string) *user {
 		c.userList = append(c.userList, u)
 	}
 	c.users[name] = u
-	c.subscribe(u.link, u.channel())
+	c.subscribe(&u.sub, u.channel())
 	return u
 }
 
@@ -143,7 +120,7 @@ func (c *Core) dropUser(u *user) {
 	delete(c.users, u.name)
 	c.userList[u.num] = nil
 	c.freeUser = append(c.freeUser, u.num)
-	c.unsubscribe(u.link, u.channel())
+	c.unsubscribe(&u.sub, u.channel())
 }
 
 func (c *Core) readUser(u *user) {
@@ -164,22 +141,20 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 		return
 	}
 	u.readTok = 0
-	first := !u.known
-	u.known = true
-	if first {
-		u.rev = st.Rev
-		u.rooms = make([]*membership, 0, len(st.Rooms))
-		for _, ir := range st.Rooms {
-			c.followRoom(u, ir.Room, nil)
-		}
-	} else {
+	if u.known {
 		c.stats.Audits++
 		c.compareIndex(u, st)
+	} else {
+		u.known, u.rev, u.exact = true, st.Rev, true
+		u.rooms = make([]*membership, 0, len(st.Rooms))
+		for _, ir := range st.Rooms {
+			c.follow(u, ir.Room)
+		}
 	}
 	pend := u.pend
 	u.pend = nil
-	for _, p := range pend {
-		c.userEvent(now, u, p)
+	for i := range pend {
+		c.roomsChanged(u, &pend[i])
 	}
 	c.roomDecided(u)
 }
@@ -187,28 +162,31 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 // compareIndex brings what is followed for a user in line with an index that
 // was read after its channel may have been silent for a while.
 func (c *Core) compareIndex(u *user, st chat.UserState) {
-	if st.Rev == u.rev {
+	if u.exact && st.Rev == u.rev {
 		return
 	}
-	u.rev = st.Rev
-	have := make(map[string]*membership, len(u.rooms))
-	for _, m := range u.rooms {
-		have[m.r.name] = m
-	}
-	for _, ir := range st.Rooms {
-		if have[ir.Room] != nil {
-			delete(have, ir.Room)
-			continue
+	u.rev, u.exact = st.Rev, true
+	// What is told below is what differs from what is followed here; clients may
+	// know more, or less, from HTTP. `resumed` tells them the revision to compare.
+	for i := range u.conns {
+		if ref := &u.conns[i]; ref.state == connLive {
+			c.jobOf(ref).announce = true
 		}
-		head := ir.Head
-		c.tell(u, edge.NewFrame(160, func(b []byte) []byte {
-			return protocol.AppendJoined(b, ir.Room, u.name, head, st.Rev)
-		}))
-		c.followRoom(u, ir.Room, &head)
 	}
-	for _, m := range u.rooms { // not the map: its order is no order
-		if have[m.r.name] == m {
-			c.recheck(m) // the members are the truth, the index may have been lost
+	seen := c.nextToken()
+	for _, ir := range st.Rooms {
+		m := c.membershipIn(u, ir.Room)
+		if m != nil && m.indexed {
+			c.stillIndexed(m, ir.Head)
+		} else {
+			c.joined(u, ir.Room, ir.Head)
+			m = c.membershipIn(u, ir.Room)
+		}
+		m.seen = seen
+	}
+	for _, m := range slices.Clone(u.rooms) {
+		if m.seen != seen {
+			c.unindexed(m)
 		}
 	}
 }
@@ -220,44 +198,32 @@ type control struct {
 	User     string      `json:"user"`
 	Head     protocol.ID `json:"head"`
 	RoomsRev uint64      `json:"rooms_rev"`
+
+	payload []byte // whole
 }
 
+// mostPending bounds what waits behind the reading of an index. Dropping it is
+// no loss: the index is then read again, and has it.
+const mostPending = 256
+
 // userEvent takes in a publication on a user's channel.
-func (c *Core) userEvent(now int64, u *user, payload []byte) {
-	if !u.known {
-		if len(u.pend) < 256 {
-			u.pend = append(u.pend, payload)
-		} else if u.readTok != 0 {
-			// Too many to keep: the index read after them has them all.
-			u.pend = nil
-			c.readUser(u)
-		}
-		return
-	}
-	var ev control
+func (c *Core) userEvent(u *user, payload []byte) {
+	ev := control{payload: payload}
 	if json.Unmarshal(payload, &ev) != nil {
 		return
 	}
 	switch ev.Type {
-	case "joined":
-		if ev.RoomsRev <= u.rev || !protocol.ValidRoom(ev.Room) {
-			return
+	case "joined", "left":
+		switch {
+		case u.readTok == 0 && u.known:
+			c.roomsChanged(u, &ev)
+			c.roomDecided(u)
+		case len(u.pend) < mostPending:
+			u.pend = append(u.pend, ev)
+		default:
+			u.pend = nil
+			c.readUser(u)
 		}
-		u.rev = ev.RoomsRev
-		c.tell(u, edge.FrameOf(payload))
-		c.followRoom(u, ev.Room, &ev.Head)
-	case "left":
-		if ev.RoomsRev <= u.rev {
-			return
-		}
-		u.rev = ev.RoomsRev
-		if r := c.rooms[ev.Room]; r != nil {
-			if m := u.membership(r); m != nil {
-				c.leave(m)
-			}
-		}
-		c.tell(u, edge.FrameOf(payload))
-		c.roomDecided(u)
 	case "disconnect":
 		for i := range u.conns {
 			c.out.Close(u.conns[i].id, protocol.CloseTokenExpired)
@@ -265,6 +231,25 @@ func (c *Core) userEvent(now int64, u *user, payload []byte) {
 	default:
 		c.tell(u, edge.FrameOf(payload))
 	}
+}
+
+// roomsChanged takes in a joined or left on a user's channel. One that is not
+// newer than what is known is part of it (M3).
+func (c *Core) roomsChanged(u *user, ev *control) {
+	if ev.RoomsRev <= u.rev {
+		return
+	}
+	u.rev, u.exact = ev.RoomsRev, false
+	if ev.Type == "joined" {
+		if protocol.ValidRoom(ev.Room) {
+			c.joined(u, ev.Room, ev.Head)
+		}
+		return
+	}
+	if m := c.membershipIn(u, ev.Room); m != nil {
+		c.leave(m)
+	}
+	c.tell(u, edge.FrameOf(ev.payload))
 }
 
 // tell sends an event to every connection of a user that has had its hello.
@@ -282,29 +267,34 @@ func (c *Core) hello(u *user, ref *connRef) {
 	c.out.Unicast(ref.id, edge.NewFrame(160+len(u.name), func(b []byte) []byte {
 		return protocol.AppendHello(b, c.cfg.ConnPrefix+ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
 	}))
-	if !ref.resume {
-		ref.state = connLive
+	if ref.resume {
+		ref.state = connHeld
+		j := c.jobOf(ref)
+		j.announce = true
+		j.start = make(map[string]protocol.ID, len(u.rooms))
 		for _, m := range u.rooms {
-			if m.member {
-				c.attach(ref.id, m.r)
+			if m.state == memberIn {
+				j.start[m.r.name] = m.r.head
 			}
+		}
+		if j.complete {
+			c.resume(u, ref)
 		}
 		return
 	}
-	ref.state = connHeld
-	j := c.jobOf(ref)
-	j.announce = true
-	j.start = make(map[string]protocol.ID, len(u.rooms))
+	ref.state = connLive
 	for _, m := range u.rooms {
-		if m.member {
-			j.start[m.r.name] = m.r.head
+		if m.state == memberIn {
+			c.attach(ref.id, m.r)
 		}
 	}
-	if j.complete {
-		c.resume(u, ref)
+	if !u.decided() {
+		// It was greeted with a revision that may not be true: `resumed` will tell.
+		c.jobOf(ref).announce = true
 	}
 }
 
+// helloOverdue greets a connection although a partition has not answered (F4).
 func (c *Core) helloOverdue(id edge.ConnID) {
 	u := c.byConn[id]
 	if u == nil {

@@ -18,6 +18,7 @@ type client struct {
 	lazy  bool // its socket is slow
 	conn  *conn
 	rev   uint64
+	knows bool // rev is that of the rooms it knows
 	views [maxRooms]view
 
 	// Of the present connection.
@@ -25,7 +26,7 @@ type client struct {
 	greeted   bool // hello has come
 	positions bool // have been sent
 	resumed   bool
-	list      bool // GET /v1/rooms is due
+	list      bool                           // GET /v1/rooms is due
 	got       [maxRooms]map[protocol.ID]bool // since the room was told anew
 }
 
@@ -56,7 +57,7 @@ func (c *client) connect(g *gateway, l int, resume bool) {
 		for i := range c.views {
 			c.views[i] = view{}
 		}
-		c.rev = 0
+		c.rev, c.knows = 0, false
 	}
 	if c.w.trace != nil {
 		c.w.logf("c%d (%s) connects to g%d, resume %v", c.id, userNames[c.user], g.id, resume)
@@ -125,22 +126,37 @@ func (c *client) take(f *edge.Frame) {
 		c.checkRev(number(ev, "rooms_rev"))
 	case "gap":
 		c.gap(indexOf(string(field(ev, "room"))), ident(ev, "after"), ident(ev, "head"))
+	// What the gateway tells of the user's rooms is taken in as it comes. A lower
+	// revision than what HTTP answered is late, or a failover lost revisions: the
+	// rooms are listed again.
 	case "joined":
-		if rev := number(ev, "rooms_rev"); rev != 0 && rev >= c.rev {
-			c.rev = rev
+		if rev := number(ev, "rooms_rev"); rev != 0 {
+			c.setRev(rev)
+			c.list = true // it may know nothing of the room
 			c.joined(indexOf(string(field(ev, "room"))), ident(ev, "head"))
 		}
 	case "left":
-		if rev := number(ev, "rooms_rev"); string(field(ev, "user")) == userNames[c.user] && (rev == 0 || rev >= c.rev) {
-			c.rev = max(c.rev, rev)
+		if string(field(ev, "user")) == userNames[c.user] {
+			c.setRev(number(ev, "rooms_rev"))
 			c.views[indexOf(string(field(ev, "room")))].leave()
 		}
 	}
 }
 
+func (c *client) setRev(rev uint64) {
+	switch {
+	case rev == 0: // the members' word, not the index's: listed with the next hello
+		c.knows = false
+		return
+	case rev < c.rev:
+		c.list, c.knows = true, false
+	}
+	c.rev = rev
+}
+
 func (c *client) checkRev(rev uint64) {
-	if rev != c.rev {
-		c.list = true
+	if !c.knows || rev != c.rev {
+		c.list, c.knows = true, false
 	}
 }
 
@@ -160,6 +176,7 @@ func (v *view) startAt(base protocol.ID, wired bool) {
 func (c *client) gap(room int, after, head protocol.ID) {
 	v := &c.views[room]
 	c.w.count.gaps++
+	c.knows = c.knows && v.active // else it comes from a room that was not listed
 	clear(c.got[room])
 	v.untold = nil
 	v.startAt(head, true)
@@ -167,10 +184,10 @@ func (c *client) gap(room int, after, head protocol.ID) {
 
 func (c *client) joined(room int, head protocol.ID) {
 	v := &c.views[room]
+	clear(c.got[room]) // what follows head comes, again or not
 	if v.active && v.known && (head == v.filter || head.Less(v.filter) && (v.settled[head] || head.IsZero() || slices.Contains(v.chain, head))) {
 		return // it has come so far
 	}
-	clear(c.got[room])
 	v.untold = nil
 	v.startAt(head, true)
 }
@@ -191,6 +208,7 @@ func (c *client) message(room int, id, prev protocol.ID) {
 	c.got[room][id] = true
 	w.count.received++
 	if !v.active || !v.known {
+		c.knows = c.knows && v.active
 		v.startAt(prev, true)
 	}
 	if !v.filter.Less(id) {
@@ -199,7 +217,7 @@ func (c *client) message(room int, id, prev protocol.ID) {
 	if prev != v.filter {
 		// A receiver whose last message is not prev has a hole. It can only be one
 		// that the gateway couldn't know of: what it had read over HTTP was lost.
-		if v.wired || w.everLed(room, v.filter, id) {
+		if v.wired || w.everLed(room, v.filter, id) && !w.lost(room, id) {
 			w.violate("order", "c%d: %v of %s follows %v, but came after %v", c.id, id, roomNames[room], prev, v.filter)
 		}
 		v.startAt(prev, true)
@@ -230,6 +248,12 @@ func (c *client) page(room int) bool {
 	r := &c.w.roomShard(room).data().rooms[room]
 	if !r.exists || !r.members[c.user] {
 		return false
+	}
+	if !v.known {
+		if !c.greeted {
+			return false // what is sent until hello might be missed
+		}
+		v.startAt(r.head, false)
 	}
 	log := r.log()
 	proven := v.base.IsZero() || v.base == r.head || r.has(v.base)
@@ -271,7 +295,7 @@ func (c *client) listRooms() {
 	if c.w.trace != nil {
 		c.w.logf("c%d lists its rooms: %+v", c.id, st)
 	}
-	c.rev = st.Rev
+	c.rev, c.knows = st.Rev, true
 	for room := range c.w.rooms {
 		v := &c.views[room]
 		r := &c.w.roomShard(room).data().rooms[room]

@@ -53,6 +53,7 @@ type indexed struct {
 
 type userData struct {
 	rev          uint64
+	revs         []uint64 // all of this lineage
 	rooms        [maxRooms]indexed
 	disconnected uint64
 }
@@ -282,7 +283,8 @@ func (w *world) index(s *shard, c change, repair bool) {
 	}
 	rev := w.fresh(max(s.data().users[c.user].rev+1, w.timeMs(s, s.node)))
 	s.write(s.node, func(d *dataset) {
-		d.users[c.user].rev = rev
+		u := &d.users[c.user]
+		u.rev, u.revs = rev, append(u.revs[:len(u.revs):len(u.revs)], rev)
 		d.users[c.user].rooms[c.room] = indexed{present: c.joined, version: c.version, head: c.head}
 	})
 	var payload []byte
@@ -304,6 +306,9 @@ func (w *world) trim(room, n int) {
 	n = min(n, len(r.log()))
 	if n == 0 {
 		return
+	}
+	for _, e := range r.log()[:n] {
+		w.aged[room][e.id] = true
 	}
 	s.write(s.node, func(d *dataset) { d.rooms[room].trimmed += n })
 	if w.trace != nil {

@@ -1,6 +1,10 @@
 package sim
 
-import "github.com/madang-chat/madang/gateway/follow"
+import (
+	"slices"
+
+	"github.com/madang-chat/madang/gateway/follow"
+)
 
 // settle ends the faults, lets everything be delivered, and checks.
 func (w *world) settle() {
@@ -134,6 +138,9 @@ func (w *world) serve(c *client) (busy bool) {
 		c.sendPositions(false, -1)
 		busy = true
 	}
+	if revs := w.userShard(c.user).data().users[c.user].revs; c.rev != 0 && !slices.Contains(revs, c.rev) {
+		c.list = true // what HTTP told it was lost, and it would learn so from its next hello
+	}
 	if c.list && c.greeted {
 		c.listRooms()
 		busy = true
@@ -175,7 +182,7 @@ func (w *world) checkView(c *client, room int) {
 		w.violate("hole", "c%d could not page %s", c.id, roomNames[room])
 	}
 	for _, e := range r.log() {
-		if !v.settled[e.id] {
+		if !v.settled[e.id] && !w.aged[room][e.id] {
 			w.violate("lost", "c%d (%s) never got %v of %s (it is at %v)", c.id, userNames[c.user], e.id, roomNames[room], v.filter)
 		}
 	}

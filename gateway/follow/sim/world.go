@@ -85,6 +85,7 @@ type world struct {
 
 	used     [maxRooms]map[protocol.ID]bool
 	parent   [maxRooms]map[protocol.ID]protocol.ID
+	aged     [maxRooms]map[protocol.ID]bool // trimmed once, if only on a primary that was lost
 	versions map[uint64]bool
 	epochs   int
 	sent     int
@@ -150,6 +151,7 @@ func newWorld(seed uint64, newCore NewCore) *world {
 	}
 	for room := range w.rooms {
 		w.used[room] = map[protocol.ID]bool{}
+		w.aged[room] = map[protocol.ID]bool{}
 		w.parent[room] = map[protocol.ID]protocol.ID{}
 		var members [maxUsers]bool
 		for u := range w.users {

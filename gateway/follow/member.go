@@ -1,0 +1,336 @@
+package follow
+
+import (
+	"slices"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// membership joins a user to a room of its index. The index decides that it is
+// there; the members, asked on the room's side, decide its state. One that was
+// refused stays, and with it the room's subscription: the index says otherwise,
+// so one of the two is about to change, or the answer came from a Redis that had
+// been left behind.
+//
+// Both sides hold it at an index it knows, so that it leaves in constant time.
+type membership struct {
+	u      *user
+	r      *room
+	iu, ir uint32
+	state  memberState
+
+	asking  bool  // in room.checks or room.asked
+	asked   bool  // in room.asked: a question is under way
+	again   bool  // joined or left came meanwhile, which the answer may be older than (F2)
+	indexed bool  // the index has it
+	told    bool  // connections were told `joined`
+	seen    Token // the last read of the index that had it
+	dead    bool  // unlinked; an answer is of no interest
+
+	// from is where connections start that had their hello before they were
+	// members; if there is none, they are told a gap after it.
+	from    protocol.ID
+	hasFrom bool
+}
+
+type memberState uint8
+
+const (
+	memberNew       memberState = iota // not asked yet
+	memberIn                           // is one
+	memberSuspended                    // was one, until a `left` was seen
+	memberRefused                      // is none
+)
+
+func (s memberState) decided() bool { return s == memberIn || s == memberRefused }
+
+// membership looks on the side that has fewer: some users have thousands of
+// rooms, some rooms thousands of users.
+func (u *user) membership(r *room) *membership {
+	if len(r.members) < len(u.rooms) {
+		for _, m := range r.members {
+			if m.u == u {
+				return m
+			}
+		}
+		return nil
+	}
+	for _, m := range u.rooms {
+		if m.r == r {
+			return m
+		}
+	}
+	return nil
+}
+
+func (c *Core) membershipIn(u *user, name string) *membership {
+	if r := c.rooms[name]; r != nil {
+		return u.membership(r)
+	}
+	return nil
+}
+
+// follow follows a room for a user, once the members were asked.
+func (c *Core) follow(u *user, name string) *membership {
+	r := c.rooms[name]
+	if r == nil {
+		r = c.addRoom(name)
+	} else if m := u.membership(r); m != nil {
+		return m
+	}
+	m := &membership{u: u, r: r, iu: uint32(len(u.rooms)), ir: uint32(len(r.members)), indexed: true}
+	u.rooms = append(u.rooms, m)
+	r.members = append(r.members, m)
+	u.undecided++
+	c.check(m)
+	return m
+}
+
+// joined takes in that a user was added to a room: that it joined, that its index
+// was repaired, or that it left and joined and only the latter is told. What
+// follows head is delivered (F3), whatever was before.
+func (c *Core) joined(u *user, name string, head protocol.ID) {
+	m := c.follow(u, name)
+	m.indexed = true
+	if m.state == memberRefused {
+		m.from, m.hasFrom = head, true
+		c.check(m)
+		return
+	}
+	c.tellJoined(m, head)
+	if m.state != memberIn {
+		m.from, m.hasFrom = head, true
+		c.check(m)
+		return
+	}
+	if m.asked {
+		c.check(m)
+	}
+	c.detach(m)
+	for i := range u.conns {
+		ref := &u.conns[i]
+		switch ref.state {
+		case connHeld:
+			ref.job.startAt(m.r, head)
+		case connLive:
+			if ref.job != nil {
+				if p := ref.job.pullOf(m.r); p != nil {
+					ref.job.remove(p)
+				}
+			}
+			c.catchUpFrom(ref, m.r, head)
+		}
+	}
+}
+
+// stillIndexed takes in that an index that was read again has a room. Where the
+// members had refused the user, one of the two was behind.
+func (c *Core) stillIndexed(m *membership, head protocol.ID) {
+	if m.state == memberRefused {
+		m.from, m.hasFrom = head, true
+		c.check(m)
+	}
+}
+
+// unindexed takes in that an index that was read again has a room no more. If
+// the members still have the user, it is the index that was lost.
+func (c *Core) unindexed(m *membership) {
+	m.indexed = false
+	if m.state == memberRefused {
+		c.tellLeft(m)
+		c.unlink(m)
+		return
+	}
+	c.check(m)
+}
+
+// leave ends a user's following of a room, on open sockets at once.
+func (c *Core) leave(m *membership) {
+	c.detach(m)
+	c.unlink(m)
+}
+
+func (c *Core) detach(m *membership) {
+	for i := range m.u.conns {
+		c.out.Detach(m.u.conns[i].id, m.r.num)
+	}
+}
+
+// unlink takes a membership out of both its lists; a room without any is
+// dropped.
+func (c *Core) unlink(m *membership) {
+	u, r := m.u, m.r
+	if !m.state.decided() {
+		u.undecided--
+	}
+	m.dead = true
+	c.giveUp(m)
+	last := u.rooms[len(u.rooms)-1]
+	u.rooms[m.iu], last.iu = last, m.iu
+	u.rooms[len(u.rooms)-1] = nil
+	u.rooms = u.rooms[:len(u.rooms)-1]
+	last = r.members[len(r.members)-1]
+	r.members[m.ir], last.ir = last, m.ir
+	r.members[len(r.members)-1] = nil
+	r.members = r.members[:len(r.members)-1]
+	if len(r.members) == 0 {
+		c.dropRoom(r)
+	}
+}
+
+// check has the members asked about a user. One who is followed for stays
+// attached until the answer comes.
+func (c *Core) check(m *membership) {
+	if m.asked {
+		m.again = true
+		return
+	}
+	if !m.asking {
+		m.asking = true
+		m.r.checks = append(m.r.checks, m)
+	}
+	c.wantAsk(m.r)
+}
+
+// suspend obeys a `left` on the room's channel at once: nothing more of the room
+// reaches the user's sockets. Whether it was overtaken by a later `joined` is
+// asked.
+func (c *Core) suspend(m *membership) {
+	if m.state == memberIn {
+		c.detach(m)
+		m.state = memberSuspended
+		m.from, m.hasFrom = m.r.head, false
+		m.u.undecided++
+	}
+	c.check(m)
+}
+
+// decide takes in whether a user is a member.
+func (c *Core) decide(m *membership, is bool) {
+	was := m.state
+	if !was.decided() {
+		m.u.undecided--
+	}
+	switch {
+	case is && was == memberIn:
+	case is:
+		m.state = memberIn
+		if was == memberRefused {
+			if !m.hasFrom {
+				m.from, m.hasFrom = m.r.head, true
+			}
+			c.tellJoined(m, m.from)
+		}
+		for i := range m.u.conns {
+			c.begin(&m.u.conns[i], m)
+		}
+		m.from, m.hasFrom = protocol.ID{}, false
+	default:
+		m.state = memberRefused
+		if was == memberIn {
+			c.detach(m)
+		}
+		c.giveUp(m)
+		if was != memberRefused { // what clients know may be from the index
+			c.tellLeft(m)
+		}
+		m.from, m.hasFrom = protocol.ID{}, false
+		if !m.indexed {
+			c.unlink(m)
+		}
+	}
+	c.roomDecided(m.u)
+}
+
+// begin starts a room for a connection.
+func (c *Core) begin(ref *connRef, m *membership) {
+	switch ref.state {
+	case connHeld:
+		if m.hasFrom {
+			ref.job.startAt(m.r, m.from)
+		}
+	case connLive:
+		if ref.job != nil {
+			if p := ref.job.pullOf(m.r); p != nil {
+				if p.stalled {
+					p.stalled = false
+					c.enqueue(p)
+				}
+				return
+			}
+			if pos, ok := ref.job.positions[m.r.name]; ok {
+				c.catchUpFrom(ref, m.r, pos)
+				return
+			}
+		}
+		if m.hasFrom {
+			c.catchUpFrom(ref, m.r, m.from)
+			return
+		}
+		// It was suspended, and its socket may have been left out of something
+		// that no loop remembers after a Detach; or it was greeted before the room
+		// could be followed, and what came since is anybody's guess.
+		c.tellGap(ref.id, m.r, m.from)
+		c.attach(ref.id, m.r)
+	}
+}
+
+// giveUp ends the catching up of a user's connections in a room.
+func (c *Core) giveUp(m *membership) {
+	for i := range m.u.conns {
+		j := m.u.conns[i].job
+		if j == nil {
+			continue
+		}
+		delete(j.positions, m.r.name)
+		delete(j.start, m.r.name)
+		if p := j.pullOf(m.r); p != nil {
+			j.remove(p)
+		}
+	}
+}
+
+func (c *Core) tellJoined(m *membership, head protocol.ID) {
+	c.tell(m.u, edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendJoined(b, m.r.name, m.u.name, head, m.u.rev)
+	}))
+}
+
+// tellLeft tells a user's connections what was found out, rather than heard: no
+// revision, because the index that has it may still have the room.
+func (c *Core) tellLeft(m *membership) {
+	c.tell(m.u, edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendLeft(b, m.r.name, m.u.name, 0)
+	}))
+}
+
+// recheckAll asks again about everybody that a room is followed for.
+func (c *Core) recheckAll(r *room) {
+	for _, m := range r.members {
+		c.check(m)
+	}
+}
+
+// unask takes a question back that is under way: it will be asked again.
+func (r *room) unask() {
+	if r.askTok == 0 {
+		return
+	}
+	r.askTok = 0
+	for _, m := range r.asked {
+		m.asked, m.again = false, false
+	}
+	r.checks = append(r.checks, r.asked...)
+	r.asked = nil
+}
+
+// questions takes the memberships to be asked about, the living ones.
+func (r *room) questions() []*membership {
+	ms := slices.DeleteFunc(r.checks, func(m *membership) bool { return m.dead })
+	r.checks = nil
+	for _, m := range ms {
+		m.asked, m.again = true, false
+	}
+	return ms
+}
