@@ -20,7 +20,7 @@ type API struct {
 
 // NewAPI builds it; nothing is started or connected.
 func NewAPI(c config.API, log *slog.Logger) (*API, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, roomsOf(c.HTTP), log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, roomsOf(c.HTTP, c.Receipts), log)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +55,7 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
 			SendsPerSecond: perSecond, SendBurst: c.SendBurst,
 		},
+		ShowFocus:      c.ShowFocus,
 		Origins:        c.Origins.Origins,
 		TrustedProxies: c.TrustedProxies,
 		Extra:          extra,

@@ -9,6 +9,7 @@ import (
 	"github.com/madang-chat/madang/gateway"
 	"github.com/madang-chat/madang/gateway/follow"
 	"github.com/madang-chat/madang/gateway/hub"
+	"github.com/madang-chat/madang/gateway/live"
 	"github.com/madang-chat/madang/gateway/loop"
 	"github.com/madang-chat/madang/gateway/session"
 	"github.com/madang-chat/madang/internal/config"
@@ -24,7 +25,7 @@ type Gateway struct {
 
 // NewGateway builds it; nothing is started or connected.
 func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, rooms{}, log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, rooms{receipts: c.ReceiptMembers}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +90,10 @@ func (g *gatewayPart) start(context.Context) error {
 		Hub: hub.Options{
 			Feed: g.process.store, Pacer: g.process.store, Logger: g.process.log,
 			Seats: g.process.store, Markers: g.process.store, Addr: c.GatewayAddr,
+			Live: live.Config{
+				GraceMs: max(1, c.PresenceGrace.Milliseconds()), RefreshMs: c.PresenceRefresh.Milliseconds(),
+				WatchMax: c.MaxWatched, ReceiptMembers: c.ReceiptMembers,
+			},
 			Follow: follow.Config{
 				Version: Version(), TailBytes: int(c.HotTail),
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,

@@ -66,10 +66,11 @@ func (s *process) redisAnswers(ctx context.Context) string {
 type rooms struct {
 	idempotency, maxAge   time.Duration
 	maxLen, members, mine int
+	receipts              int
 }
 
-func roomsOf(h config.HTTP) rooms {
-	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms}
+func roomsOf(h config.HTTP, r config.Receipts) rooms {
+	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers}
 }
 
 func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, log *slog.Logger) (*process, error) {
@@ -96,6 +97,7 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, l
 		MaxAge:         limits.maxAge,
 		MaxMembers:     limits.members,
 		MaxRooms:       limits.mine,
+		ReceiptMembers: limits.receipts,
 		Logger:         log,
 		Observer:       metrics.NewRedis(s.registry).Observer(),
 	})

@@ -14,7 +14,6 @@ type HTTP struct {
 	IdempotencyWindow time.Duration `help:"How long a repeated Idempotency-Key is known. Longer costs about 220 bytes of Redis memory per message and window; shorter lets a late retry make a second message." default:"10m"`
 	MaxRoomMembers    int           `help:"Most members of a room. Each costs Redis memory, and every message is delivered to each." default:"100000"`
 	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects." default:"10000"`
-	ReceiptMembers    int           `help:"Most members of a room in which a read marker is told to the others." default:"100"`
 	ShowFocus         bool          `help:"Tell everybody who asks which rooms a user is looking at. Server keys are always told."`
 	LogMaxLen         int           `help:"Messages kept per room, approximately. More costs Redis memory; fewer turns long absences into gaps." default:"100000"`
 	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age." default:"0"`
@@ -22,11 +21,12 @@ type HTTP struct {
 
 // API is the configuration of `madang api`.
 type API struct {
-	Process `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=json"`
-	Redis   `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
-	Auth    `embed:"" group:"Authentication"`
-	Origins `embed:"" group:"Authentication"`
-	HTTP    `embed:"" group:"HTTP API"`
+	Process  `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=json"`
+	Redis    `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
+	Auth     `embed:"" group:"Authentication"`
+	Origins  `embed:"" group:"Authentication"`
+	HTTP     `embed:"" group:"HTTP API"`
+	Receipts `embed:"" group:"HTTP API"`
 }
 
 // Validate reports everything that is wrong, at once.
@@ -37,5 +37,6 @@ func (c API) Validate() error {
 	c.Auth.check(&p)
 	c.Origins.check(&p)
 	c.HTTP.check(&p)
+	c.Receipts.check(&p)
 	return p.err()
 }

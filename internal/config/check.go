@@ -182,6 +182,9 @@ func (c Sockets) check(p *problems) {
 	p.atLeast("max-conns-per-user", int64(c.MaxConnsPerUser), 1)
 	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)
 	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
+	p.duration("presence-grace", c.PresenceGrace, 0, 5*time.Minute)
+	p.duration("presence-refresh", c.PresenceRefresh, 10*time.Second, 5*time.Minute) // Redis forgets after 10
+	p.between("max-watched", int64(c.MaxWatched), 1, 500)                            // what a session reads of one
 	p.duration("resume-timeout", c.ResumeTimeout, 100*time.Millisecond, 5*time.Minute)
 	p.atLeast("resume-per-room", int64(c.ResumePerRoom), 1)
 	p.atLeast("resume-messages", int64(c.ResumeMessages), 1)

@@ -2,12 +2,13 @@ package config
 
 // Dev is the configuration of `madang dev`: everything in one process.
 type Dev struct {
-	Process `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=text"`
-	Redis   `embed:"" group:"Redis" set:"redis_url=" set:"redis_note= Empty: an embedded one that forgets everything at the end."`
-	Auth    `embed:"" group:"Authentication"`
-	Origins `embed:"" group:"Authentication"`
-	HTTP    `embed:"" group:"HTTP API"`
-	Sockets `embed:"" group:"Gateway"`
+	Process  `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=text"`
+	Redis    `embed:"" group:"Redis" set:"redis_url=" set:"redis_note= Empty: an embedded one that forgets everything at the end."`
+	Auth     `embed:"" group:"Authentication"`
+	Origins  `embed:"" group:"Authentication"`
+	HTTP     `embed:"" group:"HTTP API"`
+	Sockets  `embed:"" group:"Gateway"`
+	Receipts `embed:"" group:"Gateway"`
 }
 
 // Validate reports everything that is wrong, at once. Neither Redis nor a secret
@@ -24,15 +25,16 @@ func (c Dev) Validate() error {
 	c.Origins.check(&p)
 	c.HTTP.check(&p)
 	c.Sockets.check(&p)
+	c.Receipts.check(&p)
 	return p.err()
 }
 
 // API is the part that the API in dev is built from.
 func (c Dev) API() API {
-	return API{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, HTTP: c.HTTP}
+	return API{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, HTTP: c.HTTP, Receipts: c.Receipts}
 }
 
 // Gateway is the part that the gateway in dev is built from.
 func (c Dev) Gateway() Gateway {
-	return Gateway{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, Sockets: c.Sockets}
+	return Gateway{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, Sockets: c.Sockets, Receipts: c.Receipts}
 }

@@ -28,7 +28,6 @@ type Sockets struct {
 	PresenceGrace   time.Duration `help:"How long a user without a connection stays online. Longer hides longer reconnects; shorter tells sooner who left." default:"5s"`
 	PresenceRefresh time.Duration `help:"How often it is said again in Redis who is online. Shorter heals sooner what Redis lost unnoticed; every user costs two Redis commands each time." default:"4m"`
 	MaxWatched      int           `help:"Most users whose presence a connection watches." default:"500"`
-	ReceiptMembers  int           `help:"Most members of a room with read and delivered receipts. Each receipt goes to all who look at the room." default:"100"`
 
 	ResumeTimeout  time.Duration `help:"How long a resuming client may take to send its positions." default:"5s"`
 	ResumePerRoom  int           `help:"Missed messages a resume pushes per room; beyond that the client is told to page (gap)." default:"500"`
@@ -37,11 +36,12 @@ type Sockets struct {
 
 // Gateway is the configuration of `madang gateway`.
 type Gateway struct {
-	Process `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9091" set:"log_format=json"`
-	Redis   `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
-	Auth    `embed:"" group:"Authentication"`
-	Origins `embed:"" group:"Authentication"`
-	Sockets `embed:"" group:"Gateway"`
+	Process  `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9091" set:"log_format=json"`
+	Redis    `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
+	Auth     `embed:"" group:"Authentication"`
+	Origins  `embed:"" group:"Authentication"`
+	Sockets  `embed:"" group:"Gateway"`
+	Receipts `embed:"" group:"Gateway"`
 }
 
 // Validate reports everything that is wrong, at once.
@@ -52,5 +52,6 @@ func (c Gateway) Validate() error {
 	c.Auth.check(&p)
 	c.Origins.check(&p)
 	c.Sockets.check(&p)
+	c.Receipts.check(&p)
 	return p.err()
 }

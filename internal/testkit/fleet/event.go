@@ -27,6 +27,9 @@ type Event struct {
 	Code     string `json:"code"`
 	Detail   string `json:"detail"`
 	RetryIn  int    `json:"retry_in_ms"`
+	Status   string `json:"status"`
+	LastSeen string `json:"last_seen"`
+	UntilMs  int    `json:"until_ms"`
 
 	Raw json.RawMessage `json:"-"`
 }

@@ -230,6 +230,18 @@ func (u *User) WantEvent(kind string) Event {
 	return *e
 }
 
+// Queued are the events of a kind that came and were not asked for yet.
+func (u *User) Queued(kind string) (events []Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range u.queue {
+		if e.Type == kind {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
 // WantNothing checks that no message came. It waits for a message to a room of
 // the user's own, sent now: what was on its way before has come by then.
 func (u *User) WantNothing() {
