@@ -105,6 +105,8 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, l
 		return nil, fmt.Errorf("--redis: %w", err)
 	}
 	s.checks = []check{{"redis", s.redisAnswers}, {"jwks", s.tokens.notReady}}
+	metrics.WatchPool(s.registry, s.store.Pool)
+	metrics.WatchReady(s.registry, func() bool { return len(s.notReady(context.Background())) == 0 })
 	s.admin = newAdmin(p.AdminAddr, log, s.registry, s.notReady)
 	return s, nil
 }

@@ -125,7 +125,7 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 		kind: prometheus.CounterValue, value: func(s *loop.Stats) float64 { return float64(s.BusyNs) / 1e9 },
 	})
 
-	c.gauge("madang_slow_readers", "Connections that are behind now.", func(s *loop.Stats) float64 { return float64(s.Behind) })
+	c.gauge("madang_readers_behind", "Connections that are behind now.", func(s *loop.Stats) float64 { return float64(s.Behind) })
 	c.gauge("madang_attachments", "Pairs of connection and room.", func(s *loop.Stats) float64 { return float64(s.Attachments) })
 	c.gauge("madang_out_queue_bytes", "Bytes queued for sockets; what they share counts for each.", func(s *loop.Stats) float64 { return float64(s.QueuedBytes) })
 	c.gauge("madang_incomplete_bytes", "Bytes held of requests and messages that are not complete.", func(s *loop.Stats) float64 { return float64(s.HeldBytes) })

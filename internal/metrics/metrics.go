@@ -29,6 +29,7 @@ func NewRegistry(version string) *prometheus.Registry {
 		build,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newKernelSockets("/proc/net/sockstat"),
 	)
 	return r
 }
