@@ -60,7 +60,7 @@ Sizes are bytes, or have a unit: ` + "`64KiB`, `1MiB`" + `. Times have a unit: `
 			if f.Group != nil {
 				group = f.Group.Title
 			}
-				value := "–"
+			value := "–"
 			if f.HasDefault && f.Default != "" {
 				value = "`" + f.Default + "`"
 			}
