@@ -157,6 +157,7 @@ func (r *run) accountDeliveries() {
 	d.OnTheWire, d.Duplicates, d.Reordered = now.Ledger.Delivered, now.Ledger.Duplicates, now.Ledger.Reordered
 	d.Skipped, d.Broken, d.Gaps, d.Paged = now.Ledger.Skipped, now.Ledger.Broken, now.Ledger.Gaps, now.Ledger.Filled
 	d.Strays = now.Strays
+	d.SilenceMs = float64(now.LongestSilence) / 1e6
 	d.Wrong += now.Ledger.Wrong
 	if r.tally.owed > 0 && !d.Judged {
 		r.problem("deliveries could not be judged")

@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ const (
 	// portsPerSource: the kernel finds a free port of 28,000 quickly while most
 	// are free.
 	portsPerSource = 8_000
+	// connectTries is how often a client tries before it is given up.
+	connectTries = 10
 )
 
 // openFiles is the limit of descriptors of a process.
@@ -43,6 +46,12 @@ func (r *run) layout() ([]crew.Job, error) {
 	if s.Senders/s.SenderProcesses > perReceiver {
 		return nil, fmt.Errorf("%d senders: a process may open %d files; give more --sender-processes", s.Senders, openFiles())
 	}
+	// Where servers are being killed, a client that gives up would hide what the
+	// run is for.
+	retries, tries := connectTries, 0
+	if s.Tolerate.Failures {
+		retries, tries = 0, math.MaxInt32
+	}
 	var jobs []crew.Job
 	for i := range receivers {
 		first, end := i*s.Clients/receivers, (i+1)*s.Clients/receivers
@@ -53,7 +62,7 @@ func (r *run) layout() ([]crew.Job, error) {
 		jobs = append(jobs, crew.Job{Common: r.common, Receive: &crew.Receive{
 			First: first, Count: end - first, Sources: sources, Bases: r.bases,
 			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
-			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery,
+			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery, Retries: retries,
 		}})
 	}
 	r.receivers = receivers
@@ -63,7 +72,7 @@ func (r *run) layout() ([]crew.Job, error) {
 	for i := range s.SenderProcesses {
 		jobs = append(jobs, crew.Job{Common: r.common, Send: &crew.Send{
 			Conns: s.Senders / s.SenderProcesses, Poisson: s.Poisson, BySize: s.Zipf > 0,
-			First: ledger.Send(i + 1), Stride: s.SenderProcesses, TextBytes: s.TextBytes,
+			First: ledger.Send(i + 1), Stride: s.SenderProcesses, TextBytes: s.TextBytes, Tries: tries,
 		}})
 	}
 	return jobs, nil

@@ -141,6 +141,24 @@ func TestCapacityFindsTheKnee(t *testing.T) {
 	}
 }
 
+func TestCheckSurvivesDropsAndCountsNothingTwice(t *testing.T) {
+	server := fakechat.New(t)
+	s := spec(server, "check")
+	s.Tolerate.Failures, s.StormTimes = true, 2
+	go func() { // a server that loses its sockets besides
+		for server.Conns() < 30 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(150 * time.Millisecond)
+		server.DropAll()
+	}()
+	res := run(t, s)
+	wantPassed(t, res)
+	if res.Connections.Returned < 60 || res.Deliveries.Owed < 100 || res.Deliveries.SilenceMs <= 0 {
+		t.Errorf("%+v %+v", res.Connections, res.Deliveries)
+	}
+}
+
 func TestLossFailsTheRun(t *testing.T) {
 	server := fakechat.New(t)
 	server.Misdeliver = func(user, room string, n uint64) int {
@@ -234,7 +252,7 @@ func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
 		"absurd rate":                   {func(s *loadtest.Spec) { s.Rate = 1e12 }, "--rate"},
 		"absurd clients":                {func(s *loadtest.Spec) { s.Clients = 1 << 40 }, "clients"},
 		"more members than clients":     {func(s *loadtest.Spec) { s.Clients, s.Members = 3, 5 }, "members"},
-		"unknown scenario":              {func(s *loadtest.Spec) { s.Scenario = "dance" }, "give one of capacity, fanout"},
+		"unknown scenario":              {func(s *loadtest.Spec) { s.Scenario = "dance" }, "give one of capacity, check, fanout"},
 		"unknown target":                {func(s *loadtest.Spec) { s.Target = "irc" }, "not known"},
 		"source that is no address":     {func(s *loadtest.Spec) { s.Sources = []string{"eth0"} }, "--source"},
 		"too few files":                 {func(s *loadtest.Spec) { s.Clients, s.Rooms, s.Receivers = 9_000_000, 1, 2 }, "open"},

@@ -54,6 +54,7 @@ func (r *run) phase(name string, f func() error) error {
 // measured is a phase's report.
 func (r *run) measured(name string, begin mark) report.Phase {
 	end := r.mark()
+	r.tally.endPhase()
 	m := &r.tally.meters
 	took := end.at.Sub(begin.at)
 	p := report.Phase{

@@ -21,6 +21,7 @@ func init() { // the scenarios refer to the map's keys when a spec is checked
 		"storm":    storm,
 		"slow":     slow,
 		"capacity": capacity,
+		"check":    check,
 	}
 }
 
@@ -129,16 +130,52 @@ func slow(r *run) error {
 	}
 	stalled := int(r.spec.SlowShare * float64(r.spec.Clients))
 	share := (stalled + r.receivers - 1) / r.receivers
-	if err := r.crew.All(crew.Order{Verb: crew.Stall, Count: share}); err != nil {
+	err := r.phase("some do not read", func() error {
+		return errors.Join(r.crew.All(crew.Order{Verb: crew.Stall, Count: share}), r.rest(r.spec.SlowFor))
+	})
+	if err != nil {
 		return err
 	}
-	if err := r.phase("some do not read", func() error { return r.rest(r.spec.SlowFor) }); err != nil {
+	return r.phase("all read again", func() error {
+		return errors.Join(r.crew.All(crew.Order{Verb: crew.Unstall}), r.rest(r.spec.Duration))
+	})
+}
+
+// check sends for a while, whatever happens to the servers, and then waits until
+// all clients are back and have everything: only the ledger counts. With
+// StormTimes, all clients are dropped so many times on the way.
+func check(r *run) error {
+	if err := r.ramp(); err != nil {
 		return err
 	}
-	if err := r.crew.All(crew.Order{Verb: crew.Unstall}); err != nil {
+	part := r.spec.Duration / time.Duration(r.spec.StormTimes+1)
+	err := r.phase("check", func() error {
+		if err := r.beginSends(r.spec.Rate); err != nil {
+			return err
+		}
+		for range r.spec.StormTimes {
+			if err := r.rest(part); err != nil {
+				return err
+			}
+			if err := r.crew.All(crew.Order{Verb: crew.Drop, Spread: r.spec.StormSpread}); err != nil {
+				return err
+			}
+		}
+		return r.rest(part)
+	})
+	if err != nil {
 		return err
 	}
-	return r.phase("all read again", func() error { return r.rest(r.spec.Duration) })
+	return r.phase("drain", func() error {
+		err := r.until(r.spec.Drain, func() bool { return r.tally.live() == r.spec.Clients })
+		if err != nil && !errors.Is(err, errTimeout) {
+			return err
+		}
+		if missing := r.spec.Clients - r.tally.live(); missing > 0 {
+			r.problem("%d of %d clients were not back %v after the sends ended: %s", missing, r.spec.Clients, r.spec.Drain, remedy(most(r.tally.receivers().Failures)))
+		}
+		return r.drain()
+	})
 }
 
 // ramp opens all connections.

@@ -24,7 +24,7 @@ import (
 // Spec is everything that a run is asked to do. Durations and numbers of 0 take
 // the scenario's default where one is named.
 type Spec struct {
-	Scenario string // hold, fanout, storm, slow, chat, capacity
+	Scenario string // one of Scenarios
 
 	Target   string   // madang, centrifugo
 	Gateways []string // host:port
@@ -56,8 +56,8 @@ type Spec struct {
 	Duration  time.Duration // of what is measured
 	Drain     time.Duration // longest wait for what is still owed
 
-	StormTimes  int           // storm: how often all are dropped
-	StormSpread time.Duration // storm: clients return after a random part of this
+	StormTimes  int           // storm, check: how often all are dropped
+	StormSpread time.Duration // storm, check: clients return after a random part of this
 	SlowShare   float64       // slow: share of clients that stop reading
 	SlowFor     time.Duration // slow: for so long
 
@@ -139,7 +139,9 @@ func (s *Spec) complete() error {
 	s.Duration = or(s.Duration, 10*time.Second)
 	s.Drain = or(s.Drain, 20*time.Second)
 	s.TextBytes = or(s.TextBytes, 100)
-	s.StormTimes = or(s.StormTimes, 1)
+	if s.Scenario == "storm" {
+		s.StormTimes = or(s.StormTimes, 1)
+	}
 	s.SlowShare = or(s.SlowShare, 0.1)
 	s.SlowFor = or(s.SlowFor, s.Duration)
 	s.StepFrom = or(s.StepFrom, 100)

@@ -9,6 +9,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
+	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/report"
 	"github.com/madang-chat/madang/loadtest/sender"
 	"github.com/madang-chat/madang/loadtest/swarm"
@@ -36,6 +37,7 @@ type tally struct {
 type workerTally struct {
 	receivers *swarm.Stats
 	senders   *sender.Stats
+	loop      reactor.Share // not yet weighed
 	cpu       time.Duration
 	rss       int64
 }
@@ -61,10 +63,8 @@ func newTally(c *crowd.Crowd, workers int, now int64) *tally {
 func (t *tally) take(r crew.Report) error {
 	w := &t.workers[r.Worker]
 	w.cpu, w.rss = time.Duration(r.CPUNs), r.RSS
-	if whole := r.Loop.Whole.Seconds(); whole > 0.3 {
-		cpu := r.Loop.CPU.Seconds() / whole
-		t.busiest = max(t.busiest, cpu)
-		t.starved = max(t.starved, r.Loop.Working.Seconds()/whole-cpu)
+	if w.loop.Add(r.Loop); w.loop.Whole > 500*time.Millisecond {
+		t.weighLoop(w)
 	}
 	second := t.second(r)
 	if in := r.Receivers; in != nil {
@@ -160,11 +160,35 @@ func (t *tally) settle(n int) {
 	}
 }
 
+// weighLoop compares how a worker's loop spent its last half second or more with
+// the busiest of the phase.
+func (t *tally) weighLoop(w *workerTally) {
+	whole := w.loop.Whole.Seconds()
+	if whole > 0 {
+		cpu := w.loop.CPU.Seconds() / whole
+		t.busiest = max(t.busiest, cpu)
+		t.starved = max(t.starved, w.loop.Working.Seconds()/whole-cpu)
+	}
+	w.loop = reactor.Share{}
+}
+
+// endPhase weighs what is left of the loops' time.
+func (t *tally) endPhase() {
+	for i := range t.workers {
+		if w := &t.workers[i]; w.loop.Whole > 100*time.Millisecond {
+			t.weighLoop(w)
+		}
+	}
+}
+
 // beginPhase empties what counts by the phase.
 func (t *tally) beginPhase(name string) {
 	t.phase = name
 	t.meters = newPhaseMeters()
 	t.busiest, t.starved = 0, 0
+	for i := range t.workers {
+		t.workers[i].loop = reactor.Share{}
+	}
 }
 
 func (t *tally) live() (n int) {
@@ -198,6 +222,7 @@ func (t *tally) receivers() (all swarm.Stats) {
 		all.Pongs += s.Pongs
 		all.Strays += s.Strays
 		all.Ledger.Add(s.Ledger)
+		all.LongestSilence = max(all.LongestSilence, s.LongestSilence)
 		add(all.Failures, s.Failures)
 		add(all.Drops, s.Drops)
 		add(all.Byes, s.Byes)

@@ -21,6 +21,8 @@ type loadtestCommand struct {
 	Storm    stormCommand    `cmd:"" help:"Drop all connections at once: how long until all are back, with what they missed."`
 	Slow     slowCommand     `cmd:"" help:"Some clients stop reading: what the others notice."`
 	Capacity capacityCommand `cmd:"" help:"Raise the rate of sends until an objective breaks, and report the knee."`
+	Fleet    fleetCommand    `cmd:"" help:"Start a whole deployment on this machine, run a scenario on it and take it down again."`
+	Diff     diffCommand     `cmd:"" help:"Compare two results."`
 	Worker   workerCommand   `cmd:"" hidden:"" help:"A worker process of the load tester: started by it."`
 }
 
@@ -56,6 +58,7 @@ type loadFlags struct {
 	Drain           time.Duration `help:"Longest wait for what is still owed." default:"20s" group:"Sends"`
 
 	JSON string `name:"json" help:"File for the result as JSON." type:"path" placeholder:"FILE" group:"Results"`
+	HTML string `name:"html" help:"File for the result as one HTML page with plots." type:"path" placeholder:"FILE" group:"Results"`
 
 	MaxP50            time.Duration `help:"Fail when the median delivery takes longer. Negative: no limit; so for all limits." default:"-1ns" group:"Objectives"`
 	MaxP99            time.Duration `name:"max-p99" help:"… when the 99th percentile does." default:"-1ns" group:"Objectives"`
@@ -79,6 +82,10 @@ func (f *loadFlags) spec(scenario string) (loadtest.Spec, error) {
 	if secret == nil && f.Target == "madang" {
 		return loadtest.Spec{}, errors.New("--jwt-secret-file or --jwt-secret must be given: the clients' tokens are signed with it")
 	}
+	return f.specWith(scenario, secret), nil
+}
+
+func (f *loadFlags) specWith(scenario string, secret []byte) loadtest.Spec {
 	return loadtest.Spec{
 		Scenario: scenario, Target: f.Target, Gateways: f.Gateway, APIs: f.API, Host: f.Host, APIKey: f.APIKey,
 		Secret: secret, Issuer: f.JWTIssuer, Audience: f.JWTAudience, ServerPids: f.ServerPid,
@@ -93,7 +100,7 @@ func (f *loadFlags) spec(scenario string) (loadtest.Spec, error) {
 			MaxCPUPerDelivery: f.MaxCPUPerDelivery, MaxMemoryPerConn: f.MaxMemoryPerConn, MaxDrops: f.MaxDrops,
 		},
 		Tool: app.Version(), Command: os.Args,
-	}, nil
+	}
 }
 
 // errRunFailed is a run that ended and whose report says what is wrong.
@@ -106,7 +113,7 @@ func (f *loadFlags) run(ctx context.Context, stdout io.Writer, spec loadtest.Spe
 		return err
 	}
 	res.WriteText(stdout)
-	if err := writeTo(f.JSON, res.WriteJSON); err != nil {
+	if err := errors.Join(writeTo(f.JSON, res.WriteJSON), writeTo(f.HTML, res.WriteHTML)); err != nil {
 		return err
 	}
 	if !res.Passed() {

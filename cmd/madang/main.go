@@ -32,6 +32,7 @@ type commands struct {
 	Plan    planCommand    `cmd:"" help:"Say how many machines, Redis shards, memory and network a load needs, and what runs out first."`
 
 	Loadtest loadtestCommand `cmd:"" help:"Put load on a deployment and judge what it does with it."`
+	Check    checkCommand    `cmd:"" help:"Check a live deployment with a ledger: every acknowledged message must reach every member, in order."`
 }
 
 const description = `A chat backend that a team runs itself: people send over HTTP and receive over a held socket.

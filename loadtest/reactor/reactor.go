@@ -185,6 +185,13 @@ type Share struct {
 	CPU     time.Duration // of its thread
 }
 
+// Add adds the interval that followed.
+func (s *Share) Add(next Share) {
+	s.Whole += next.Whole
+	s.Working += next.Working
+	s.CPU += next.CPU
+}
+
 // Share is how the loop spent the time since it was last asked. The goroutine
 // must be locked to its thread.
 func (r *Reactor) Share() Share {

@@ -93,22 +93,23 @@ type Sends struct {
 
 // Deliveries is the judge's account.
 type Deliveries struct {
-	Judged     bool   `json:"judged"`
-	Owed       uint64 `json:"owed"` // acknowledged sends × members
-	Kept       uint64 `json:"kept"`
-	Lost       uint64 `json:"lost"`
-	Noticed    uint64 `json:"noticed"`   // lost, but a gap told the client so
-	Unacked    uint64 `json:"unacked"`   // delivered though the send was never acknowledged
-	Doubled    uint64 `json:"doubled"`   // sends in the log under two IDs
-	Wrong      uint64 `json:"wrong"`     // one ID, two messages
-	OnTheWire  uint64 `json:"delivered"` // arrivals that passed the client's filter
-	Duplicates uint64 `json:"duplicates"`
-	Reordered  uint64 `json:"reordered"`
-	Skipped    uint64 `json:"skipped"` // passed over without a gap being told
-	Broken     uint64 `json:"chain_breaks"`
-	Gaps       uint64 `json:"gaps"`
-	Paged      uint64 `json:"paged"`
-	Strays     uint64 `json:"strays"`
+	Judged     bool    `json:"judged"`
+	Owed       uint64  `json:"owed"` // acknowledged sends × members
+	Kept       uint64  `json:"kept"`
+	Lost       uint64  `json:"lost"`
+	Noticed    uint64  `json:"noticed"`   // lost, but a gap told the client so
+	Unacked    uint64  `json:"unacked"`   // delivered though the send was never acknowledged
+	Doubled    uint64  `json:"doubled"`   // sends in the log under two IDs
+	Wrong      uint64  `json:"wrong"`     // one ID, two messages
+	OnTheWire  uint64  `json:"delivered"` // arrivals that passed the client's filter
+	Duplicates uint64  `json:"duplicates"`
+	Reordered  uint64  `json:"reordered"`
+	Skipped    uint64  `json:"skipped"` // passed over without a gap being told
+	Broken     uint64  `json:"chain_breaks"`
+	Gaps       uint64  `json:"gaps"`
+	Paged      uint64  `json:"paged"`
+	Strays     uint64  `json:"strays"`
+	SilenceMs  float64 `json:"longest_silence_ms"` // between two messages at one reader
 
 	Violations []string `json:"violations,omitempty"`
 }

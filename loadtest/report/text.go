@@ -70,6 +70,7 @@ func (p printer) deliveries(d *Deliveries) {
 	}
 	p.line("deliveries: %d owed, %d kept, %d lost, %d lost and told, %d reordered, %d skipped; %d duplicates on the wire, %d doubled sends, %d of unacknowledged sends; %d gaps, %d paged",
 		d.Owed, d.Kept, d.Lost, d.Noticed, d.Reordered, d.Skipped, d.Duplicates, d.Doubled, d.Unacked, d.Gaps, d.Paged)
+	p.line("  longest silence between two messages of a room at a client: %.0f ms", d.SilenceMs)
 	for i, v := range d.Violations {
 		if i == 5 {
 			p.line("  … %d more in the JSON", len(d.Violations)-i)

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"time"
 
@@ -98,12 +99,19 @@ func (s *Swarm) fail(i uint32, reason string) {
 	c := &s.clients[i]
 	s.stats.failed(reason)
 	s.leave(i)
-	c.attempts++
-	if int(c.attempts) >= s.cfg.Retries {
+	if c.attempts < math.MaxUint8 {
+		c.attempts++
+	}
+	if s.exhausted(c) {
 		s.giveUp(i)
 		return
 	}
 	s.waitFor(i, s.backoff(int(c.attempts)))
+}
+
+// exhausted says whether a client has tried often enough.
+func (s *Swarm) exhausted(c *client) bool {
+	return s.cfg.Retries > 0 && int(c.attempts) >= s.cfg.Retries
 }
 
 // giveUp ends a client for good.

@@ -3,7 +3,9 @@ package swarm
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -114,9 +116,11 @@ func (s *Swarm) refused(i uint32, status string, head []byte) {
 	c := &s.clients[i]
 	s.stats.failed("upgrade: refused with " + status)
 	s.leave(i)
-	c.attempts++
+	if c.attempts < math.MaxUint8 {
+		c.attempts++
+	}
 	switch {
-	case status == "401" || status == "403" || status == "404" || int(c.attempts) >= s.cfg.Retries:
+	case status == "401" || status == "403" || status == "404" || s.exhausted(c):
 		s.giveUp(i) // trying again would not help
 	default:
 		wait := s.backoff(int(c.attempts))
@@ -273,6 +277,10 @@ func (s *Swarm) handleMessage(i uint32, ev *target.Event) {
 		return
 	}
 	s.meters.arrivals++
+	if last := s.arrivedAt[reader]; last != 0 {
+		s.stats.LongestSilence = max(s.stats.LongestSilence, time.Duration(s.ticks()-last)*tick)
+	}
+	s.arrivedAt[reader] = s.ticks()
 	s.meters.latency.Record(s.now - ev.Due)
 	if age := s.now - int64(ev.Pos.ID().Ms)*1e6; age < 3600e9 { // positions of other targets are no times
 		s.meters.sinceLog.Record(age)

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"maps"
+	"time"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
@@ -29,6 +30,8 @@ type Stats struct {
 	Pongs     uint64
 	Strays    uint64 // messages of rooms that the client is not in
 	Ledger    ledger.Counts
+	// LongestSilence is the longest time between two messages at one reader.
+	LongestSilence time.Duration
 }
 
 func (st *Stats) failed(reason string)   { bump(&st.Failures, reason) }

@@ -51,7 +51,7 @@ type Config struct {
 	Timeout   time.Duration // from connect to live; default 30 s
 	PingEvery time.Duration // application-level heartbeat; 0: none, the server's pings are answered anyway
 	Backoff   time.Duration // first wait after a failure, jittered, doubling up to 10 s; default 200 ms
-	Retries   int           // attempts before a client is given up; default 10
+	Retries   int           // attempts before a client is given up; 0: never
 
 	// OnGap is told that a client must page history: everything after `after` up
 	// to head. It must not block; the outcome comes back through Paged.
@@ -74,6 +74,7 @@ type Swarm struct {
 	clients     []client
 	firstReader []uint32 // client i reads with readers firstReader[i] … firstReader[i+1]-1
 	book        ledger.Book
+	arrivedAt   []uint32 // tick of a reader's last message
 	wheel       wheel
 	queue       []uint32 // clients that want to connect, in order
 	inFlight    int
@@ -106,7 +107,6 @@ func New(cfg Config) (*Swarm, error) {
 	cfg.InFlight = orDefault(cfg.InFlight, 512)
 	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Second)
 	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
-	cfg.Retries = orDefault(cfg.Retries, 10)
 	s := &Swarm{
 		cfg:     cfg,
 		clients: make([]client, cfg.Count),
@@ -149,6 +149,7 @@ func (s *Swarm) openReaders() {
 		total += len(rooms)
 	}
 	s.firstReader[s.cfg.Count] = uint32(total)
+	s.arrivedAt = make([]uint32, total)
 }
 
 // Run is the loop. It returns after Stop, or when ctx ends, with every socket
