@@ -18,6 +18,9 @@ type job struct {
 	// positions are where the client is in rooms that are still to be caught up
 	// or decided; start are the heads at hello, until the client's have come.
 	positions, start map[string]protocol.ID
+	// promised are where rooms go on that it was told it joined, while its
+	// positions may have been on their way.
+	promised map[string]protocol.ID
 	pulls            []*pull // unfinished, at most one of a room
 	queue            []*pull // those of them that need not wait
 	parked           int     // those of them that wait at their room
@@ -69,8 +72,8 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
-	start := j.start
-	j.start = nil
+	start, promised := j.start, j.promised
+	j.start, j.promised = nil, nil
 	for _, m := range u.rooms {
 		if m.state != memberIn {
 			continue
@@ -78,6 +81,8 @@ func (c *Core) resume(u *user, ref *connRef) {
 		pos, known := j.positions[m.r.name]
 		if !known {
 			pos, known = start[m.r.name]
+		} else if at, ok := promised[m.r.name]; ok && at.Less(pos) {
+			pos = at
 		}
 		p := j.add(m.r, pos)
 		p.blind = !known // greeted before the room could be followed
@@ -134,6 +139,16 @@ func (j *job) startAt(r *room, at protocol.ID) {
 	if is, ok := j.start[r.name]; !ok || at.Less(is) {
 		j.start[r.name] = at
 	}
+}
+
+func (j *job) promise(r *room, at protocol.ID) {
+	if _, named := j.positions[r.name]; named {
+		return // it is told to go on from there
+	}
+	if j.promised == nil {
+		j.promised = map[string]protocol.ID{}
+	}
+	j.promised[r.name] = at
 }
 
 func (j *job) pullOf(r *room) *pull {

@@ -89,38 +89,30 @@ func (c *Core) follow(u *user, name string) *membership {
 
 // joined takes in that a user was added to a room: that it joined, that its index
 // was repaired, or that it left and joined and only the latter is told. What
-// follows head is delivered (F3), whatever was before.
+// follows head is delivered (F3); a connection that gets the room already is told
+// where it is instead, and goes on from there.
 func (c *Core) joined(u *user, name string, head protocol.ID) {
 	m := c.follow(u, name)
 	m.indexed = true
-	if m.state == memberRefused {
-		m.from, m.hasFrom = head, true
-		c.check(m)
-		return
-	}
-	c.tellJoined(m, head)
-	if m.state != memberIn {
-		m.from, m.hasFrom = head, true
-		c.check(m)
-		return
-	}
-	if m.asked {
-		c.check(m)
-	}
-	c.detach(m)
-	for i := range u.conns {
-		ref := &u.conns[i]
-		switch ref.state {
-		case connHeld:
-			ref.job.startAt(m.r, head)
-		case connLive:
-			if ref.job != nil {
-				if p := ref.job.pullOf(m.r); p != nil {
-					ref.job.remove(p)
-				}
-			}
-			c.catchUpFrom(ref, m.r, head)
+	switch m.state {
+	case memberIn:
+		if m.asked {
+			c.check(m)
 		}
+	case memberNew, memberRefused:
+		if !m.hasFrom || head.Less(m.from) { // else an earlier one was promised
+			m.from, m.hasFrom = head, true
+		}
+		c.check(m)
+	case memberSuspended: // and will be told a gap, if it is one again
+		c.check(m)
+		return
+	}
+	if m.state == memberRefused {
+		return // told when the members say so
+	}
+	for i := range u.conns {
+		c.tellJoined(&u.conns[i], m, head)
 	}
 }
 
@@ -215,13 +207,15 @@ func (c *Core) decide(m *membership, is bool) {
 	switch {
 	case is && was == memberIn:
 	case is:
-		m.state = memberIn
 		if was == memberRefused {
 			if !m.hasFrom {
 				m.from, m.hasFrom = m.r.head, true
 			}
-			c.tellJoined(m, m.from)
+			for i := range m.u.conns {
+				c.tellJoined(&m.u.conns[i], m, m.from)
+			}
 		}
+		m.state = memberIn
 		for i := range m.u.conns {
 			c.begin(&m.u.conns[i], m)
 		}
@@ -285,15 +279,38 @@ func (c *Core) giveUp(m *membership) {
 		}
 		delete(j.positions, m.r.name)
 		delete(j.start, m.r.name)
+		delete(j.promised, m.r.name)
 		if p := j.pullOf(m.r); p != nil {
 			j.remove(p)
 		}
 	}
 }
 
-func (c *Core) tellJoined(m *membership, head protocol.ID) {
-	c.tell(m.u, edge.NewFrame(160, func(b []byte) []byte {
-		return protocol.AppendJoined(b, m.r.name, m.u.name, head, m.u.rev)
+// tellJoined tells a connection that its user is in a room, of which it gets what
+// follows head, or what follows where it is.
+func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
+	at := head
+	switch ref.state {
+	case connOpening:
+		return
+	case connHeld:
+		ref.job.startAt(m.r, head)
+		at = ref.job.start[m.r.name]
+		ref.job.promise(m.r, at)
+	case connLive:
+		if m.state == memberIn {
+			at = m.r.head
+		}
+	}
+	if j := ref.job; j != nil {
+		if p := j.pullOf(m.r); p != nil {
+			at = p.pos
+		} else if pos, ok := j.positions[m.r.name]; ok {
+			at = pos
+		}
+	}
+	c.out.Unicast(ref.id, edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendJoined(b, m.r.name, m.u.name, at, m.u.rev)
 	}))
 }
 

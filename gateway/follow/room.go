@@ -39,7 +39,7 @@ type room struct {
 	pend      []pending // behind a read, in order
 	pendBytes int
 	pendOver  bool // some were dropped: the log is read on
-	pendKnown int  // how many of them had come when the log was asked for: it has them, or they are lost
+	pendKnown int  // how many of them had come when Redis was asked: the answer has them, or they are lost
 
 	logTok  Token
 	logFrom protocol.ID
@@ -114,6 +114,9 @@ func (c *Core) askRoom(r *room) {
 	}
 	r.askTok = c.nextToken()
 	r.askHead = r.head
+	if r.state == roomNew {
+		r.pendKnown = len(r.pend)
+	}
 	c.out.ReadRoom(r.askTok, q)
 }
 
@@ -199,18 +202,18 @@ func (c *Core) roomEvent(r *room, payload []byte) {
 }
 
 // message takes in a message that was published. inLog says that the log was read
-// since: if it has not brought us up to the message, the message was lost.
+// since: if it has not brought us up to the message, Redis has lost it.
 func (c *Core) message(r *room, h protocol.MessageHead, payload []byte, inLog bool) {
 	switch {
 	case r.state != roomLive:
 		c.pend(r, h, payload)
 	case !r.head.Less(h.ID):
 		c.stats.Duplicates++
+	case inLog:
 	case h.Prev == r.head:
 		f := edge.FrameOf(payload)
 		f.ID, f.Prev, f.SentAtMs = h.ID, h.Prev, int64(h.ID.Ms)
 		c.accept(r, f, h.N)
-	case inLog:
 	default:
 		c.stats.GapsFilled++
 		c.pend(r, h, payload)

@@ -184,10 +184,10 @@ func (c *client) gap(room int, after, head protocol.ID) {
 
 func (c *client) joined(room int, head protocol.ID) {
 	v := &c.views[room]
-	clear(c.got[room]) // what follows head comes, again or not
-	if v.active && v.known && (head == v.filter || head.Less(v.filter) && (v.settled[head] || head.IsZero() || slices.Contains(v.chain, head))) {
-		return // it has come so far
+	if v.active && v.known && v.wired && v.filter == head {
+		return // it goes on from where it is
 	}
+	clear(c.got[room])
 	v.untold = nil
 	v.startAt(head, true)
 }
@@ -299,7 +299,7 @@ func (c *client) listRooms() {
 	for room := range c.w.rooms {
 		v := &c.views[room]
 		r := &c.w.roomShard(room).data().rooms[room]
-		in := r.exists && slices.ContainsFunc(st.Rooms, func(x chat.IndexedRoom) bool { return x.Room == roomNames[room] })
+		in := slices.ContainsFunc(st.Rooms, func(x chat.IndexedRoom) bool { return x.Room == roomNames[room] })
 		switch {
 		case !in && v.active:
 			v.leave()
