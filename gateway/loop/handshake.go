@@ -80,8 +80,9 @@ const (
 
 // parseRequest reads a head, which ends with CR LF CR LF. It is strict where
 // leniency is how requests are smuggled past proxies: line ends, spaces,
-// repetitions, bodies. It changes nothing and keeps nothing.
-func parseRequest(head []byte) (request, *refusal) {
+// repetitions, bodies. It changes nothing and keeps nothing. An empty path means
+// any.
+func parseRequest(head []byte, path string) (request, *refusal) {
 	var req request
 	line, rest, bad := cutLine(head)
 	if bad != nil {
@@ -91,8 +92,8 @@ func parseRequest(head []byte) (request, *refusal) {
 	if !ok {
 		return req, errRequestLine
 	}
-	path, query, _ := bytes.Cut(target, []byte{'?'})
-	if string(path) != Path {
+	asked, query, _ := bytes.Cut(target, []byte{'?'})
+	if path != "" && string(asked) != path {
 		return req, errNotFound
 	}
 	if bad := req.readQuery(query); bad != nil {

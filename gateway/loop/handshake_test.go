@@ -83,7 +83,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"a JWT under another name":  {with(t, "/v1/ws", "/v1/ws?x=eyJhbGciOiJIUzI1NiJ9.e30.x"), errTokenInQuery},
 		"odd resume":                {with(t, "/v1/ws", "/v1/ws?resume=maybe"), errQuery},
 	} {
-		if _, bad := parseRequest([]byte(tc.head)); bad != tc.want {
+		if _, bad := parseRequest([]byte(tc.head), Path); bad != tc.want {
 			t.Errorf("%s: got %v, want %v", name, bad, tc.want)
 		}
 	}
@@ -107,7 +107,7 @@ func TestRequestsThatAreAccepted(t *testing.T) {
 		"IPv6 host":              {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
 		"two Connections":        {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
 	} {
-		req, bad := parseRequest([]byte(tc.head))
+		req, bad := parseRequest([]byte(tc.head), Path)
 		if bad != nil || req.resume != tc.resume || string(req.token) != tc.token {
 			t.Errorf("%s: got %+v, %v", name, req, bad)
 		}
@@ -179,7 +179,7 @@ func FuzzHandshake(f *testing.F) {
 		}
 		head = head[:end+4]
 		before := string(head)
-		req, bad := parseRequest(head)
+		req, bad := parseRequest(head, Path)
 		if string(head) != before {
 			t.Fatal("the head was changed")
 		}
@@ -207,7 +207,7 @@ func BenchmarkParseRequest(b *testing.B) {
 	head := []byte(okHead)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, bad := parseRequest(head); bad != nil {
+		if _, bad := parseRequest(head, Path); bad != nil {
 			b.Fatal(bad)
 		}
 	}

@@ -106,7 +106,11 @@ func bareLineEnd(head []byte) bool {
 // upgrade turns a connection with a complete head into a WebSocket, or says why
 // not.
 func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
-	req, bad := parseRequest(head)
+	path, anyone := Path, l.g.opts.Session.Echo
+	if anyone {
+		path = ""
+	}
+	req, bad := parseRequest(head, path)
 	if bad != nil {
 		return bad
 	}
@@ -117,7 +121,7 @@ func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
 	if l.draining || l.stopping || l.g.refusing.Load() {
 		return l.full()
 	}
-	if req.token == nil {
+	if req.token == nil && !anyone {
 		return errNoToken
 	}
 	claims, bad := l.verify(req.token)

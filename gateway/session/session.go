@@ -18,8 +18,8 @@ type Limits struct {
 	FrameBurst, FramesPerSecond int
 	// MaxMessageBytes is the longest message; MaxResumeBytes the longest resume.
 	MaxMessageBytes, MaxResumeBytes int
-	// Echo returns every message instead of reading it. It is for conformance
-	// tests of the loops, never for clients.
+	// Echo returns every message instead of reading it, and lets everybody in at
+	// any path. It is for conformance tests of the loops, never for clients.
 	Echo bool
 }
 
