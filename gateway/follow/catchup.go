@@ -20,15 +20,15 @@ type job struct {
 	positions, start map[string]protocol.ID
 	// promised are where rooms go on that it was told it joined, while its
 	// positions may have been on their way.
-	promised map[string]protocol.ID
-	pulls            []*pull // unfinished, at most one of a room
-	queue            []*pull // those of them that need not wait
-	parked           int     // those of them that wait at their room
-	complete         bool    // all positions have come
-	announce         bool    // ends with `resumed`
-	paused           bool    // waits until the socket has taken what was queued
-	sent             int     // messages
-	unwritten        int     // bytes queued since the last pause
+	promised  map[string]protocol.ID
+	pulls     []*pull // unfinished, at most one of a room
+	queue     []*pull // those of them that need not wait
+	parked    int     // those of them that wait at their room
+	complete  bool    // all positions have come
+	announce  bool    // ends with `resumed`
+	paused    bool    // waits until the socket has taken what was queued
+	sent      int     // messages
+	unwritten int     // bytes queued since the last pause
 }
 
 // pull is one room that a connection must be brought up to date in.

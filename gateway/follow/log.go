@@ -21,7 +21,9 @@ func (c *Core) readLog(r *room) {
 		return
 	}
 	from := r.head
-	if r.state == roomLive {
+	if r.state == roomCatching {
+		r.pendKnown = len(r.pend)
+	} else {
 		waiting := false
 		for _, p := range r.parked {
 			if p.done {
@@ -39,7 +41,7 @@ func (c *Core) readLog(r *room) {
 	}
 	c.stats.LogReads++
 	r.logTok = c.nextToken()
-	r.logFrom, r.logHead, r.pendKnown = from, r.head, len(r.pend)
+	r.logFrom, r.logHead = from, r.head
 	// The position itself, what may be pushed after it, and one more that shows
 	// that it was too much.
 	c.out.ReadLog(r.logTok, chat.LogQuery{Room: r.name, From: from, Limit: c.cfg.ResumeRoom + 2})
