@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"strings"
 	"sync"
@@ -25,7 +24,6 @@ const (
 // feed is the Store's links, all of them in one group.
 type feed struct {
 	s     *Store
-	epoch string // given to partitions that have none
 	links []*link
 
 	mu       sync.Mutex
@@ -34,7 +32,7 @@ type feed struct {
 }
 
 func (f *feed) init(s *Store) {
-	f.s, f.epoch = s, rand.Text()
+	f.s = s
 	n := s.opt.Links
 	if s.target.kind == cluster {
 		n = s.opt.Partitions

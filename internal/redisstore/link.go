@@ -346,7 +346,9 @@ func (l *link) beat(now time.Time) {
 func (l *link) sendCanary(gen uint64, token string) {
 	s := l.s
 	keys := []string{s.keys.canary(l.home), s.keys.epoch(l.home), l.channel}
-	c := newCall(l.home, canaryScript, keys, token, s.feed.epoch, s.publish, canaryTTL.Milliseconds())
+	// A new epoch with each canary: one that this process gave before would hide
+	// that Redis has lost its data since.
+	c := newCall(l.home, canaryScript, keys, token, crand.Text(), s.publish, canaryTTL.Milliseconds())
 	c.deadline = time.Now().Add(canaryEvery)
 	c.then = func(reply any, err error) { l.canarySent(gen, reply, err) }
 	if lane, err := s.lane(s.ctx, writes, s.keys.prefix[l.home]); err == nil {
