@@ -2,8 +2,8 @@ package config
 
 // Dev is the configuration of `madang dev`: everything in one process.
 type Dev struct {
-	Process  `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9090" set:"log_format=text"`
-	Redis    `embed:"" group:"Redis" set:"redis_url=" set:"redis_note= Empty: an embedded one that forgets everything at the end."`
+	Process  `kong:"embed,group='Process',set='admin_addr=127.0.0.1:9090',set='log_format=text'"`
+	Redis    `kong:"embed,group='Redis',set='redis_url=',set='redis_note= Empty: an embedded one that forgets everything at the end.'"`
 	Auth     `embed:"" group:"Authentication"`
 	Origins  `embed:"" group:"Authentication"`
 	HTTP     `embed:"" group:"HTTP API"`

@@ -36,8 +36,8 @@ type Sockets struct {
 
 // Gateway is the configuration of `madang gateway`.
 type Gateway struct {
-	Process  `embed:"" group:"Process" set:"admin_addr=127.0.0.1:9091" set:"log_format=json"`
-	Redis    `embed:"" group:"Redis" set:"redis_url=redis://127.0.0.1:6379/0" set:"redis_note="`
+	Process  `kong:"embed,group='Process',set='admin_addr=127.0.0.1:9091',set='log_format=json'"`
+	Redis    `kong:"embed,group='Redis',set='redis_url=redis://127.0.0.1:6379/0',set='redis_note='"`
 	Auth     `embed:"" group:"Authentication"`
 	Origins  `embed:"" group:"Authentication"`
 	Sockets  `embed:"" group:"Gateway"`
