@@ -72,7 +72,12 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
-	start, promised := j.start, j.promised
+	for name, at := range j.promised {
+		if pos, named := j.positions[name]; named && at.Less(pos) {
+			j.positions[name] = at
+		}
+	}
+	start := j.start
 	j.start, j.promised = nil, nil
 	for _, m := range u.rooms {
 		if m.state != memberIn {
@@ -81,8 +86,6 @@ func (c *Core) resume(u *user, ref *connRef) {
 		pos, known := j.positions[m.r.name]
 		if !known {
 			pos, known = start[m.r.name]
-		} else if at, ok := promised[m.r.name]; ok && at.Less(pos) {
-			pos = at
 		}
 		p := j.add(m.r, pos)
 		p.blind = !known // greeted before the room could be followed

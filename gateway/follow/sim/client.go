@@ -282,7 +282,7 @@ func (c *client) page(room int) bool {
 			v.pos = id
 		}
 	} else {
-		v.pos = last
+		v.pos, v.untold = last, nil // what it had is not in the log: it has noticed
 	}
 	v.chain = nil
 	return true
