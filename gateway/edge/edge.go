@@ -59,7 +59,7 @@ const (
 	EvWatch                          // Users: the whole new set
 	EvLagged                         // the socket did not keep up: since Lag, nothing of those rooms was queued; the queue has drained now
 	EvDrained                        // all that was queued when CmdMark was handled has been written
-	EvLate                           // a room as a whole does not keep up: RoomNum, LateMs, Took; no connection
+	EvLate                           // a room as a whole does not keep up: RoomNum, LateMs, Events; no connection
 )
 
 // Event is one thing that happened on a connection.
@@ -76,8 +76,8 @@ type Event struct {
 	Positions map[string]protocol.ID // EvPositions
 	Users     []string
 	RoomNum   RoomNum                 // EvLate
-	LateMs    int32                   // EvLate: age of what half of the room's sockets took last, or have not taken yet
-	Took      int32                   // EvLate: messages that half of them took since the last report
+	LateMs    int32                   // EvLate: how far behind half of its connections are
+	Events    int32                   // EvLate: events of the room since the last report
 	Lag       map[RoomNum]protocol.ID // EvLagged: per room, the ID before the first event that was left out
 }
 

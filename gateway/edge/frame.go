@@ -16,10 +16,6 @@ type Frame struct {
 	// SentAtMs is when the message entered the log (Unix ms, Redis's clock); 0
 	// for other events. It feeds the delivery latency histogram.
 	SentAtMs int64
-	// HeardMs is when the gateway heard of it (NowMs), 0 for what was read from
-	// the log. Unlike SentAtMs it compares with the loops' time whatever the
-	// clocks of other hosts say.
-	HeardMs int64
 
 	ws  []byte // an unmasked WebSocket text frame, header included
 	hdr int    // length of its header

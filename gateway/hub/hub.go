@@ -124,7 +124,6 @@ type linkInput struct {
 	partition int32
 	gen       uint64
 	ch        chat.Channel
-	at        int64 // when an event came (edge.NowMs)
 	payload   []byte
 	epoch     string
 }
@@ -266,7 +265,6 @@ func (h *Hub) postLink(in linkInput) bool {
 			return false
 		}
 		h.in.linkBytes += len(in.payload) + 64
-		in.at = edge.NowMs()
 	}
 	h.arrived()
 	h.in.links = append(h.in.links, in)
@@ -379,7 +377,7 @@ func (h *Hub) handleLink(now int64, in *linkInput) {
 	case linkConfirmed:
 		h.core.Confirmed(link, in.gen, in.ch)
 	case linkEvent:
-		h.core.Event(in.at, link, in.gen, in.ch, in.payload)
+		h.core.Event(now, link, in.gen, in.ch, in.payload)
 	case linkCanary:
 		h.core.Canary(link, in.gen, int(in.partition), in.epoch)
 	}
@@ -406,7 +404,7 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 		h.core.Drained(ev.Conn)
 	case edge.EvLate:
 		if h.opts.Pacer != nil {
-			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Took: int(ev.Took)})
+			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Events: int(ev.Events)})
 		}
 	}
 }

@@ -110,7 +110,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		drained: make(chan struct{}),
 		ended:   make(chan struct{}),
 		slow:    make(map[uint32]*slowReader),
-		late:    lateRooms{rooms: make(map[edge.RoomNum]roomLate)},
+		late:    lateRooms{hot: make(map[edge.RoomNum]*hotRoom), probed: make(map[uint32]*probe)},
 		carries: make(map[uint32]*carry),
 		readBuf: make([]byte, readBufferBytes),
 	}
@@ -231,7 +231,7 @@ func (l *loop) sleepMs() int {
 			ms = tickMs
 		}
 	}
-	if l.late.busy() && (ms < 0 || ms > lateEveryMs) {
+	if len(l.late.hot) > 0 && (ms < 0 || ms > lateEveryMs) {
 		ms = lateEveryMs
 	}
 	return ms
@@ -251,6 +251,9 @@ func (l *loop) poll(timeoutMs int) error {
 		if ev.Writable {
 			if c := l.conns.get(slot, gen); c != nil && c.has(flagArmed) && !c.has(flagDoomed) {
 				l.flushConn(slot, c)
+				// What was full has room again: the peer reads, so it lives.
+				c.lastRead = l.tick
+				c.clear(flagPinged)
 			}
 		}
 		if ev.Readable || ev.Failed {

@@ -131,6 +131,8 @@ func (l *loop) obey(slot uint32, c *conn, v *session.Verdict) {
 		if len(v.Payload) <= 125 && c.qbytes <= l.queueBytes {
 			l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(len(v.Payload)+2), wsframe.Pong, v.Payload))
 		}
+	case session.WSPonged:
+		l.ponged(slot, c, v.Payload)
 	case session.Renew:
 		l.renew(slot, c, v.Token)
 	case session.Refuse:

@@ -1,68 +1,82 @@
 package loop
 
-import "github.com/madang-chat/madang/gateway/edge"
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/wsframe"
+)
+
+// How late a busy room is, is asked of its clients: a few of them, chosen by
+// chance, get a WebSocket ping behind what is queued for them, and answer it when
+// they have read that far. What sits in kernels' buffers on the way, megabytes if
+// they like, counts too; a socket that takes bytes says nothing about it. The
+// median decides, so that slow readers make no room late.
 
 const (
+	// lateEveryMs is how often hot rooms are judged and reported.
+	lateEveryMs = 100
+	// probeEveryMs is how often a client that answered may be asked again: an
+	// answer is a frame that counts against the client's own limit.
+	probeEveryMs = 250
 	// lateAfterMs is the lateness from which a room is reported. A loop that
 	// writes to 5,000 sockets in a turn needs half of it.
 	lateAfterMs = 50
-	// lateEveryMs is how often late rooms are reported.
-	lateEveryMs = 100
+	// hotEvents within lateEveryMs make a room hot: slower rooms can't fall behind
+	// as a whole before their readers are slow one by one.
+	hotEvents = 8
+	// coldAfterMs without that many events, a room is hot no more.
+	coldAfterMs = 1000
+	// maxHot bounds the rooms that a loop probes.
+	maxHot = 64
+	// sampleSize is how many of a room's connections are asked. Of nine, five must
+	// be late.
+	sampleSize = 9
+	// probeLostMs is when an answer is no longer waited for.
+	probeLostMs = 10_000
 )
 
-// lateness is kept with an item that is a room's: when half of the sockets that
-// are to get it have taken it, the room as a whole has it. A few slow readers
-// make no room late.
-type lateness struct {
-	heardMs int64
-	room    edge.RoomNum
-	half    int32 // references left when half of the sockets have taken it
-	events  int32 // messages in the item; 0: not tracked, or taken
-}
-
-// lateRooms is what there is to report.
+// lateRooms is what a loop knows of its busy rooms.
 type lateRooms struct {
-	rooms    map[edge.RoomNum]roomLate
-	tracked  int // items that are on their way
+	hot      map[edge.RoomNum]*hotRoom
+	probed   map[uint32]*probe // by slot: pings that are out
+	seq      uint32
 	reported int64
 }
 
-type roomLate struct{ lateMs, took int32 }
+type hotRoom struct {
+	events int32 // since the last report
+	hotAt  int64 // when it was hot last
+	probes []*probe
+}
 
-func (r *lateRooms) busy() bool { return r.tracked > 0 || len(r.rooms) > 0 }
+// probe is a ping to one of a room's connections.
+type probe struct {
+	slot, gen uint32
+	seq       uint32
+	sentMs    int64
+	tookMs    int64 // -1: no answer yet
+}
 
-// track begins to watch an item that was queued for a room's members.
-func (l *loop) track(i uint32, num edge.RoomNum, s *frameSet) {
-	it := &l.out.items[i]
-	if s.first == nil || s.first.HeardMs == 0 || it.refs == 0 {
+// heat counts events of a room.
+func (l *loop) heat(rm *room, num edge.RoomNum, events uint32) {
+	if h := l.late.hot[num]; h != nil {
+		h.events += int32(events)
 		return
 	}
-	it.late = lateness{heardMs: s.first.HeardMs, room: num, half: it.refs / 2, events: int32(s.lasting)}
-	l.late.tracked++
-}
-
-// took notes that half of a room's sockets have taken an item.
-func (l *loop) took(t *lateness) {
-	l.late.tracked--
-	l.noteLate(t, edge.NowMs(), t.events)
-	t.events = 0
-}
-
-func (l *loop) noteLate(t *lateness, now int64, took int32) {
-	late := int32(now - t.heardMs)
-	if late < lateAfterMs {
-		return
+	if l.tick-rm.heatTick >= lateEveryMs/tickMs {
+		rm.heatTick, rm.heat = l.tick, 0
 	}
-	r := l.late.rooms[t.room]
-	r.lateMs = max(r.lateMs, late)
-	r.took += took
-	l.late.rooms[t.room] = r
+	if rm.heat += events; rm.heat >= hotEvents && len(l.late.hot) < maxHot {
+		l.late.hot[num] = &hotRoom{events: int32(rm.heat), hotAt: edge.NowMs()}
+	}
 }
 
-// reportLate tells the hub which rooms are late, those included whose sockets
-// take nothing at all.
+// reportLate asks, and tells the hub which rooms are late.
 func (l *loop) reportLate() {
-	if !l.late.busy() {
+	if len(l.late.hot) == 0 {
 		return
 	}
 	now := edge.NowMs()
@@ -70,15 +84,88 @@ func (l *loop) reportLate() {
 		return
 	}
 	l.late.reported = now
-	if l.late.tracked > 0 {
-		for i := range l.out.items {
-			if t := &l.out.items[i].late; t.events > 0 {
-				l.noteLate(t, now, 0)
-			}
+	for num, h := range l.late.hot {
+		rm := l.rooms.get(num)
+		if h.events >= hotEvents {
+			h.hotAt = now
+		}
+		if rm == nil || len(rm.members) == 0 || now-h.hotAt > coldAfterMs {
+			l.cool(num, h)
+			continue
+		}
+		if late := h.late(now); late >= lateAfterMs {
+			l.report(edge.Event{Kind: edge.EvLate, RoomNum: num, LateMs: int32(late), Events: h.events})
+		}
+		h.events = 0
+		l.probe(rm, h, now)
+	}
+}
+
+// late is the median age of what the asked connections have read.
+func (h *hotRoom) late(now int64) int64 {
+	if len(h.probes) == 0 {
+		return 0
+	}
+	var ages [sampleSize]int64
+	for i, p := range h.probes {
+		if ages[i] = p.tookMs; p.tookMs < 0 {
+			ages[i] = now - p.sentMs
 		}
 	}
-	for num, r := range l.late.rooms {
-		l.report(edge.Event{Kind: edge.EvLate, RoomNum: num, LateMs: r.lateMs, Took: r.took})
+	sorted := ages[:len(h.probes)]
+	slices.Sort(sorted)
+	return sorted[(len(sorted)-1)/2]
+}
+
+// probe replaces the probes that were answered, or never will be, by new ones.
+func (l *loop) probe(rm *room, h *hotRoom, now int64) {
+	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
+		answered := p.tookMs >= 0
+		gone := l.conns.get(p.slot, p.gen) == nil
+		if answered && now-p.sentMs < probeEveryMs && !gone {
+			return false
+		}
+		if !answered && !gone && now-p.sentMs < probeLostMs {
+			return false
+		}
+		l.forgetProbe(p)
+		return true
+	})
+	for range sampleSize - len(h.probes) {
+		slot := rm.members[rand.IntN(len(rm.members))].slot
+		c := l.conns.at(slot)
+		if l.late.probed[slot] != nil || c.phase != phaseOpen {
+			continue
+		}
+		l.late.seq++
+		p := &probe{slot: slot, gen: c.gen, seq: l.late.seq, sentMs: now, tookMs: -1}
+		l.late.probed[slot] = p
+		h.probes = append(h.probes, p)
+		var payload [4]byte
+		binary.BigEndian.PutUint32(payload[:], p.seq)
+		l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(8), wsframe.Ping, payload[:]))
 	}
-	clear(l.late.rooms)
+}
+
+func (l *loop) forgetProbe(p *probe) {
+	if l.late.probed[p.slot] == p {
+		delete(l.late.probed, p.slot)
+	}
+}
+
+func (l *loop) cool(num edge.RoomNum, h *hotRoom) {
+	for _, p := range h.probes {
+		l.forgetProbe(p)
+	}
+	delete(l.late.hot, num)
+}
+
+// ponged takes an answer. Others' pongs, unsolicited ones included, are ignored
+// (RFC 6455 section 5.5.3).
+func (l *loop) ponged(slot uint32, c *conn, payload []byte) {
+	p := l.late.probed[slot]
+	if p == nil || p.gen != c.gen || len(payload) != 4 || binary.BigEndian.Uint32(payload) != p.seq || p.tookMs >= 0 {
+		return
+	}
+	p.tookMs = edge.NowMs() - p.sentMs
 }

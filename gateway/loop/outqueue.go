@@ -18,7 +18,6 @@ type item struct {
 	next     uint32
 	pooled   bool  // buf goes back to the loop's pool
 	sentAtMs int64 // when the (first) message in it entered the log; 0: not a message
-	late     lateness
 }
 
 // node is a place in a connection's queue.
@@ -79,11 +78,7 @@ func (o *out) newItem(buf []byte, pooled bool, sentAtMs int64) uint32 {
 
 func (l *loop) unref(i uint32) {
 	it := &l.out.items[i]
-	it.refs--
-	if it.refs == it.late.half && it.late.events > 0 {
-		l.took(&it.late)
-	}
-	if it.refs == 0 {
+	if it.refs--; it.refs == 0 {
 		l.freeItem(i)
 	}
 }

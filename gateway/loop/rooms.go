@@ -10,6 +10,9 @@ import (
 type room struct {
 	members []member
 	pending uint32 // place in rooms.pending plus one; 0: nothing is waiting
+	// How many events were handed out since heatTick: a room that gets hot is
+	// probed (late.go).
+	heatTick, heat uint32
 }
 
 type member struct {
@@ -250,6 +253,7 @@ func (l *loop) fanOut(rm *room) {
 	if len(rm.members) > 0 {
 		set := l.makeSet(p.frames, p.shed)
 		l.deliverAll(rm, p.room, &set, 0)
+		l.heat(rm, p.room, uint32(set.lasting))
 	}
 	clear(p.frames)
 	p.frames, p.shed, p.bytes = p.frames[:0], p.shed[:0], 0
@@ -393,7 +397,6 @@ func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32
 		}
 		l.deliverBehind(m.slot, c, num, s)
 	}
-	l.track(s.whole, num, s)
 	l.dropUnused(s.whole)
 	l.dropUnused(s.durable)
 }

@@ -8,9 +8,8 @@
 // writes its decisions where the send script reads them.
 //
 // The rule is additive-increase/multiplicative-decrease (Chiu and Jain, 1989):
-// a room that is late is given less than what its sockets were seen to take, so
-// that the backlog drains; then more, step by step, until it is late again or
-// takes all that is sent.
+// a room that is late is given less than it got, so that the backlog drains; then
+// more, step by step, until it is late again or gets all that is sent.
 package pace
 
 import "math"
@@ -23,6 +22,9 @@ const (
 	// alarmMs is where draining the backlog comes before throughput. Half of the
 	// promise of half a second.
 	alarmMs = 250
+	// firstCut is deep: how much too much was sent is not known yet, and what has
+	// piled up meanwhile has to be read as well.
+	firstCut = 0.3
 	// minRate keeps a room alive however late it is.
 	minRate = 5
 	// LeaseMs is how long a decision holds without being renewed: a gateway that
@@ -30,20 +32,23 @@ const (
 	LeaseMs = 2000
 	// EveryMs is how often lateness is reported and decided on.
 	EveryMs = 100
+	// A decision shows when what was sent before it has been read: about as late as
+	// the room was.
+	minCoolMs, maxCoolMs = 200, 1000
 	// freeAfterMs without lateness and with room to spare, a room is let go.
 	freeAfterMs = 3000
 )
 
 // Report is what one loop saw of a room since its last report.
 type Report struct {
-	LateMs int64 // age of the newest message that half of the sockets have taken, or of the oldest that they have not
-	Took   int   // messages that half of the sockets took
+	LateMs int64 // how far behind half of its connections are
+	Events int   // handed out since
 }
 
 // Room is the pace of one room, zero to begin with.
 type Room struct {
 	rate     float64 // 0: not held back
-	service  float64 // smoothed: messages per second the sockets take
+	coolTill int64   // until when what was decided is given time to show
 	calmFrom int64   // since when it has not been late; 0: it is
 	worst    Report  // of the present period
 	reported bool
@@ -52,9 +57,8 @@ type Room struct {
 
 // Report takes in what one loop saw. Over a period the latest loop counts.
 func (r *Room) Report(rep Report) {
-	if !r.reported || rep.LateMs > r.worst.LateMs {
-		r.worst = rep
-	}
+	r.worst.LateMs = max(r.worst.LateMs, rep.LateMs)
+	r.worst.Events = max(r.worst.Events, rep.Events)
 	r.reported = true
 }
 
@@ -62,42 +66,37 @@ func (r *Room) Report(rep Report) {
 // nothing needs to be remembered of the room.
 func (r *Room) Advance(now int64) (rate float64, done bool) {
 	period := now - r.periodAt
-	if r.periodAt == 0 || period <= 0 {
+	if r.periodAt == 0 || period <= 0 || period > 10*EveryMs {
 		period = EveryMs
 	}
 	r.periodAt = now
-	rep, reported := r.worst, r.reported
+	rep, late := r.worst, r.reported && r.worst.LateMs > TargetMs
 	r.worst, r.reported = Report{}, false
-	if reported {
-		took := float64(rep.Took) * 1000 / float64(period)
-		if r.service == 0 {
-			r.service = took
-		} else {
-			r.service += (took - r.service) / 2
-		}
-	}
-	if reported && rep.LateMs > TargetMs {
+	switch {
+	case late:
 		r.calmFrom = 0
-		base := r.service
-		if r.rate > 0 {
-			base = min(base, r.rate)
+		if now < r.coolTill {
+			break
 		}
-		factor := 0.9
-		if rep.LateMs > alarmMs {
-			factor = 0.5
+		base, factor := float64(rep.Events)*1000/float64(period), firstCut
+		if r.rate > 0 {
+			base, factor = min(max(base, r.rate/2), r.rate), 0.8
+			if rep.LateMs > alarmMs {
+				factor = 0.5
+			}
 		}
 		r.rate = max(minRate, math.Floor(base*factor))
-		return r.rate, false
-	}
-	if r.calmFrom == 0 {
-		r.calmFrom = now
-	}
-	if r.rate == 0 {
+		r.coolTill = now + min(max(rep.LateMs, minCoolMs), maxCoolMs)
+	case r.rate == 0:
 		return 0, true
+	default:
+		if r.calmFrom == 0 {
+			r.calmFrom = now
+		}
+		if now-r.calmFrom > freeAfterMs {
+			return 0, true
+		}
+		r.rate = math.Ceil(r.rate*1.03 + 2)
 	}
-	if now-r.calmFrom > freeAfterMs {
-		return 0, true
-	}
-	r.rate = math.Ceil(r.rate*1.05 + 5)
 	return r.rate, false
 }

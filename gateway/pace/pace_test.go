@@ -20,7 +20,7 @@ func TestLateRoomIsHeldBackThenLetGo(t *testing.T) {
 		backlog -= took
 		if late := backlog / takes * EveryMs; late > 50 {
 			worst = max(worst, late)
-			r.Report(Report{LateMs: int64(late), Took: int(took)})
+			r.Report(Report{LateMs: int64(late), Events: int(in)})
 		}
 		rate, done = r.Advance(now)
 		return done
@@ -64,7 +64,7 @@ func TestRoomThatTakesNothingIsKeptAlive(t *testing.T) {
 
 func TestPunctualRoomIsNotRemembered(t *testing.T) {
 	var r Room
-	r.Report(Report{LateMs: 60, Took: 10})
+	r.Report(Report{LateMs: 60, Events: 10})
 	if rate, done := r.Advance(EveryMs); rate != 0 || !done {
 		t.Fatalf("rate %v, done %v", rate, done)
 	}

@@ -67,6 +67,7 @@ const (
 	Post            // Event goes to the hub
 	Pong            // answer a `ping` with protocol.Pong
 	WSPong          // answer a WebSocket ping with Payload
+	WSPonged        // a WebSocket pong came, with Payload
 	Renew           // verify Token; same user: its expiry is the new one
 	Refuse          // send an `error` (Code, Detail), stay open
 	Kick            // send an `error` (Code, Detail), then close with Close
@@ -105,6 +106,8 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 		return s.receiveText(item.Payload, l)
 	case wsframe.Ping:
 		return Verdict{Do: WSPong, Payload: item.Payload}
+	case wsframe.Pong:
+		return Verdict{Do: WSPonged, Payload: item.Payload}
 	case wsframe.Close:
 		code, _, err := wsframe.ParseClose(item.Payload)
 		if err != nil {
@@ -112,7 +115,7 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 		}
 		return Verdict{Do: PeerLeft, Close: code}
 	}
-	return Verdict{} // a pong, a fragment
+	return Verdict{} // a fragment
 }
 
 // allowFrame is GCRA: a frame costs interval, and the session may be ahead of

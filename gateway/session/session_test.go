@@ -65,6 +65,8 @@ func summary(v session.Verdict) string {
 		return "pong"
 	case session.WSPong:
 		return "ws pong " + string(v.Payload)
+	case session.WSPonged:
+		return "ws ponged " + string(v.Payload)
 	case session.Renew:
 		return "renew " + string(v.Token)
 	case session.Refuse:
@@ -256,7 +258,7 @@ func TestControlFrames(t *testing.T) {
 		op            wsframe.Op
 		payload, want string
 	}{
-		{wsframe.Ping, "x", "ws pong x"}, {wsframe.Pong, "x", "ignore"}, {wsframe.Fragment, "", "ignore"},
+		{wsframe.Ping, "x", "ws pong x"}, {wsframe.Pong, "x", "ws ponged x"}, {wsframe.Fragment, "", "ignore"},
 		{wsframe.Binary, "x", "fail 1003"}, {wsframe.Close, "", "left 1005"}, {wsframe.Close, "\x03\xe8", "left 1000"},
 		{wsframe.Close, "\x03", "fail 1002"}, {wsframe.Close, "\x03\xe8\xff", "fail 1007"},
 	} {
