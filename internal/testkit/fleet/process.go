@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ var binary = sync.OnceValues(func() (string, error) {
 // Main runs a package's tests and removes the binary they built.
 func Main(m *testing.M) {
 	code := m.Run()
-	if built {
+	if built.Load() {
 		if path, err := binary(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}
@@ -47,12 +48,12 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-var built bool
+var built atomic.Bool
 
 // Binary is the path of cmd/madang, built for this test binary.
 func Binary(tb testing.TB) string {
 	tb.Helper()
-	built = true
+	built.Store(true)
 	path, err := binary()
 	if err != nil {
 		tb.Fatal(err)

@@ -33,6 +33,9 @@ func (u *User) Connects() {
 	u.wait("hello", func() bool { return u.take("hello") != nil })
 }
 
+// ConnectQuietly opens the user's socket and leaves its hello to WantEvent.
+func (u *User) ConnectQuietly() error { return u.connect("") }
+
 // How a user comes back.
 type How bool
 
