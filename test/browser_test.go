@@ -312,3 +312,55 @@ func TestThePagePagesUpward(t *testing.T) {
 	}
 	alice.seesMessages(want...)
 }
+
+// TestRoomsByHand: a room is made, people are invited, the link is opened by
+// somebody else, and left again: with the mouse and the keyboard.
+func TestRoomsByHand(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 1000, 700, dev.URL())
+	alice.comesInAs("alice")
+	bob := openTab(t, chromium, 1000, 700, dev.URL())
+	bob.comesInAs("bob")
+
+	alice.does(
+		chromedp.Click(css(`#first-room`)),
+		chromedp.WaitVisible(css(`#room-dialog`)),
+		chromedp.SendKeys(css(`#room-dialog [name=name]`), "Lunch & more"),
+		chromedp.SendKeys(css(`#room-dialog [name=people]`), "bob"),
+		chromedp.Click(css(`#room-dialog .primary`)),
+	)
+	alice.sees("the new room", `document.querySelector("#room-name").textContent === "Lunch & more" && location.hash.startsWith("#room=")`)
+	alice.types("who is hungry?")
+
+	bob.sees("the room he was invited to", `document.querySelector("#rooms .name")?.textContent === "Lunch & more"`)
+	bob.sees("an unread hint", `document.querySelector("#rooms .badge")?.textContent === "1" && document.title.startsWith("(1)")`)
+	bob.does(chromedp.Click(css(`#rooms button`)))
+	bob.seesMessages("who is hungry?")
+	bob.sees("no unread hint", `!document.querySelector("#rooms .badge")`)
+
+	link, err := chromedp.Run(alice.ctx, chromedp.Evaluate[string](`location.href`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carol := openTab(t, chromium, 1000, 700, dev.URL())
+	carol.comesInAs("carol")
+	carol.does(
+		chromedp.Click(css(`#new-room`)),
+		chromedp.WaitVisible(css(`#room-dialog`)),
+		chromedp.SendKeys(css(`#room-dialog [name=open]`), link),
+		chromedp.Func(pressEnter),
+	)
+	carol.seesMessages("who is hungry?")
+	carol.types("me!")
+	alice.seesMessages("who is hungry?", "me!")
+	alice.sees("three members", `document.querySelector("#room-members").textContent.startsWith("3 members")`)
+
+	carol.does(
+		chromedp.Click(css(`#show-members`)),
+		chromedp.WaitVisible(css(`#members-dialog`)),
+		chromedp.Click(css(`#members-dialog .danger`)),
+	)
+	carol.sees("no room any more", `!document.querySelector("#rooms button") && document.querySelector("#room").hidden`)
+	alice.sees("that carol left", `[...document.querySelectorAll("#messages .system")].some(n => n.textContent === "carol left")`)
+}
