@@ -16,6 +16,8 @@ type fault struct {
 	name string
 	// on are the arrangements of Redis it can happen to; nil: all.
 	on []string
+	// ack says with which --min-replicas-ack; nil: with any.
+	ack func(replicas int) bool
 	// strikes says what it happens to: of one sort only one fault at a time.
 	strikes sort
 	// outage is the longest that a receiver may hear nothing, and a message be late.
@@ -46,6 +48,9 @@ const (
 	deafLink = 16 * time.Second
 	// failingOver: notice (1 to 2 s), elect, promote, learn of it, make links again.
 	failingOver = 20 * time.Second
+	// rolling: the shorter a gateway's drain, the more it spreads its clients'
+	// return, by up to 8 s.
+	rolling = 8*time.Second + reconnecting
 )
 
 // faults are all kinds there are.
@@ -108,17 +113,21 @@ var faults = []fault{
 	{name: "replica killed", on: []string{sentinel, cluster}, strikes: aRedis, outage: deafLink, run: killReplica},
 	{name: "replica stopped", on: []string{sentinel, cluster}, strikes: aRedis, outage: deafLink, run: stopReplica},
 	{name: "failover by hand", on: []string{sentinel, cluster}, strikes: aRedis, outage: failingOver, run: failover},
+	{name: "failover by hand, unprepared", on: []string{sentinel}, ack: otherThanOne, strikes: aRedis, outage: failingOver, run: bareFailover},
 	{name: "slots moved", on: []string{cluster}, strikes: aRedis, outage: deafLink, run: moveSlots},
 	{name: "scripts flushed", strikes: aRedis, outage: 3 * time.Second, clean: true, run: flushScripts},
 	{name: "Redis out of memory", strikes: aRedis, outage: 10*time.Second + reconnecting, run: fillMemory},
 
-	{name: "all gateways and APIs rolled", strikes: everything, outage: reconnecting, clean: true, run: roll},
+	{name: "all gateways and APIs rolled", strikes: everything, outage: rolling, clean: true, run: roll},
 }
 
+// otherThanOne of two replicas' words is either no promise or one that holds.
+func otherThanOne(replicas int) bool { return replicas != 1 }
+
 // faultsOn are the kinds that can happen to an arrangement.
-func faultsOn(kind string) (can []fault) {
+func faultsOn(kind string, ack int) (can []fault) {
 	for _, f := range faults {
-		if f.on == nil || slices.Contains(f.on, kind) {
+		if (f.on == nil || slices.Contains(f.on, kind)) && (f.ack == nil || f.ack(ack)) {
 			can = append(can, f)
 		}
 	}
@@ -281,6 +290,14 @@ func stopPrimary(ctx context.Context, w *world, rng *rand.Rand) (string, error) 
 	return stopServer(ctx, w, w.redis.aPrimary(rng), seconds(rng, 1, 10))
 }
 
+// bareFailover has Sentinel promote a replica with nothing prepared. The primary
+// goes on for seconds, and the other replica goes on to confirm what it is sent,
+// until both are told: what was acknowledged meanwhile is thrown away, unless all
+// replicas had to confirm it.
+func bareFailover(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
+	return "", w.redis.sentinel.Failover()
+}
+
 func stopServer(ctx context.Context, w *world, s *testkit.RedisServer, during time.Duration) (string, error) {
 	if s == nil {
 		return "", fmt.Errorf("there is no server to stop")
@@ -293,19 +310,33 @@ func stopServer(ctx context.Context, w *world, s *testkit.RedisServer, during ti
 	return fmt.Sprintf("%s for %v", w.serverName(s), during), nil
 }
 
+// failover has another server promoted while the primary is well, as an operator
+// does who means to lose nothing (docs/guarantees.md): Sentinel's primary is told
+// to hold writes back until it is a replica. A Cluster's does so by itself, unless
+// it is forced.
 func failover(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
 	if w.redis.kind == sentinel {
-		return "", w.redis.sentinel.Failover()
+		old := w.redis.aPrimary(rng)
+		if old == nil {
+			return "", fmt.Errorf("there is no primary")
+		}
+		detail := w.serverName(old) + " demoted"
+		if _, err := old.Do("CLIENT", "PAUSE", "20000", "WRITE"); err != nil {
+			return detail, err
+		}
+		err := w.redis.sentinel.Failover()
+		if p := w.redis.sentinel.Primary(); err == nil && p != nil {
+			_, err = old.Do("REPLICAOF", "127.0.0.1", fmt.Sprint(p.Port))
+		}
+		_, _ = old.Do("CLIENT", "UNPAUSE")
+		return detail, err
 	}
 	r := w.redis.aReplica(rng)
 	if r == nil {
 		return "", fmt.Errorf("there is no replica to promote")
 	}
 	detail := w.serverName(r)
-	how := pick(rng, []string{"", "FORCE", "TAKEOVER"})
-	if w.opt.ack == 0 || how == "" {
-		// the primary is asked to wait for its replica
-	}
+	how := pick(rng, []string{"", "FORCE", "TAKEOVER"}) // "": the primary holds writes until its replica has caught up
 	args := []string{"CLUSTER", "FAILOVER"}
 	if how != "" {
 		args = append(args, how)

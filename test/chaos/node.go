@@ -30,7 +30,9 @@ type node struct {
 	// redis is between the process and a standalone Redis; nil elsewhere.
 	redis *proxy.Proxy
 
-	ready atomic.Bool // as its /readyz said last, for the balancer
+	ready  atomic.Bool // as its /readyz said last, for the balancer
+	ending atomic.Bool // we end it
+	died   func()      // called when it ends and we did not end it
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -39,6 +41,7 @@ type node struct {
 }
 
 func (n *node) start() error {
+	n.ending.Store(false)
 	cmd := exec.Command(n.path, n.args...)
 	cmd.Env = n.env
 	cmd.Stdout = (*nodeLog)(n)
@@ -56,6 +59,9 @@ func (n *node) start() error {
 			_ = cmd.Wait()
 		}
 		close(done)
+		if !n.ending.Load() {
+			n.died()
+		}
 	}()
 	if err := <-started; err != nil {
 		return err
@@ -102,6 +108,7 @@ func (n *node) signal(sig syscall.Signal) (done chan struct{}) {
 }
 
 func (n *node) kill() {
+	n.ending.Store(true)
 	if done := n.signal(syscall.SIGKILL); done != nil {
 		<-done
 	}
@@ -109,6 +116,7 @@ func (n *node) kill() {
 
 // terminate stops the process as an operator does.
 func (n *node) terminate() error {
+	n.ending.Store(true)
 	select {
 	case <-n.signal(syscall.SIGTERM):
 		return nil

@@ -56,9 +56,10 @@ func (r *receiver) run(ctx context.Context) {
 	backoff := backoffFirst
 	var left *node
 	for ctx.Err() == nil {
-		gateway := balance(r.w.gateways)
-		if gateway == left && len(r.w.gateways) > 1 {
-			gateway = balance(r.w.gateways)
+		order := balance(r.w.gateways)
+		gateway := order[0]
+		if gateway == left && order[1].ready.Load() {
+			gateway = order[1]
 		}
 		wait, worked := r.session(ctx, gateway)
 		left = gateway
@@ -269,8 +270,7 @@ var errNoRoom = errors.New("there is no such room")
 
 // history reads one page, oldest first.
 func (r *receiver) history(ctx context.Context, room string, after ledger.Pos) (messages []stored, more bool, err error) {
-	api := r.w.anAPI()
-	status, body, err := r.w.request(ctx, api, r, http.MethodGet, "/v1/rooms/"+room+"/messages?limit=200&after="+after.ID().String(), "", "")
+	status, body, err := r.w.viaBalancer(ctx, r, http.MethodGet, "/v1/rooms/"+room+"/messages?limit=200&after="+after.ID().String(), "", "")
 	if err != nil {
 		return nil, false, err
 	}

@@ -67,7 +67,7 @@ func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.P
 	pause := 20 * time.Millisecond
 	for w.ctx.Err() == nil {
 		began := time.Now()
-		status, answer, err := w.request(w.ctx, w.anAPI(), as, http.MethodPost, "/v1/rooms/"+w.rooms[room]+"/messages", body, key)
+		status, answer, err := w.viaBalancer(w.ctx, as, http.MethodPost, "/v1/rooms/"+w.rooms[room]+"/messages", body, key)
 		took := time.Since(began)
 		var sent struct {
 			ID         protocol.ID

@@ -113,6 +113,7 @@ func (w *world) launch(role string, i int, secret string, flags ...string) (*nod
 		url = "redis://" + n.redis.Addr() + "/0"
 	}
 	n.args = append([]string{role, "--redis", url, "--" + role + "-addr", n.addr, "--admin-addr", n.admin, "--log-format=text"}, flags...)
+	n.died = func() { w.violate("%s ended by itself", n.name) }
 	n.env = append(os.Environ(), "MADANG_JWT_SECRET="+secret)
 	return n, n.start()
 }
@@ -145,7 +146,14 @@ func (w *world) settle(ctx context.Context, secret string) error {
 		room := fmt.Sprintf("room-%d", r)
 		w.rooms = append(w.rooms, room)
 		var members []string
-		for _, i := range rng.Perm(len(users))[:w.opt.members] {
+		order := rng.Perm(len(users))
+		// Everyone is in a room at least, so that silence means something.
+		for k, mine := range order {
+			if mine == 2*r%len(users) || mine == (2*r+1)%len(users) {
+				order[k], order[mine%2] = order[mine%2], mine
+			}
+		}
+		for _, i := range order[:w.opt.members] {
 			members = append(members, users[i].name)
 			users[i].joins(room, w.book.Open(uint32(r), 0))
 		}
@@ -170,20 +178,33 @@ func (w *world) user(name string) *receiver {
 	return w.receivers[slices.IndexFunc(w.receivers, func(r *receiver) bool { return r.name == name })]
 }
 
-// anAPI picks one as a balancer does: among those that say they are ready.
-func (w *world) anAPI() *node { return balance(w.apis) }
+// balance orders nodes as a balancer would try them: those that say that they are
+// ready first, otherwise at random.
+func balance(nodes []*node) []*node {
+	order := slices.Clone(nodes)
+	mrand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	slices.SortStableFunc(order, func(a, b *node) int {
+		switch ra, rb := a.ready.Load(), b.ready.Load(); {
+		case ra && !rb:
+			return -1
+		case rb && !ra:
+			return 1
+		}
+		return 0
+	})
+	return order
+}
 
-func balance(nodes []*node) *node {
-	ready := make([]*node, 0, 8)
-	for _, n := range nodes {
-		if n.ready.Load() {
-			ready = append(ready, n)
+// viaBalancer asks APIs until one takes the connection, as a balancer does: nothing was
+// sent to those that refused it.
+func (w *world) viaBalancer(ctx context.Context, as *receiver, method, path, body, key string) (status int, answer []byte, err error) {
+	for _, api := range balance(w.apis) {
+		status, answer, err = w.request(ctx, api, as, method, path, body, key)
+		if op := (*net.OpError)(nil); !errors.As(err, &op) || op.Op != "dial" {
+			break
 		}
 	}
-	if len(ready) == 0 {
-		ready = nodes
-	}
-	return ready[mrand.IntN(len(ready))]
+	return status, answer, err
 }
 
 // request asks an API as a user.
