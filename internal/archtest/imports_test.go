@@ -31,7 +31,7 @@ var layers = []layer{
 	{dirs: []string{"protocol"}},
 	{dirs: []string{"internal/chat"}, may: []string{"protocol"}},
 	{dirs: []string{"internal/auth"}, may: []string{"protocol"}},
-	{dirs: []string{"internal/config", "internal/archtest", "web"}},
+	{dirs: []string{"internal/config", "internal/archtest", "web", "grafana/...", "deploy/..."}},
 	{dirs: []string{"internal/metrics"}, may: []string{"gateway/...", "internal/redisstore"}},
 	{dirs: []string{"internal/redisstore/..."}, may: []string{"internal/chat", "protocol"}},
 	{dirs: []string{"gateway/poll", "gateway/wsframe"}, may: []string{"protocol"}},
