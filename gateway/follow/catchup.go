@@ -18,9 +18,9 @@ type job struct {
 	// positions are where the client is in rooms that are still to be caught up
 	// or decided; start are the heads at hello, until the client's have come.
 	positions, start map[string]protocol.ID
-	// promised are where rooms go on that it was told it joined, while its
-	// positions may have been on their way.
-	promised  map[string]protocol.ID
+	// joined are rooms that it is to be told of when its positions have come:
+	// before, it could not be said what will be delivered.
+	joined    map[string]bool
 	pulls     []*pull // unfinished, at most one of a room
 	queue     []*pull // those of them that need not wait
 	parked    int     // those of them that wait at their room
@@ -72,15 +72,13 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
-	for name, at := range j.promised {
-		if pos, named := j.positions[name]; named && at.Less(pos) {
-			j.positions[name] = at
-		}
-	}
-	start := j.start
-	j.start, j.promised = nil, nil
+	start, joined := j.start, j.joined
+	j.start, j.joined = nil, nil
 	for _, m := range u.rooms {
 		if m.state != memberIn {
+			if joined[m.r.name] {
+				c.tellJoined(ref, m, m.from)
+			}
 			continue
 		}
 		pos, known := j.positions[m.r.name]
@@ -90,6 +88,9 @@ func (c *Core) resume(u *user, ref *connRef) {
 		p := j.add(m.r, pos)
 		p.blind = !known // greeted before the room could be followed
 		c.enqueue(p)
+		if joined[m.r.name] {
+			c.tellJoined(ref, m, pos)
+		}
 	}
 	c.run(j)
 }
@@ -142,16 +143,6 @@ func (j *job) startAt(r *room, at protocol.ID) {
 	if is, ok := j.start[r.name]; !ok || at.Less(is) {
 		j.start[r.name] = at
 	}
-}
-
-func (j *job) promise(r *room, at protocol.ID) {
-	if _, named := j.positions[r.name]; named {
-		return // it is told to go on from there
-	}
-	if j.promised == nil {
-		j.promised = map[string]protocol.ID{}
-	}
-	j.promised[r.name] = at
 }
 
 func (j *job) pullOf(r *room) *pull {

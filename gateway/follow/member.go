@@ -279,7 +279,7 @@ func (c *Core) giveUp(m *membership) {
 		}
 		delete(j.positions, m.r.name)
 		delete(j.start, m.r.name)
-		delete(j.promised, m.r.name)
+		delete(j.joined, m.r.name)
 		if p := j.pullOf(m.r); p != nil {
 			j.remove(p)
 		}
@@ -295,8 +295,11 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 		return
 	case connHeld:
 		ref.job.startAt(m.r, head)
-		at = ref.job.start[m.r.name]
-		ref.job.promise(m.r, at)
+		if ref.job.joined == nil {
+			ref.job.joined = map[string]bool{}
+		}
+		ref.job.joined[m.r.name] = true
+		return
 	case connLive:
 		if m.state == memberIn {
 			at = m.r.head
