@@ -39,7 +39,7 @@ func (m *Gateway) Turn(busy time.Duration) { m.turn.Observe(busy.Seconds()) }
 
 // Watch registers what loops and hub count themselves.
 func (m *Gateway) Watch(r prometheus.Registerer, loops func() loop.Stats, hubs func() hub.Stats) {
-	r.MustRegister(newLoopCollector(loops), newHubCollector(hubs))
+	r.MustRegister(newLoopCollector(loops), newHubCollector(hubs), newLiveCollector(hubs))
 }
 
 // figure is one number of a snapshot: its description, and how to read it.
