@@ -45,7 +45,7 @@ func (r *run) finish(err error) {
 			r.problem("the %s process %d ended during the run", s.Role, s.Pid)
 		}
 	}
-	res.Series = r.tally.seconds
+	res.Series = r.tally.series()
 	res.TookSeconds = time.Since(res.Began).Seconds()
 	cpu, rss := r.tally.cost()
 	res.Tester = report.Tester{Receivers: r.receivers, Senders: r.crew.Len() - r.receivers, CPUSeconds: cpu.Seconds(), RSS: rss}
@@ -127,7 +127,7 @@ func (r *run) accountConnections() {
 	now := r.tally.receivers()
 	r.result.Connections = report.Connections{
 		Asked: r.spec.Clients, Opened: now.Opened, LiveEnd: now.Live, GivenUp: now.Gone, Returned: now.Returned,
-		Failures: now.Failures, Drops: now.Drops, Byes: now.Byes, Errors: now.Errors, Pings: now.Pings, Pongs: now.Pongs,
+		Failures: now.Failures, Drops: now.Drops, Byes: now.Byes, Errors: now.Errors, Pings: now.Pings, Pongs: now.Pongs, Chatter: now.Chatter,
 	}
 	if missing := r.spec.Clients - now.Live; missing > 0 && r.result.Ended == report.Completed && !r.spec.Tolerate.Failures {
 		r.problem("%d of %d clients were not connected at the end", missing, r.spec.Clients)

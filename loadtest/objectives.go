@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/report"
+	"github.com/madang-chat/madang/loadtest/swarm"
 )
 
 // weighObjectives compares the figures with the limits of the command line. The
@@ -30,7 +31,7 @@ func (r *run) weighObjectives() {
 		}
 	}
 	drops := r.result.Connections.Drops
-	unasked := sum(drops) - drops["dropped by the tester"]
+	unasked := sum(drops) - drops[swarm.DroppedByUs]
 	o := r.spec.Objectives
 	r.atMost("p50 latency", o.MaxP50, worst.Latency.P50)
 	r.atMost("p99 latency", o.MaxP99, worst.Latency.P99)

@@ -22,6 +22,7 @@ func init() { // the scenarios refer to the map's keys when a spec is checked
 		"slow":     slow,
 		"capacity": capacity,
 		"check":    check,
+		"chat":     chat,
 	}
 }
 
@@ -89,7 +90,7 @@ func storm(r *run) error {
 		err := r.phase(fmt.Sprintf("storm %d", n+1), func() error {
 			returned := r.tally.receivers().Returned
 			dropped := uint64(r.tally.live())
-			err := r.crew.All(crew.Order{Verb: crew.Drop, Spread: r.spec.StormSpread, Rate: r.spec.ConnectRate / float64(r.receivers)})
+			err := r.crew.All(crew.Order{Verb: crew.Drop, Share: 1, Spread: r.spec.StormSpread, Rate: r.spec.ConnectRate / float64(r.receivers)})
 			if err != nil {
 				return err
 			}
@@ -157,7 +158,7 @@ func check(r *run) error {
 			if err := r.rest(part); err != nil {
 				return err
 			}
-			if err := r.crew.All(crew.Order{Verb: crew.Drop, Spread: r.spec.StormSpread}); err != nil {
+			if err := r.crew.All(crew.Order{Verb: crew.Drop, Share: 1, Spread: r.spec.StormSpread}); err != nil {
 				return err
 			}
 		}

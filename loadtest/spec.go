@@ -131,6 +131,12 @@ func (s *Spec) complete() error {
 	if s.Clients == 0 {
 		s.Clients = s.Rooms * s.Members
 	}
+	if s.Scenario == "chat" {
+		s.Zipf, s.Poisson = or(s.Zipf, 1), true
+		if s.flatOut() {
+			wrong("--rate 0: a chat is never flat out; give sends per second")
+		}
+	}
 	s.Target = or(s.Target, "madang")
 	s.Senders = or(s.Senders, 32)
 	s.SenderProcesses = or(s.SenderProcesses, 1)

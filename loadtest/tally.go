@@ -54,7 +54,7 @@ func newPhaseMeters() phaseMeters {
 // newTally begins at a whole second before now.
 func newTally(c *crowd.Crowd, workers int, now int64) *tally {
 	return &tally{
-		crowd: c, begin: now - now%int64(time.Second), workers: make([]workerTally, workers),
+		crowd: c, phase: "start", begin: now - now%int64(time.Second), workers: make([]workerTally, workers),
 		meters: newPhaseMeters(), open: make(map[int]meter.Meter),
 	}
 }
@@ -160,6 +160,15 @@ func (t *tally) settle(n int) {
 	}
 }
 
+// series is the record by the second, without a last one that only just began.
+func (t *tally) series() []report.Second {
+	all := t.seconds
+	for len(all) > 0 && len(all[len(all)-1].CPU) == 0 && all[len(all)-1].Arrived == 0 {
+		all = all[:len(all)-1]
+	}
+	return all
+}
+
 // weighLoop compares how a worker's loop spent its last half second or more with
 // the busiest of the phase.
 func (t *tally) weighLoop(w *workerTally) {
@@ -220,6 +229,7 @@ func (t *tally) receivers() (all swarm.Stats) {
 		all.Frames += s.Frames
 		all.Pings += s.Pings
 		all.Pongs += s.Pongs
+		all.Chatter += s.Chatter
 		all.Strays += s.Strays
 		all.Ledger.Add(s.Ledger)
 		all.LongestSilence = max(all.LongestSilence, s.LongestSilence)

@@ -16,7 +16,7 @@ import (
 // fleetCommand runs a scenario on a deployment of its own.
 type fleetCommand struct {
 	loadFlags
-	Scenario    string   `help:"What to run: hold, fanout, storm, slow, capacity or check." default:"fanout" enum:"hold,fanout,storm,slow,capacity,check" group:"Fleet"`
+	Scenario    string   `help:"What to run: hold, fanout, storm, slow, chat, capacity or check." default:"fanout" enum:"hold,fanout,storm,slow,chat,capacity,check" group:"Fleet"`
 	Gateways    int      `help:"Gateway processes." default:"2" group:"Fleet"`
 	APIs        int      `name:"apis" help:"API processes." default:"1" group:"Fleet"`
 	FleetRedis  string   `help:"An existing Redis, as a URL, instead of a new one." placeholder:"URL" group:"Fleet"`

@@ -20,6 +20,7 @@ type loadtestCommand struct {
 	Fanout   fanoutCommand   `cmd:"" help:"Send to rooms: latency, rates, CPU per delivery, every delivery accounted."`
 	Storm    stormCommand    `cmd:"" help:"Drop all connections at once: how long until all are back, with what they missed."`
 	Slow     slowCommand     `cmd:"" help:"Some clients stop reading: what the others notice."`
+	Chat     chatCommand     `cmd:"" help:"A believable mix: rooms of many sizes, lulls and bursts, typing, reading, lost networks."`
 	Capacity capacityCommand `cmd:"" help:"Raise the rate of sends until an objective breaks, and report the knee."`
 	Fleet    fleetCommand    `cmd:"" help:"Start a whole deployment on this machine, run a scenario on it and take it down again."`
 	Diff     diffCommand     `cmd:"" help:"Compare two results."`
@@ -195,6 +196,22 @@ func (c *slowCommand) Run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	spec.Rate, spec.SlowShare, spec.SlowFor = c.Rate, c.Share, c.For
+	return c.run(ctx, stdout, spec)
+}
+
+type chatCommand struct {
+	loadFlags
+	Rate float64 `help:"Sends per second in a lull; three times as many in a burst." default:"50" group:"Sends"`
+	Zipf float64 `help:"Exponent of room sizes: the k-th largest has members/k^zipf." default:"1" group:"Population"`
+}
+
+// Run is the mix.
+func (c *chatCommand) Run(ctx context.Context, stdout io.Writer) error {
+	spec, err := c.spec("chat")
+	if err != nil {
+		return err
+	}
+	spec.Rate, spec.Zipf = c.Rate, c.Zipf
 	return c.run(ctx, stdout, spec)
 }
 

@@ -16,9 +16,10 @@ type Verb uint8
 const (
 	Ramp       Verb = iota + 1 // receivers: connect
 	SendsBegin                 // receivers: from here on, messages are owed
-	Drop                       // receivers: close all and come back, over Spread, at Rate
+	Drop                       // receivers: a Share closes and comes back, over Spread, at Rate
 	Stall                      // receivers: the first Count stop reading
 	Unstall                    // receivers: they read again
+	Chat                       // receivers: say things besides messages, as much as Chatter
 	BeginSends                 // senders: a schedule of Rate per second of the whole run, 0: flat out
 	EndSends                   // senders: issue nothing new
 	Abandon                    // senders: give up what is not answered
@@ -29,12 +30,14 @@ const (
 
 // Order is what the coordinator tells a worker.
 type Order struct {
-	Verb   Verb
-	Seq    uint64
-	Spread time.Duration
-	Rate   float64
-	Count  int
-	Acks   []ledger.Ack
+	Verb    Verb
+	Seq     uint64
+	Spread  time.Duration
+	Rate    float64
+	Count   int
+	Share   float64
+	Chatter swarm.Chatter
+	Acks    []ledger.Ack
 }
 
 // Report is what a worker tells the coordinator: every second at the turn of the

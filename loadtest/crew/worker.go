@@ -141,11 +141,13 @@ func (w *worker) carryOut(o Order) error {
 	case SendsBegin:
 		s.SendsBegin()
 	case Drop:
-		s.Drop(o.Spread, o.Rate)
+		s.Drop(o.Share, o.Spread, o.Rate)
 	case Stall:
 		s.Stall(o.Count)
 	case Unstall:
 		s.Unstall()
+	case Chat:
+		s.Chat(o.Chatter)
 	case Acks:
 		w.acks = append(w.acks, o.Acks...)
 	case Judge:

@@ -77,6 +77,7 @@ type Connections struct {
 	Errors   map[string]uint64 `json:"errors"`       // `error` events, by code
 	Pings    uint64            `json:"server_pings"` //
 	Pongs    uint64            `json:"pongs"`        // answers to the clients' own pings
+	Chatter  uint64            `json:"chatter"`      // what clients said besides
 }
 
 // Sends is what became of the sends.

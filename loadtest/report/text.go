@@ -48,6 +48,9 @@ func (p printer) settings(s map[string]string) {
 
 func (p printer) connections(c Connections) {
 	p.line("\nconnections: %d asked, %d opened, %d live at the end, %d given up, %d came back", c.Asked, c.Opened, c.LiveEnd, c.GivenUp, c.Returned)
+	if c.Pings+c.Pongs+c.Chatter > 0 {
+		p.line("  heartbeats: %d pings of the server answered, %d answers to our own; %d other things said", c.Pings, c.Pongs, c.Chatter)
+	}
 	p.reasons("  failed attempts", c.Failures)
 	p.reasons("  dropped", c.Drops)
 	p.reasons("  bye", c.Byes)

@@ -27,19 +27,19 @@ func (s *Swarm) Ramp() {
 // first time later must resume from the rooms' bases, or it would miss some.
 func (s *Swarm) SendsBegin() { s.poll.Post(func() { s.resumeFirst = true }) }
 
-// Drop closes every connection without a word, as when a network goes; clients
-// come back, each after a random part of spread, and rate then bounds how many
-// per second (0: none).
-func (s *Swarm) Drop(spread time.Duration, rate float64) {
+// Drop closes live connections without a word, as when a network goes: a random
+// share of them, or all (1). Clients come back, each after a random part of
+// spread, and rate then bounds how many per second (0: none).
+func (s *Swarm) Drop(share float64, spread time.Duration, rate float64) {
 	s.poll.Post(func() {
 		s.cfg.Rate = rate
 		now := s.cfg.Clock.Now()
 		for i := range s.clients {
 			c := &s.clients[i]
-			if c.state != live {
+			if c.state != live || share < 1 && s.rng.Float64() >= share {
 				continue
 			}
-			s.stats.dropped("dropped by the tester")
+			s.stats.dropped(DroppedByUs)
 			s.leave(uint32(i))
 			c.since = now
 			if spread <= 0 {
@@ -51,6 +51,9 @@ func (s *Swarm) Drop(spread time.Duration, rate float64) {
 		s.refilled = now
 	})
 }
+
+// DroppedByUs is the reason under which Drop counts.
+const DroppedByUs = "dropped by the tester"
 
 // Stall makes the first n clients stop reading; their sockets stay open.
 func (s *Swarm) Stall(n int) {

@@ -28,6 +28,7 @@ type Stats struct {
 	Frames    uint64
 	Pings     uint64
 	Pongs     uint64
+	Chatter   uint64 // said besides heartbeats
 	Strays    uint64 // messages of rooms that the client is not in
 	Ledger    ledger.Counts
 	// LongestSilence is the longest time between two messages at one reader.

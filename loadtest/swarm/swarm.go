@@ -97,6 +97,9 @@ type Swarm struct {
 	stats       Stats
 	meters      meters
 	rng         *rand.Rand
+	chatter     Chatter
+	chattered   int64   // when chat last looked
+	chatDue     float64 // chatter that is due
 }
 
 // New makes a swarm; nothing is connected before Ramp.
@@ -169,6 +172,7 @@ func (s *Swarm) Run(ctx context.Context) error {
 		}
 		s.wheel.advance(s.ticks(), s.advance)
 		s.connectSome()
+		s.chat()
 	}
 	return nil
 }

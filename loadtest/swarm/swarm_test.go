@@ -139,7 +139,7 @@ func TestAfterADropEverythingIsResumed(t *testing.T) {
 	st.allLive()
 	st.send(0)
 	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
-	st.swarm.Drop(50*time.Millisecond, 0)
+	st.swarm.Drop(1, 50*time.Millisecond, 0)
 	for i := range 100 {
 		st.send(i % 4)
 	}
@@ -226,7 +226,7 @@ func TestAGapIsHandedOutForPaging(t *testing.T) {
 	st.allLive()
 	st.send(0)
 	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
-	st.swarm.Drop(0, 0)
+	st.swarm.Drop(1, 0, 0)
 	st.wait("none live", func(s swarm.Stats) bool { return s.Drops["dropped by the tester"] == 20 })
 	st.send(0)
 	st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 })

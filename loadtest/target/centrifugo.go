@@ -68,6 +68,9 @@ func (Centrifugo) AppendPing(dst []byte) []byte { return dst }
 // AppendPong implements Dialect.
 func (Centrifugo) AppendPong(dst []byte) []byte { return append(dst, "{}"...) }
 
+// AppendChatter implements Dialect: not spoken.
+func (Centrifugo) AppendChatter(dst []byte, _ Chatter, _ string, _ ledger.Pos) []byte { return dst }
+
 var pushStart = []byte(`{"push":`)
 
 // Next implements Dialect.

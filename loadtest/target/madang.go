@@ -59,6 +59,25 @@ func (Madang) AppendPing(dst []byte) []byte { return append(dst, `{"type":"ping"
 // AppendPong implements Dialect: the server's own pings are WebSocket pings.
 func (Madang) AppendPong(dst []byte) []byte { return dst }
 
+// AppendChatter implements Dialect.
+func (Madang) AppendChatter(dst []byte, what Chatter, room string, pos ledger.Pos) []byte {
+	switch what {
+	case Typing:
+		dst = append(dst, `{"type":"typing","room":`...)
+	case Focus:
+		dst = append(dst, `{"type":"focus","room":`...)
+	case Read:
+		if pos == 0 {
+			return dst // nothing to have read
+		}
+		dst = append(dst, `{"type":"read","id":"`...)
+		dst = pos.ID().AppendTo(dst)
+		dst = append(dst, `","room":`...)
+	}
+	dst = protocol.AppendString(dst, room)
+	return append(dst, '}')
+}
+
 var messageStart = []byte(`{"type":"message","room":"`)
 
 // Next implements Dialect.

@@ -56,6 +56,16 @@ type Position struct {
 	Pos  ledger.Pos
 }
 
+// Chatter is what clients say on the socket about a room.
+type Chatter uint8
+
+// Kinds of chatter.
+const (
+	Typing Chatter = iota
+	Focus
+	Read
+)
+
 // Send is a message on its way to the server.
 type Send struct {
 	Host  string
@@ -81,6 +91,9 @@ type Dialect interface {
 	// empty when there is none.
 	AppendPing(dst []byte) []byte
 	AppendPong(dst []byte) []byte
+	// AppendChatter appends what a client says about a room besides messages;
+	// empty where the protocol has no such thing.
+	AppendChatter(dst []byte, what Chatter, room string, pos ledger.Pos) []byte
 	// Next takes the first event off a frame's payload.
 	Next(payload []byte) (ev Event, rest []byte)
 
