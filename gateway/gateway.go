@@ -43,6 +43,10 @@ func New(o Options) (*Gateway, error) {
 	if o.Loop.Heartbeat != 0 {
 		o.Hub.Follow.HeartbeatS = int(o.Loop.Heartbeat / time.Second)
 	}
+	if o.Hub.Follow.CreditBytes == 0 {
+		// What a catch-up queues at once must fit beside what is queued live.
+		o.Hub.Follow.CreditBytes = o.Loop.QueueBytes / 2
+	}
 	g := &Gateway{opts: o}
 	if o.Hub.Conns == nil { // called from Start on
 		o.Hub.Conns = func() int { return g.grp.Open() }

@@ -18,10 +18,10 @@ import "math"
 const (
 	// TargetMs is the lateness that is let be. Larger lets more be coalesced into
 	// one write; smaller holds senders back for a hiccup.
-	TargetMs = 100
-	// alarmMs is where draining the backlog comes before throughput. Half of the
-	// promise of half a second.
-	alarmMs = 250
+	TargetMs = 200
+	// alarmMs is where draining the backlog comes before throughput: well within the
+	// promised half a second.
+	alarmMs = 350
 	// firstCut is deep: how much too much was sent is not known yet, and what has
 	// piled up meanwhile has to be read as well.
 	firstCut = 0.3

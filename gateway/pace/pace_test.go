@@ -54,7 +54,7 @@ func TestLateRoomIsHeldBackThenLetGo(t *testing.T) {
 
 func TestRoomThatTakesNothingIsKeptAlive(t *testing.T) {
 	var r Room
-	for now := int64(2 * EveryMs); now < 5000; now += EveryMs {
+	for now := int64(4 * EveryMs); now < 5000; now += EveryMs {
 		r.Report(Report{LateMs: now})
 		if rate, _ := r.Advance(now); rate < minRate {
 			t.Fatalf("rate %v", rate)
