@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/madang-chat/madang/internal/redisstore"
 )
@@ -84,5 +85,28 @@ func TestNoTwoMetricsHaveOneNameInOpenMetrics(t *testing.T) {
 			t.Errorf("%s and %s", f.GetName(), other)
 		}
 		seen[base] = f.GetName()
+	}
+}
+
+// Both forms of a latency: classic buckets for every Prometheus, a native
+// histogram for those that take it.
+func TestLatenciesAreClassicAndNative(t *testing.T) {
+	r, _, _, _ := everything()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range families {
+		if f.GetType() != dto.MetricType_HISTOGRAM || !strings.HasPrefix(f.GetName(), "madang_") {
+			continue
+		}
+		n++
+		if h := f.GetMetric()[0].GetHistogram(); len(h.GetBucket()) == 0 || h.Schema == nil {
+			t.Errorf("%s: %d classic buckets, native schema %v", f.GetName(), len(h.GetBucket()), h.Schema)
+		}
+	}
+	if n < 5 {
+		t.Errorf("only %d histograms", n)
 	}
 }
