@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	mrand "math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ type fleet struct {
 	renewed  time.Time // zero: the present ID has no lease yet
 	counter  uint64
 	judge    chat.Fleet
-	doubted  bool // somebody answered that this gateway is dead
+	sealed   bool // a write was refused because this ID was declared dead
 	sweeping map[string]bool
 	st       FleetStats
 }
@@ -102,11 +103,11 @@ func (f *fleet) run(ctx context.Context) {
 func (f *fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	since := time.Since(f.renewed)
-	if !f.doubted && since < renewEvery-wakeEvery/2 {
+	if !f.sealed && since < renewEvery-wakeEvery/2 {
 		f.mu.Unlock()
 		return
 	}
-	if !f.renewed.IsZero() && since > forgottenAfter {
+	if f.sealed || !f.renewed.IsZero() && since > forgottenAfter {
 		f.mu.Unlock()
 		f.takeNewID()
 		f.mu.Lock()
@@ -123,7 +124,7 @@ func (f *fleet) renew(ctx context.Context) {
 	switch {
 	case err == nil:
 		f.mu.Lock()
-		f.renewed, f.doubted = began, false
+		f.renewed = began
 		f.mu.Unlock()
 	case errors.Is(err, chat.ErrDeclaredDead):
 		f.takeNewID()
@@ -139,7 +140,7 @@ func (f *fleet) renew(ctx context.Context) {
 // new one's first.
 func (f *fleet) takeNewID() {
 	f.mu.Lock()
-	f.id, f.renewed, f.doubted = newGatewayID(), time.Time{}, true
+	f.id, f.renewed, f.sealed = newGatewayID(), time.Time{}, false
 	f.st.Reborn++
 	id := f.id
 	f.mu.Unlock()
@@ -150,16 +151,16 @@ func (f *fleet) takeNewID() {
 func (f *fleet) mayWrite() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !f.renewed.IsZero() && !f.doubted && time.Since(f.renewed) < leaseDoubt
+	return !f.renewed.IsZero() && !f.sealed && time.Since(f.renewed) < leaseDoubt
 }
 
-// suspect has the lease of id renewed at once: a write was refused because id was
-// declared dead.
-func (f *fleet) suspect(id string) {
+// refused takes in that a write was refused because id was declared dead. The
+// lease may not say so (its shard may have lost that): the ID is given up.
+func (f *fleet) refused(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.id == id {
-		f.doubted = true
+		f.sealed = true
 	}
 }
 
@@ -181,13 +182,36 @@ func (f *fleet) look(ctx context.Context, sweeps *sync.WaitGroup) {
 			continue
 		}
 		f.sweeping[l.Gateway] = true
+		// In a large fleet the first to come spares the others the work.
+		turn := min(time.Duration(len(leases))*10*time.Millisecond, 1500*time.Millisecond)
 		sweeps.Go(func() {
-			f.end(ctx, l)
+			if pause(ctx, mrand.N(turn)) && f.knows(l.Gateway) {
+				f.end(ctx, l)
+			}
 			f.mu.Lock()
 			delete(f.sweeping, l.Gateway)
 			f.mu.Unlock()
 		})
 	}
+}
+
+// pause waits; false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// knows says whether a gateway is still in the fleet.
+func (f *fleet) knows(gateway string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.judge.Knows(gateway)
 }
 
 // end declares a gateway dead and announces its users. What fails is tried again

@@ -267,7 +267,7 @@ func (a *alive) writeSeats(seats []chat.Seat, leaving bool) {
 		for i := range seats {
 			err := at(errs, i)
 			if errors.Is(err, chat.ErrDeclaredDead) {
-				a.fleet.suspect(id)
+				a.fleet.refused(id)
 			}
 			a.core.SeatDone(now, incarnation, seats[i].User, leaving, err)
 		}

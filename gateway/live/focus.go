@@ -1,6 +1,7 @@
 package live
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -77,7 +78,7 @@ func (c *Core) unfocus(now int64, cn *conn) {
 	r.focused[cn.focusAt], last.focusAt = last, cn.focusAt
 	r.focused[len(r.focused)-1] = nil
 	r.focused = r.focused[:len(r.focused)-1]
-	cn.focus = nil
+	cn.focus, cn.muted = nil, false
 	c.stats.Focused--
 	if len(r.focused) == 0 {
 		c.renumber(r, edge.NoRoom)
@@ -114,7 +115,8 @@ func (c *Core) Detached(now int64, id edge.ConnID, num edge.RoomNum) {
 		return
 	}
 	// It may be back in a moment, when it was asked again and answered "member":
-	// then the focus stands.
+	// then the focus stands. Until then it hears nothing.
+	cn.muted = true
 	c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: id, Room: cn.focus.name}, recheck: true})
 }
 
@@ -125,6 +127,7 @@ func (c *Core) recheck(now int64, cn *conn, name string) {
 	}
 	switch num, member, deciding := c.rooms.Membership(cn.id, name); {
 	case member:
+		cn.muted = false
 		c.renumber(cn.focus, num)
 	case deciding:
 		c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: cn.id, Room: name}, recheck: true})
@@ -163,15 +166,19 @@ type live struct {
 }
 
 // IsLive says whether a publication on a room's or user's channel is for live
-// rather than for follow. The others are messages, joined, left and disconnect.
+// rather than for follow: not a message, joined, left or disconnect.
 func IsLive(payload []byte) bool {
-	const begin = `{"type":"`
-	if len(payload) < len(begin)+4 {
+	rest, ok := bytes.CutPrefix(payload, []byte(`{"type":"`))
+	if !ok {
 		return false
 	}
-	switch string(payload[len(begin) : len(begin)+2]) {
-	case "ty", "re", "de", "do":
-		return string(payload[:len(begin)]) == begin
+	kind, _, ok := bytes.Cut(rest[:min(len(rest), len(`delivered"`))], []byte{'"'})
+	if !ok {
+		return false
+	}
+	switch string(kind) { // does not allocate
+	case "typing", "read", "delivered", "do":
+		return true
 	}
 	return false
 }
@@ -193,7 +200,7 @@ func (c *Core) RoomEvent(now int64, name string, payload []byte) {
 	}
 	var f *edge.Frame
 	for _, cn := range r.focused {
-		if cn.user == ev.User {
+		if cn.user == ev.User || cn.muted {
 			continue
 		}
 		if f == nil {

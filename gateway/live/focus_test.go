@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/live"
 	"github.com/madang-chat/madang/internal/chat"
 )
 
@@ -160,7 +161,9 @@ func TestWhoIsStillAMemberKeepsTheFocus(t *testing.T) {
 	b := inRoom(t)
 	b.asking["r"] = true
 	b.c.Detached(b.now, 1, b.nums["r"])
+	b.c.RoomEvent(b.now, "r", []byte(`{"type":"typing","room":"r","user":"bob","until_ms":5000}`))
 	b.pass(500)
+	b.want() // meanwhile it hears nothing
 	delete(b.asking, "r")
 	b.pass(200)
 	b.message("r")
@@ -210,4 +213,17 @@ func TestOwnDevicesHearOfAMarker(t *testing.T) {
 	const read = `{"type":"read","room":"r","user":"alice","id":"12-0"}`
 	b.c.UserEvent(b.now, "alice", []byte(read))
 	b.want("to 4 " + read) // 1 looks at the room, 5 has had no hello
+}
+
+func TestWhatIsLive(t *testing.T) {
+	for payload, want := range map[string]bool{
+		`{"type":"typing","room":"r"}`: true, `{"type":"read","room":"r"}`: true,
+		`{"type":"delivered","room":"r"}`: true, `{"type":"do","do":"focus"}`: true,
+		`{"type":"message","room":"r"}`: false, `{"type":"joined"}`: false, `{"type":"left"}`: false,
+		`{"type":"disconnect"}`: false, `{"type":"reaction"}`: false, `{"type":"d`: false, `{"type":`: false, ``: false, `"`: false,
+	} {
+		if live.IsLive([]byte(payload)) != want {
+			t.Errorf("%q", payload)
+		}
+	}
 }

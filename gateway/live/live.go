@@ -191,7 +191,7 @@ type Core struct {
 	seats   seating
 	watched watching
 	links   []link
-	epochs  map[int]string // by partition
+	epochs  map[int]epoch // by partition
 
 	conns   map[edge.ConnID]*conn // those that said something
 	focused map[string]*room
@@ -211,6 +211,12 @@ type link struct {
 	holdUntil int64 // watched states are not read again before
 }
 
+// epoch is what a partition's canaries said last, and on which making of its link.
+type epoch struct {
+	is  string
+	gen uint64
+}
+
 // conn is a connection that focuses, watches, types or reads. One that is only
 // there costs nothing here.
 type conn struct {
@@ -218,7 +224,8 @@ type conn struct {
 	user string
 
 	focus   *room
-	focusAt int // in focus.focused
+	focusAt int  // in focus.focused
+	muted   bool // whether it may look at focus is being asked
 
 	watches   []watch
 	watchNext []string // to be watched when it may change its set again
@@ -264,7 +271,7 @@ func New(cfg Config, rooms Rooms, out Out) *Core {
 		out:     out,
 		rooms:   rooms,
 		links:   make([]link, cfg.Links),
-		epochs:  map[int]string{},
+		epochs:  map[int]epoch{},
 		conns:   map[edge.ConnID]*conn{},
 		focused: map[string]*room{},
 		byNum:   map[edge.RoomNum]*room{},

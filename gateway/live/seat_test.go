@@ -213,6 +213,24 @@ func TestLostDataIsWrittenAgainPaced(t *testing.T) {
 	}
 }
 
+// A primary that was promoted may lack what was written last.
+func TestALinkMadeAgainWritesItsSeatsAgain(t *testing.T) {
+	b := newBench(t)
+	part := len("alice") % 4
+	b.open(1, "alice")
+	b.answerSeats(nil)
+	b.c.Canary(b.now, 1, 1, part, "epoch1")
+	b.c.Canary(b.now, 1, 1, part, "epoch1")
+	b.pass(1_000)
+	b.forget()
+	b.c.LinkDown(1, 1)
+	b.c.LinkUp(1, 2)
+	b.c.Canary(b.now, 1, 2, part, "epoch1")
+	b.c.Canary(b.now, 1, 2, part, "epoch1")
+	b.pass(1_000)
+	b.want("take alice 1")
+}
+
 func TestANewIDWritesEverythingAgain(t *testing.T) {
 	b := newBench(t)
 	b.open(1, "alice")

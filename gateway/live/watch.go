@@ -300,8 +300,9 @@ func (c *Core) Confirmed(now int64, n int, gen uint64, user string) {
 }
 
 // Canary takes in a partition's epoch. A new one means that Redis lost the
-// partition's data: its seats are written again.
-func (c *Core) Canary(now int64, n int, gen uint64, partition int, epoch string) {
+// partition's data: its seats are written again. So they are when the link was
+// re-made, because a primary that was promoted may lack the last of them.
+func (c *Core) Canary(now int64, n int, gen uint64, partition int, is string) {
 	l := &c.links[n]
 	if l.gen != gen {
 		return
@@ -310,13 +311,13 @@ func (c *Core) Canary(now int64, n int, gen uint64, partition int, epoch string)
 		l.canary, l.audit = true, true
 	}
 	old, known := c.epochs[partition]
-	c.epochs[partition] = epoch
-	if !known || old == epoch {
+	c.epochs[partition] = epoch{is, gen}
+	if !known || old == c.epochs[partition] {
 		return
 	}
 	c.rewrite(now, partition)
-	if l.holdUntil == now+c.cfg.EpochHoldMs {
-		return // another partition of the link said so in this turn
+	if old.is == is || l.holdUntil == now+c.cfg.EpochHoldMs {
+		return // the same data, or another partition of the link said so in this turn
 	}
 	l.holdUntil = now + c.cfg.EpochHoldMs
 	c.watched.holds.push(l.holdUntil, n)
