@@ -37,6 +37,7 @@ type pull struct {
 	r       *room
 	pos     protocol.ID // everything up to it is the client's
 	blind   bool        // it is not known what the client has
+	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // some of it was sent: it is finished, however long
 	parked  bool        // in room.parked
 	late    bool        // parked when the log was being read already
@@ -111,7 +112,9 @@ func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 		j := c.jobOf(ref)
 		j.announce = true
 		if j.pullOf(m.r) == nil { // else it was detached since: what was left out has been told
-			c.enqueue(j.add(m.r, from))
+			p := j.add(m.r, from)
+			p.lagged = true
+			c.enqueue(p)
 		}
 	}
 	if ref.job != nil {
@@ -345,11 +348,7 @@ func (c *Core) gap(p *pull) {
 
 func (c *Core) tellGap(id edge.ConnID, r *room, after protocol.ID) {
 	c.stats.GapsTold++
-	c.out.Unicast(id, gapFrame(r.name, after, r.head))
-}
-
-func gapFrame(room string, after, head protocol.ID) *edge.Frame {
-	return edge.NewFrame(160, func(b []byte) []byte {
-		return protocol.AppendGap(b, room, after, head)
-	})
+	c.out.Unicast(id, edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendGap(b, r.name, after, r.head)
+	}))
 }

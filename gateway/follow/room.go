@@ -289,10 +289,40 @@ func (c *Core) accept(r *room, f *edge.Frame, n uint64) {
 // proven, and goes on from the head Redis has. The log is read from there: what
 // came since and is older than the head that was lost was taken for known.
 func (c *Core) loseTail(r *room, head protocol.ID, n uint64) {
-	c.stats.GapsTold++
 	after := r.head
-	c.out.Broadcast(r.num, r.loops, gapFrame(r.name, after, head))
 	r.tail, r.tailBytes = nil, 0
 	r.head, r.n = head, n
+	for _, m := range r.members {
+		if m.state != memberIn {
+			continue
+		}
+		for i := range m.u.conns {
+			c.restart(&m.u.conns[i], r, after)
+		}
+	}
 	c.catchUp(r)
+}
+
+// restart tells a connection that gets a room's messages a gap, and lets it go on
+// from the head. Between Detach and Attach its loop forgets what it has left out:
+// a gap has told that, too.
+func (c *Core) restart(ref *connRef, r *room, after protocol.ID) {
+	if ref.state != connLive {
+		return
+	}
+	if j := ref.job; j != nil {
+		if p := j.pullOf(r); p != nil {
+			if !p.lagged {
+				return // it gets nothing yet, and its position will be looked up
+			}
+			after = p.pos
+			j.remove(p)
+		}
+	}
+	c.out.Detach(ref.id, r.num)
+	c.tellGap(ref.id, r, after)
+	c.attach(ref.id, r)
+	if ref.job != nil {
+		c.run(ref.job)
+	}
 }

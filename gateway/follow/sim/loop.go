@@ -33,6 +33,7 @@ type conn struct {
 	marks    []int // written counts at which EvDrained is due
 	closing  bool
 
+	slow    bool // was behind once
 	behind  bool
 	leftOut map[edge.RoomNum]protocol.ID
 	told    map[edge.RoomNum]bool
@@ -149,7 +150,7 @@ func (cn *conn) broadcast(room edge.RoomNum, f *edge.Frame) {
 			cn.enqueue(f)
 			return
 		}
-		cn.behind = true
+		cn.behind, cn.slow = true, true
 		cn.l.g.w.count.slow++
 	}
 	if f.ID.IsZero() {

@@ -72,7 +72,11 @@ func (w *world) playSend() {
 		w.create(room, members, s.node)
 		return
 	}
-	for range 1 + w.pick(8)/5 {
+	n := 1 + w.pick(8)/5
+	if w.pick(12) == 0 {
+		n = 4 + w.pick(8) // more than a resume may fill, or a slow socket hold
+	}
+	for range n {
 		w.send(room, w.anyUser(), w.writer(s))
 	}
 }

@@ -42,6 +42,7 @@ func (w *world) settle() {
 // deliverAll goes on until nothing is under way any more.
 func (w *world) deliverAll() {
 	const enough = 400 // rounds; a world that is not quiet by then never will be
+	tried := false
 	for range enough {
 		w.step++
 		w.now += 3
@@ -59,8 +60,16 @@ func (w *world) deliverAll() {
 				g.flush()
 				busy = busy || g.underWay()
 			}
-			if !busy {
+			if !busy && tried {
 				return
+			}
+			if !busy {
+				tried = true
+				for _, g := range w.gateways {
+					for n := range g.links {
+						g.canary(n)
+					}
+				}
 			}
 		}
 	}
@@ -91,9 +100,6 @@ func (w *world) deliver(g *gateway) (busy bool) {
 			g.breakLink(n)
 			busy = true
 		default:
-			if w.step%8 == 0 || w.shards[n].data().epoch == 0 {
-				g.canary(n)
-			}
 			for len(l.ups) > 0 {
 				g.takeUp(n)
 				busy = true

@@ -21,7 +21,7 @@ type Schedule struct {
 // NewSchedule draws a schedule from a seed.
 func NewSchedule(seed uint64) Schedule {
 	rng := rand.New(rand.NewPCG(seed, 0x6d6164616e67))
-	s := Schedule{World: rng.Uint64(), Steps: make([]uint64, 40+rng.IntN(160))}
+	s := Schedule{World: rng.Uint64(), Steps: make([]uint64, 30+rng.IntN(120))}
 	for i := range s.Steps {
 		s.Steps[i] = rng.Uint64()
 	}
@@ -69,6 +69,7 @@ type world struct {
 	cfg             follow.Config
 	loopsPerGateway int
 	faults          bool // links and Redis fail, too
+	warm            bool // begins with everybody connected
 
 	pcg   *rand.PCG
 	rng   *rand.Rand
@@ -108,6 +109,11 @@ func Run(s Schedule, newCore NewCore, counts *Counts, trace func(string)) (v *Vi
 			}
 		}
 	}()
+	if w.warm {
+		w.settling = true
+		w.deliverAll()
+		w.settling = false
+	}
 	for _, seed := range s.Steps {
 		w.step++
 		w.pcg.Seed(seed, 1)
@@ -129,6 +135,7 @@ func newWorld(seed uint64, newCore NewCore) *world {
 	w.rooms = make([]struct{}, 1+w.rng.IntN(maxRooms))
 	w.users = make([]struct{}, 1+w.rng.IntN(maxUsers))
 	w.faults = w.pick(4) != 0
+	w.warm = w.pick(3) != 0
 	w.cfg = follow.Config{
 		ResumeRoom:  2 + w.rng.IntN(6),
 		ResumeConn:  3 + w.rng.IntN(9),
