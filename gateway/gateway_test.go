@@ -99,7 +99,7 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 		o.Loop.SendBufferBytes = 16 << 10
 		o.Loop.SlowTimeout = time.Minute
 	})
-	const readers, messages = 30, 30_000
+	const readers, messages = 30, 10_000
 	users := make([]string, readers)
 	for i := range users {
 		users[i] = fmt.Sprintf("u%d", i)

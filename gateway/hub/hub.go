@@ -237,7 +237,6 @@ func (h *Hub) LinkUp(link int, gen uint64) {
 
 // LinkDown implements chat.Listener.
 func (h *Hub) LinkDown(link int, gen uint64, err error) {
-	h.log.Warn("subscription link down", "link", link, "err", err)
 	h.postLink(linkInput{kind: linkDown, link: int32(link), gen: gen})
 }
 
