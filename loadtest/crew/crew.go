@@ -44,12 +44,10 @@ const startPatience = 30 * time.Second
 func Start(argv []string, jobs []Job) (*Crew, error) {
 	c := &Crew{reports: make(chan Report, 4*len(jobs)+64), seq: readySeq}
 	for i, job := range jobs {
-		m, err := c.start(i, argv, job)
-		if err != nil {
+		if err := c.start(i, argv, job); err != nil {
 			c.Stop()
 			return nil, err
 		}
-		c.members = append(c.members, m)
 	}
 	deadline := time.After(startPatience)
 	for range jobs {
@@ -67,32 +65,32 @@ func Start(argv []string, jobs []Job) (*Crew, error) {
 	return c, nil
 }
 
-func (c *Crew) start(index int, argv []string, job Job) (*member, error) {
+func (c *Crew) start(index int, argv []string, job Job) error {
 	m := &member{index: index, cmd: exec.Command(argv[0], argv[1:]...), stderr: &tail{}, ended: make(chan struct{})}
 	// A group of its own: Ctrl-C is for the coordinator, who wants the results.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	m.cmd.Stderr = m.stderr
 	stdin, err := m.cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("starting a worker: %w", err)
+		return fmt.Errorf("starting a worker: %w", err)
 	}
 	stdout, err := m.cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("starting a worker: %w", err)
+		return fmt.Errorf("starting a worker: %w", err)
 	}
 	if err := m.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting a worker: %w", err)
+		return fmt.Errorf("starting a worker: %w", err)
 	}
 	m.stdin, m.buf = stdin, bufio.NewWriterSize(stdin, 1<<16)
 	m.enc = gob.NewEncoder(m.buf)
+	c.members = append(c.members, m)
 	c.readers.Add(1)
 	go c.read(m, stdout)
+	// A worker that is gone already says why in its last report.
 	if err := m.enc.Encode(job); err == nil {
-		err = m.buf.Flush()
-	} else {
-		return m, fmt.Errorf("giving a worker its job: %w", err)
+		_ = m.buf.Flush()
 	}
-	return m, nil
+	return nil
 }
 
 // read passes a worker's reports on until it ends.
