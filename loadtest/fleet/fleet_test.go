@@ -77,6 +77,7 @@ func TestAFleetIsReadyWhenStartedAndGoneWhenStopped(t *testing.T) {
 }
 
 func TestWhatFailsToStartIsNamedWithItsLogAndNothingIsLeft(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // logs of what failed are kept
 	pids := filepath.Join(t.TempDir(), "pids")
 	redis := script(t, "echo $$ >> "+pids+"; exec sleep 60")
 	broken := script(t, "echo the disk is on fire; exit 3")
@@ -104,6 +105,7 @@ func TestWhatFailsToStartIsNamedWithItsLogAndNothingIsLeft(t *testing.T) {
 }
 
 func TestAnAbsurdFleetIsRefused(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // logs of what failed are kept
 	for _, o := range []fleet.Options{{}, {Gateways: 1}, {Gateways: 1000, APIs: 1}, {Gateways: 1, APIs: 1, Redis: "no-such-redis"}} {
 		if _, err := fleet.Start(t.Context(), o); err == nil {
 			t.Errorf("%+v started", o)
