@@ -443,3 +443,25 @@ func TestNonsenseAboutRooms(t *testing.T) {
 		t.Error("an error ended a connection")
 	}
 }
+
+// A client that went silent without a word is offline when its heartbeat is
+// overdue.
+func TestADeadSocketGoesOffline(t *testing.T) {
+	t.Parallel()
+	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 1, fleet.Flags("gateway", shortGrace, "--heartbeat=1s", "--heartbeat-grace=1s"))
+	alice, bob := f.User("alice"), f.User("bob")
+	alice.Connects()
+	watch(t, alice, "bob")
+	wantPresence(t, alice, "bob", "offline")
+	conn, _, err := bob.Dial("") // nobody reads it, so nobody answers pings
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow() //nolint:errcheck // it may be gone
+	wantPresence(t, alice, "bob", "online")
+	began := time.Now()
+	wantPresence(t, alice, "bob", "offline")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("offline after %v", took)
+	}
+}
