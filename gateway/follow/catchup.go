@@ -27,6 +27,7 @@ type job struct {
 	complete  bool    // all positions have come
 	announce  bool    // ends with `resumed`
 	paused    bool    // waits until the socket has taken what was queued
+	pausedAt  uint32  // the mark that says so
 	sent      int     // messages
 	unwritten int     // bytes queued since the last pause
 }
@@ -109,13 +110,17 @@ func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 		if !ok || m.state != memberIn {
 			continue
 		}
+		if _, unsure := ref.detached[m.r]; unsure {
+			// It may be from before a Detach, and it may be from after the Attach
+			// that followed: a gap is true of both.
+			c.restart(ref, m.r, from)
+			continue
+		}
 		j := c.jobOf(ref)
 		j.announce = true
-		if j.pullOf(m.r) == nil { // else it was detached since: what was left out has been told
-			p := j.add(m.r, from)
-			p.lagged = true
-			c.enqueue(p)
-		}
+		p := j.add(m.r, from)
+		p.lagged = true
+		c.enqueue(p)
 	}
 	if ref.job != nil {
 		c.run(ref.job)
@@ -128,10 +133,33 @@ func (c *Core) Drained(id edge.ConnID) {
 	if u == nil {
 		return
 	}
-	if j := u.conn(id).job; j != nil && j.paused {
+	ref := u.conn(id)
+	ref.drained++
+	for r, mark := range ref.detached {
+		if mark <= ref.drained {
+			delete(ref.detached, r)
+		}
+	}
+	if j := ref.job; j != nil && j.paused && j.pausedAt <= ref.drained {
 		j.paused, j.unwritten = false, 0
 		c.run(j)
 	}
+}
+
+func (c *Core) mark(ref *connRef) uint32 {
+	ref.marks++
+	c.out.Mark(ref.id)
+	return ref.marks
+}
+
+// detachFrom has a loop give a connection nothing more of a room. Until a mark
+// comes back, what the loop says of it there may be older.
+func (c *Core) detachFrom(ref *connRef, r *room) {
+	c.out.Detach(ref.id, r.num)
+	if ref.detached == nil {
+		ref.detached = map[*room]uint32{}
+	}
+	ref.detached[r] = c.mark(ref)
 }
 
 func (c *Core) jobOf(ref *connRef) *job {
@@ -307,8 +335,7 @@ func (c *Core) pause(p *pull) {
 	j := p.j
 	j.queue = append([]*pull{p}, j.queue...)
 	if !j.paused {
-		j.paused = true
-		c.out.Mark(j.id)
+		j.paused, j.pausedAt = true, c.mark(j.u.conn(j.id))
 	}
 }
 

@@ -145,7 +145,7 @@ func (c *Core) leave(m *membership) {
 
 func (c *Core) detach(m *membership) {
 	for i := range m.u.conns {
-		c.out.Detach(m.u.conns[i].id, m.r.num)
+		c.detachFrom(&m.u.conns[i], m.r)
 	}
 }
 

@@ -319,7 +319,7 @@ func (c *Core) restart(ref *connRef, r *room, after protocol.ID) {
 			j.remove(p)
 		}
 	}
-	c.out.Detach(ref.id, r.num)
+	c.detachFrom(ref, r)
 	c.tellGap(ref.id, r, after)
 	c.attach(ref.id, r)
 	if ref.job != nil {

@@ -33,6 +33,13 @@ type connRef struct {
 	state  connState
 	resume bool
 	job    *job // catching up; nil when there is nothing to catch up
+
+	// marks and drained count the marks given to the loop and those that came
+	// back: what the loop says after a mark came back, it says in the knowledge of
+	// everything before the mark.
+	marks, drained uint32
+	// detached are rooms it was detached from, with the mark after the Detach.
+	detached map[*room]uint32
 }
 
 type connState uint8

@@ -90,6 +90,8 @@ func (c *client) sendPositions(split bool, forget int) {
 			continue
 		}
 		v.known, v.filter, v.wired = true, v.pos, true
+		v.hole, v.chain = false, nil // what follows pos comes again, and what does not is lost
+		v.untold = slices.DeleteFunc(v.untold, func(id protocol.ID) bool { return !v.settled[id] })
 		if split && room > 0 {
 			more[roomNames[room]] = v.pos
 		} else {
