@@ -20,7 +20,7 @@ type API struct {
 
 // NewAPI builds it; nothing is started or connected.
 func NewAPI(c config.API, log *slog.Logger) (*API, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, roomsOf(c.HTTP, c.Receipts), log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), log)
 	if err != nil {
 		return nil, err
 	}

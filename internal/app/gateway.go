@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/madang-chat/madang/gateway"
@@ -25,7 +26,7 @@ type Gateway struct {
 
 // NewGateway builds it; nothing is started or connected.
 func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, rooms{receipts: c.ReceiptMembers}, log)
+	p, err := newProcess(c.Process, c.Redis, c.Auth, receiversTokens, rooms{receipts: c.ReceiptMembers}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +71,17 @@ func (g *gatewayPart) addr() string { return g.gateway.Addr().String() }
 // leave; the rest is for the last ones' queues and closing handshakes.
 const drainShare = 0.8
 
+// gcPercent is a gateway's GOGC unless the environment sets it. Its heap is
+// mostly what it knows of idle users, so the usual 100 would hold as much again
+// in garbage; what a delivery allocates is little, and collecting it more often
+// costs less than that memory.
+const gcPercent = 30
+
 func (g *gatewayPart) start(context.Context) error {
 	c := g.config
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	var err error
 	g.gateway, err = gateway.New(gateway.Options{
 		Loop: loop.Options{
@@ -80,6 +90,7 @@ func (g *gatewayPart) start(context.Context) error {
 				FrameBurst: c.FrameBurst, FramesPerSecond: c.FrameRate,
 				MaxMessageBytes: int(c.MaxFrame), MaxResumeBytes: int(c.MaxResume),
 			},
+			Compress: c.Compression,
 			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
 			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,

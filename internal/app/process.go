@@ -73,7 +73,7 @@ func roomsOf(h config.HTTP, r config.Receipts) rooms {
 	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers}
 }
 
-func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, log *slog.Logger) (*process, error) {
+func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
 	s := &process{
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
@@ -83,7 +83,7 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, limits rooms, l
 		drainDelay: p.DrainDelay,
 	}
 	var err error
-	if s.tokens, err = newTokens(a, log); err != nil {
+	if s.tokens, err = newTokens(a, tokens, log); err != nil {
 		return nil, err
 	}
 	s.store, err = redisstore.Open(redisstore.Options{
