@@ -270,11 +270,11 @@ func redisAndDelivery() Dashboard {
 
 func presence() Dashboard {
 	return Dashboard{
-		UID: "madang-presence", Title: "madang / Presence", About: "Who is there.",
+		UID: "madang-presence", Title: "madang / Presence", About: "Who is there, what they look at, and what that costs Redis.",
 		Rows: []Row{
 			{"People", []Panel{
-				{Title: "Users connected", Kind: Graph, Unit: short, About: "Followed by each gateway; a user with devices on two gateways counts twice.",
-					Queries: one(sumBy("instance", sel("madang_followed_users")), "{{instance}}")},
+				{Title: "Users online", Kind: Graph, Unit: short, Stack: true, About: "By gateway; a user with devices on two counts twice.",
+					Queries: one(sumBy("instance", sel("madang_online_users")), "{{instance}}")},
 				{Title: "Connections per user", Kind: Graph, Unit: short, About: "Devices and tabs.",
 					Queries: one(ratio(sum(sel("madang_connections", `state="open"`)), sum(sel("madang_followed_users"))), "connections")},
 				{Title: "Rooms per connection", Kind: Graph, Unit: short, About: "Pairs of connection and room, by connection.",
@@ -283,8 +283,50 @@ func presence() Dashboard {
 					Queries: one(byInstance("madang_pings_total"), "{{instance}}")},
 				{Title: "Lost by heartbeat", Kind: Graph, Unit: perSec, About: "Clients that were silent after a ping: networks that died.",
 					Queries: one(sumBy("instance", rate("madang_connections_closed_total", `reason="heartbeat"`)), "{{instance}}")},
-				{Title: "Ephemeral events shed", Kind: Graph, Unit: perSec, About: "Typing, presence and receipts, dropped before any message would be.",
-					Queries: one(byInstance("madang_ephemeral_shed_total"), "{{instance}}")},
+				{Title: "Looking at a room", Kind: Graph, Unit: short, About: "Connections with a focus: the others should be sent a push.",
+					Queries: one(sumBy("instance", sel("madang_focused_connections")), "{{instance}}")},
+			}},
+			{"Presence in Redis", []Panel{
+				{Title: "Writes", Kind: Graph, Unit: perSec, About: "`refreshed`: what keeps presences from expiring, about online users / 5 min. `again`: Redis lost its data, or a gateway has a new ID.",
+					Queries: []Query{
+						{Expr: perSecondOf("madang_presence_writes_total"), Legend: "all"},
+						{Expr: perSecondOf("madang_presence_refreshes_total"), Legend: "refreshed"},
+						{Expr: perSecondOf("madang_presence_rewrites_total"), Legend: "again"},
+					}},
+				{Title: "Waiting to be written", Kind: Graph, Unit: short, About: "High after a storm: writes are paced. High all the time: Redis is slow.",
+					Queries: one(sumBy("instance", sel("madang_presence_waiting")), "{{instance}}")},
+				{Title: "Users who left, entries removed", Kind: Graph, Unit: perSec, About: "`surplus`: entries in Redis that were nobody's.",
+					Queries: []Query{{Expr: perSecondOf("madang_presence_leaves_total"), Legend: "left"}, {Expr: perSecondOf("madang_presence_surplus_total"), Legend: "surplus"}}},
+				{Title: "Watched", Kind: Graph, Unit: short, About: "Whose presence somebody watches, and by how many.",
+					Queries: []Query{{Expr: sum(sel("madang_watched_users")), Legend: "users"}, {Expr: sum(sel("madang_watches")), Legend: "watches"}}},
+				{Title: "Changes told", Kind: Graph, Unit: perSec, About: "`waited`: watch lists that changed too often.",
+					Queries: []Query{{Expr: perSecondOf("madang_presence_changes_total"), Legend: "told"}, {Expr: perSecondOf("madang_watch_limited_total"), Legend: "waited"}}},
+			}},
+			{"Typing, receipts, markers", []Panel{
+				{Title: "Typing", Kind: Graph, Unit: perSec, About: "`limited`: clients that say it too often.",
+					Queries: []Query{{Expr: perSecondOf("madang_typing_total"), Legend: "sent"}, {Expr: perSecondOf("madang_typing_limited_total"), Legend: "limited"}}},
+				{Title: "Passed on and left out", Kind: Graph, Unit: perSec, About: "All of it may be left out under load before any message is.",
+					Queries: []Query{
+						{Expr: perSecondOf("madang_live_events_told_total"), Legend: "passed on"},
+						{Expr: perSecondOf("madang_live_events_shed_total"), Legend: "left out for Redis"},
+						{Expr: perSecondOf("madang_ephemeral_shed_total"), Legend: "left out for sockets"},
+						{Expr: perSecondOf("madang_live_refused_total"), Legend: "not allowed"},
+					}},
+				{Title: "Markers", Kind: Graph, Unit: perSec, About: "Read and delivered markers; `coalesced` needed no write.",
+					Queries: []Query{{Expr: perSecondOf("madang_markers_moved_total"), Legend: "moved"}, {Expr: perSecondOf("madang_markers_coalesced_total"), Legend: "coalesced"}}},
+			}},
+			{"Fleet", []Panel{
+				{Title: "Gateways that live", Kind: Graph, Unit: short, About: "As each gateway sees it: they must agree.",
+					Queries: one(sumBy("instance", sel("madang_fleet_gateways")), "{{instance}}")},
+				{Title: "Connections of the fleet", Kind: Graph, Unit: short, About: "As each gateway reads it from the others' leases.",
+					Queries: one(sumBy("instance", sel("madang_fleet_connections")), "{{instance}}")},
+				{Title: "Deaths", Kind: Graph, Unit: perSec, About: "`declared` by the others, `announced` users, gateways `reborn` under a new ID, leases that could not be renewed.",
+					Queries: []Query{
+						{Expr: perSecondOf("madang_fleet_deaths_total"), Legend: "declared"},
+						{Expr: perSecondOf("madang_fleet_announced_total"), Legend: "announced"},
+						{Expr: perSecondOf("madang_fleet_reborn_total"), Legend: "reborn"},
+						{Expr: perSecondOf("madang_lease_failures_total"), Legend: "renewals failed"},
+					}},
 			}},
 		},
 	}
