@@ -140,9 +140,7 @@ func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, 
 	l.conn, l.up = nil, false
 	l.mu.Unlock()
 	if ctx.Err() == nil {
-		if ctx.Err() == nil {
 		l.s.log.Warn("link down", "link", l.id, "gen", gen, "error", err)
-	}
 	}
 	if f := l.s.opt.Observer.LinkDown; f != nil {
 		f(l.id, err)
