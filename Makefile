@@ -25,6 +25,7 @@ build: ## bin/madang
 .PHONY: test
 test: deps lint ## everything that CI runs: lint, all tests with -race, each fuzz target for $(FUZZTIME)
 	go test -tags $(TAGS) -race -timeout 12m ./...
+	cd deploy/check && go vet . && go test .
 	@$(MAKE) --no-print-directory fuzz
 
 .PHONY: deps
