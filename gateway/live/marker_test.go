@@ -77,6 +77,20 @@ func TestAMarkerThatGoesBackIsRefused(t *testing.T) {
 	b.want()
 }
 
+// Two devices of one user, of which one is behind.
+func TestTheFurthestOfTwoDevicesCounts(t *testing.T) {
+	b := inRoom(t)
+	b.open(4, "carol")
+	b.says(3, edge.EvRead, "r", 8)
+	b.answerMarks(chat.MarkerMoved, nil)
+	b.pass(100)
+	b.forget()
+	b.says(3, edge.EvRead, "r", 10)
+	b.says(4, edge.EvRead, "r", 9)
+	b.pass(1_000)
+	b.want("read carol r 10")
+}
+
 func TestAnIDThatIsNotInMemoryIsLookedUp(t *testing.T) {
 	b := inRoom(t)
 	b.says(3, edge.EvRead, "r", 5)
