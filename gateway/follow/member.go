@@ -103,6 +103,7 @@ func (c *Core) joined(u *user, name string, head protocol.ID) {
 		if !m.hasFrom || head.Less(m.from) { // else an earlier one was promised
 			m.from, m.hasFrom = head, true
 		}
+		head = m.from
 		c.check(m)
 	case memberSuspended: // and will be told a gap, if it is one again
 		c.check(m)
