@@ -36,7 +36,8 @@ type seatsGateway struct {
 	w     *seatsWorld
 	id    string
 	c     *live.Core
-	conns map[string]int // what is so
+	conns map[string]int   // what is so
+	since map[string]int64 // the first of them
 	next  uint32
 }
 
@@ -70,7 +71,13 @@ func (w *seatsWorld) leave(g string, s chat.Seat) error {
 	if is, there := w.keys[s.User][g]; there && is.Seq > s.Seq {
 		return nil
 	}
+	before := len(w.told[s.User])
 	w.drop(g, s.User)
+	for _, gw := range w.gws {
+		if gw.id == g && len(w.told[s.User]) > before && gw.conns[s.User] > 0 && w.now-gw.since[s.User] > 5_000 {
+			w.t.Errorf("%s was announced as gone after %d ms on %s", s.User, w.now-gw.since[s.User], g)
+		}
+	}
 	return nil
 }
 
@@ -153,7 +160,9 @@ func (g *seatsGateway) Membership(edge.ConnID, string) (edge.RoomNum, bool, bool
 }
 
 func (g *seatsGateway) connect(user string) {
-	g.conns[user]++
+	if g.conns[user]++; g.conns[user] == 1 {
+		g.since[user] = g.w.now
+	}
 	g.c.Opened(g.w.now, user)
 }
 
@@ -170,7 +179,7 @@ func newSeatsWorld(t *testing.T, seed uint64, gateways int) *seatsWorld {
 		dead: map[string]bool{}, told: map[string][]bool{},
 	}
 	for i := range gateways {
-		g := &seatsGateway{w: w, id: fmt.Sprint("g", i), conns: map[string]int{}}
+		g := &seatsGateway{w: w, id: fmt.Sprint("g", i), conns: map[string]int{}, since: map[string]int64{}}
 		g.c = live.New(live.Config{
 			Links: 1, Partitions: 4, RefreshMs: 20_000,
 			LinkOf:      func(chat.Channel) int { return 0 },
