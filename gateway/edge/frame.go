@@ -2,6 +2,7 @@ package edge
 
 import (
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"github.com/madang-chat/madang/protocol"
@@ -19,9 +20,9 @@ type Frame struct {
 
 	ws  []byte // an unmasked WebSocket text frame, header included
 	hdr int    // length of its header
-	// Deflated is the compressed WebSocket frame (RSV1), header included; nil
-	// when no connection negotiated compression or it did not pay.
-	Deflated []byte
+
+	once     sync.Once
+	deflated []byte // guarded by once
 }
 
 // maxHeader is the longest header of an unmasked frame (RFC 6455 §5.2).
@@ -68,6 +69,15 @@ func (f *Frame) JSON() []byte { return f.ws[f.hdr:] }
 
 // WS is the event as a WebSocket text frame. It must not be changed.
 func (f *Frame) WS() []byte { return f.ws }
+
+// Deflated is the event as a compressed WebSocket frame (RSV1), header included,
+// for everybody who negotiated that; nil when it is better sent as it is. The
+// first who asks makes it, with compress, which gets the JSON and returns the
+// frame; whoever asks meanwhile waits the few microseconds that it takes.
+func (f *Frame) Deflated(compress func(json []byte) []byte) []byte {
+	f.once.Do(func() { f.deflated = compress(f.JSON()) })
+	return f.deflated
+}
 
 var processStart = time.Now()
 

@@ -81,6 +81,7 @@ func (l *loop) leave(slot uint32, c *conn, why CloseReason) {
 	l.g.users.release(c.user)
 	l.g.open.Add(-1)
 	l.stats.Open--
+	l.stopCompressing(c)
 	c.why = why
 	l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
 }

@@ -37,6 +37,9 @@ type conn struct {
 	phase phase
 	flags connFlags
 	why   CloseReason
+	// windowBits is the size of the client's window for compressed messages; 0:
+	// permessage-deflate was not negotiated. Nothing else is kept of it.
+	windowBits uint8
 
 	user uint32 // loop.g.users
 

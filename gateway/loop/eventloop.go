@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/madang-chat/madang/gateway/deflate"
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/poll"
 	"github.com/madang-chat/madang/gateway/session"
@@ -38,9 +39,11 @@ type loop struct {
 	headTicks      uint32
 	maxHeads       int
 	retrySpreadMs  int
-	frameLimits    wsframe.Limits
-	drained        chan struct{} // closed when a drain has emptied the loop
-	ended          chan struct{} // closed when run returns
+	frameLimits    [forms]wsframe.Limits
+	compress       func(json []byte) []byte // l.compressEvent
+	resumeBytes    func(sofar []byte) int   // l.allowResume
+	drained        chan struct{}            // closed when a drain has emptied the loop
+	ended          chan struct{}            // closed when run returns
 
 	// The loop's own.
 	poller      *poll.Poller
@@ -61,6 +64,8 @@ type loop struct {
 	carries     map[uint32]*carry
 	freeCarries []*carry
 	decoder     wsframe.Decoder // for connections without a carry
+	deflater    deflate.Deflater
+	inflater    deflate.Inflater
 	http        headReader
 	readBuf     []byte
 	scratch     []byte
@@ -102,18 +107,22 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		headTicks:      ticksOf(o.HeadTimeout),
 		maxHeads:       max(1, o.MaxUpgrades/o.Loops),
 		retrySpreadMs:  2000,
-		frameLimits: wsframe.Limits{
-			MaxMessage: o.Session.MaxMessageBytes,
-			MaxLarge:   o.Session.MaxResumeBytes,
-			MayBeLarge: session.LooksLikeResume,
-		},
-		drained: make(chan struct{}),
-		ended:   make(chan struct{}),
-		slow:    make(map[uint32]*slowReader),
-		late:    lateRooms{hot: make(map[edge.RoomNum]*hotRoom), probed: make(map[uint32]*probe)},
-		carries: make(map[uint32]*carry),
-		readBuf: make([]byte, readBufferBytes),
+		drained:        make(chan struct{}),
+		ended:          make(chan struct{}),
+		slow:           make(map[uint32]*slowReader),
+		late:           lateRooms{hot: make(map[edge.RoomNum]*hotRoom), probed: make(map[uint32]*probe)},
+		carries:        make(map[uint32]*carry),
+		readBuf:        make([]byte, readBufferBytes),
 	}
+	l.compress, l.resumeBytes = l.compressEvent, l.allowResume
+	l.frameLimits[plain] = wsframe.Limits{
+		MaxMessage: o.Session.MaxMessageBytes,
+		MaxLarge:   o.Session.MaxResumeBytes,
+		MayBeLarge: session.LooksLikeResume,
+	}
+	l.frameLimits[compressed] = l.frameLimits[plain]
+	l.frameLimits[compressed].Deflate = true
+	l.frameLimits[compressed].Peek = func(head []byte) []byte { return l.inflater.Peek(head, wsframe.PeekBytes) }
 	l.out.init()
 	l.rooms.init()
 	l.clock()

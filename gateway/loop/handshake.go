@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"strconv"
 
+	"github.com/madang-chat/madang/gateway/deflate"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -17,6 +18,7 @@ type request struct {
 	host, origin []byte
 	token        []byte // nil: none
 	resume       bool
+	compression  deflate.Params // the first offer that can be honoured
 }
 
 // refusal is an answer to a request that is not upgraded.
@@ -45,6 +47,7 @@ var (
 	errKey           = badRequest("exactly one Sec-WebSocket-Key header of 16 bytes in base64 is needed")
 	errVersionCount  = badRequest("exactly one Sec-WebSocket-Version header is needed")
 	errProtocols     = badRequest("malformed Sec-WebSocket-Protocol header")
+	errExtensions    = badRequest("malformed Sec-WebSocket-Extensions header")
 	errBody          = badRequest("an upgrade request has no body")
 	errOriginCount   = badRequest("more than one Origin header")
 	errAuthorization = badRequest("malformed or repeated Authorization")
@@ -259,6 +262,16 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 	case len("Sec-WebSocket-Protocol"):
 		if is(name, "sec-websocket-protocol") {
 			return req.readProtocols(value)
+		}
+	case len("Sec-WebSocket-Extensions"):
+		if is(name, "sec-websocket-extensions") {
+			params, ok := deflate.Choose(value)
+			if !ok {
+				return errExtensions
+			}
+			if !req.compression.Agreed() {
+				req.compression = params
+			}
 		}
 	}
 	return nil

@@ -85,9 +85,13 @@ func (l *loop) receivedFrames(slot uint32, c *conn, p []byte) {
 	if c.has(flagCarry) {
 		dec = &l.carries[slot].dec
 	}
+	limits := &l.frameLimits[formOf(c)]
 	for c.phase == phaseOpen {
-		item, rest, bad := dec.Next(p, &l.frameLimits, &l.pool)
+		item, rest, bad := dec.Next(p, limits, &l.pool)
 		p = rest
+		if bad == nil && item.Compressed {
+			bad = l.inflate(&item)
+		}
 		if bad != nil {
 			l.beginCloseCode(slot, c, ClosedProtocol, bad.Code, bad.Reason)
 			break
@@ -154,8 +158,7 @@ func (l *loop) obey(slot uint32, c *conn, v *session.Verdict) {
 		c.set(flagPeerClosed)
 		l.beginCloseCode(slot, c, ClosedByClient, v.Close, "")
 	case session.Echo:
-		buf := wsframe.AppendHeader(l.pool.Get(len(v.Payload)+10), v.Op, false, len(v.Payload))
-		l.enqueueOwn(slot, c, append(buf, v.Payload...))
+		l.echo(slot, c, v.Op, v.Payload)
 	}
 }
 

@@ -57,6 +57,13 @@ type Options struct {
 	// kernel's own tuning.
 	SendBufferBytes int
 
+	// Compress agrees to permessage-deflate with clients that offer it. A message
+	// is compressed once for all of them. Default false.
+	Compress bool
+	// CompressMinBytes is the length from which events are compressed: of shorter
+	// ones little is saved. Default 512.
+	CompressMinBytes int
+
 	// HeadTimeout is how long a client may take for its request. Default 5 s.
 	HeadTimeout time.Duration
 	// Heartbeat is the silence after which a connection is pinged, spread down
@@ -103,6 +110,7 @@ func (o *Options) normalize() error {
 	def(&o.MaxHeadBytes, 8<<10)
 	def(&o.QueueBytes, 256<<10)
 	def(&o.SendBufferBytes, 128<<10)
+	def(&o.CompressMinBytes, 512)
 	defTime(&o.HeadTimeout, 5*time.Second)
 	defTime(&o.Heartbeat, 25*time.Second)
 	defTime(&o.Grace, 10*time.Second)
@@ -130,6 +138,7 @@ func (o *Options) normalize() error {
 	}
 	for name, n := range map[string]int{
 		"MaxConns": o.MaxConns, "MaxPerUser": o.MaxPerUser, "MaxUpgrades": o.MaxUpgrades, "QueueBytes": o.QueueBytes,
+		"CompressMinBytes":        o.CompressMinBytes,
 		"Session.MaxMessageBytes": o.Session.MaxMessageBytes,
 	} {
 		if n < 1 {

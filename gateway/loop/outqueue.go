@@ -53,7 +53,7 @@ type out struct {
 	dirty    []uint32 // slots with something to write
 	doomed   []uint32 // slots whose socket failed in the middle of something
 	lastOne  *edge.Frame
-	lastItem uint32 // the item of lastOne, so that a frame for several connections is one item
+	lastItem [forms]uint32 // the items of lastOne, so that a frame for several connections is one item
 }
 
 func (o *out) init() {
@@ -83,13 +83,6 @@ func (l *loop) unref(i uint32) {
 	}
 }
 
-// dropUnused frees an item that nobody took.
-func (l *loop) dropUnused(i uint32) {
-	if i >= fixedItems && l.out.items[i].refs == 0 {
-		l.freeItem(i)
-	}
-}
-
 func (l *loop) freeItem(i uint32) {
 	it := &l.out.items[i]
 	if it.sentAtMs != 0 && it.sent > 0 && l.g.opts.OnDelivered != nil {
@@ -98,8 +91,10 @@ func (l *loop) freeItem(i uint32) {
 	if it.pooled {
 		l.pool.Put(it.buf)
 	}
-	if l.out.lastItem == i {
-		l.out.lastOne, l.out.lastItem = nil, 0
+	for form := range l.out.lastItem {
+		if l.out.lastItem[form] == i {
+			l.out.lastItem[form] = itemNone
+		}
 	}
 	*it = item{next: l.out.freeItem}
 	l.out.freeItem = i

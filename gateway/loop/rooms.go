@@ -221,7 +221,7 @@ func (l *loop) broadcast(cmd *edge.Cmd) {
 	}
 	if slot, c := l.connOf(cmd.Except); c != nil && r.find(slot, c, cmd.Room) != 0 {
 		l.fanOut(rm)
-		set := l.makeSet([]*edge.Frame{cmd.Frame}, []bool{cmd.Shed})
+		set := makeSet([]*edge.Frame{cmd.Frame}, []bool{cmd.Shed})
 		l.deliverAll(rm, cmd.Room, &set, slot)
 		return
 	}
@@ -251,7 +251,7 @@ func (l *loop) fanOut(rm *room) {
 	p := &l.rooms.pending[rm.pending-1]
 	rm.pending = 0
 	if len(rm.members) > 0 {
-		set := l.makeSet(p.frames, p.shed)
+		set := makeSet(p.frames, p.shed)
 		l.deliverAll(rm, p.room, &set, 0)
 		l.heat(rm, p.room, uint32(set.lasting))
 	}
@@ -284,13 +284,14 @@ func (l *loop) settle(c *conn) {
 }
 
 // frameSet is one room's events of a turn, and their bytes in the forms that
-// connections may need.
+// connections may need. Items are made when the first connection needs them.
 type frameSet struct {
 	frames  []*edge.Frame
 	shed    []bool
 	events  int
-	whole   uint32 // item: everything
-	durable uint32 // item: without the ephemeral events; made when first needed
+	longest int           // bytes of the longest event
+	whole   [forms]uint32 // items: everything
+	durable [forms]uint32 // items: without the ephemeral events
 	hasShed bool
 	lasting int // events that are not ephemeral
 	// first is the first frame that is in the log: what a slow reader has to be
@@ -298,9 +299,10 @@ type frameSet struct {
 	first *edge.Frame
 }
 
-func (l *loop) makeSet(frames []*edge.Frame, shed []bool) frameSet {
+func makeSet(frames []*edge.Frame, shed []bool) frameSet {
 	s := frameSet{frames: frames, shed: shed, events: len(frames)}
 	for i, f := range frames {
+		s.longest = max(s.longest, len(f.JSON()))
 		if shed[i] {
 			s.hasShed = true
 			continue
@@ -310,26 +312,48 @@ func (l *loop) makeSet(frames []*edge.Frame, shed []bool) frameSet {
 			s.first = f
 		}
 	}
-	s.whole = l.join(frames, nil)
 	return s
+}
+
+// wholeItem is the set in the form that the connection takes.
+func (l *loop) wholeItem(s *frameSet, c *conn) uint32 {
+	form := s.formOf(c)
+	if s.whole[form] == itemNone {
+		s.whole[form] = l.join(s.frames, nil, form)
+	}
+	return s.whole[form]
 }
 
 // durableItem is the set without its ephemeral events, itemNone when nothing is
 // left.
-func (l *loop) durableItem(s *frameSet) uint32 {
+func (l *loop) durableItem(s *frameSet, c *conn) uint32 {
 	if !s.hasShed {
-		return s.whole
+		return l.wholeItem(s, c)
 	}
-	if s.durable == itemNone && s.lasting > 0 {
-		s.durable = l.join(s.frames, s.shed)
+	form := s.formOf(c)
+	if s.durable[form] == itemNone && s.lasting > 0 {
+		s.durable[form] = l.join(s.frames, s.shed, form)
 	}
-	return s.durable
+	return s.durable[form]
+}
+
+// dropUnused frees the set's items that nobody took.
+func (l *loop) dropUnused(s *frameSet) {
+	for form := range forms {
+		for _, i := range [...]uint32{s.whole[form], s.durable[form]} {
+			if i >= fixedItems && l.out.items[i].refs == 0 {
+				l.freeItem(i)
+			}
+		}
+	}
 }
 
 // join makes one item of several frames: text frames whose events are separated
 // by '\n'. A client is woken once and parses one frame, and the bytes are no more.
-// A single frame is referred to as it is.
-func (l *loop) join(frames []*edge.Frame, skip []bool) uint32 {
+// A single frame is referred to as it is. In the compressed form, events that are
+// worth it keep the frame that was compressed for everybody, and those between
+// them are joined.
+func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 	total, count := 0, 0
 	var only *edge.Frame
 	var sentAtMs int64
@@ -345,38 +369,46 @@ func (l *loop) join(frames []*edge.Frame, skip []bool) uint32 {
 		}
 	}
 	if count == 1 {
-		return l.out.newItem(only.WS(), false, sentAtMs)
+		return l.out.newItem(l.bytesOf(only, form), false, sentAtMs)
 	}
 	buf := l.pool.Get(total) // headers are longer than separators: never too small
 	for i := 0; i < len(frames); {
 		// As many as fit into one text frame.
 		size, end := -1, i
-		for end < len(frames) {
+		var alone []byte
+		for ; end < len(frames); end++ {
 			if skip != nil && skip[end] {
-				end++
 				continue
+			}
+			if form == compressed {
+				if alone = frames[end].Deflated(l.compress); alone != nil {
+					break
+				}
 			}
 			more := size + 1 + len(frames[end].JSON())
 			if size >= 0 && more > maxJoined {
 				break
 			}
 			size = more
-			end++
 		}
-		if size < 0 {
-			break
+		if size >= 0 {
+			buf = wsframe.AppendHeader(buf, wsframe.Text, false, size)
+			first := true
+			for ; i < end; i++ {
+				if skip != nil && skip[i] {
+					continue
+				}
+				if !first {
+					buf = append(buf, '\n')
+				}
+				first = false
+				buf = append(buf, frames[i].JSON()...)
+			}
 		}
-		buf = wsframe.AppendHeader(buf, wsframe.Text, false, size)
-		first := true
-		for ; i < end; i++ {
-			if skip != nil && skip[i] {
-				continue
-			}
-			if !first {
-				buf = append(buf, '\n')
-			}
-			first = false
-			buf = append(buf, frames[i].JSON()...)
+		i = end
+		if alone != nil {
+			buf = append(buf, alone...)
+			i++
 		}
 	}
 	return l.out.newItem(buf, true, sentAtMs)
@@ -384,19 +416,21 @@ func (l *loop) join(frames []*edge.Frame, skip []bool) uint32 {
 
 // deliverAll queues a set for every member of a room but one.
 func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32) {
-	size := uint32(len(l.out.items[s.whole].buf))
 	for _, m := range rm.members {
 		if m.slot == except {
 			continue
 		}
 		c := l.conns.at(m.slot)
-		if c.flags&(flagArmed|flagSlow) == 0 && c.qbytes+size <= l.queueBytes {
-			l.enqueue(m.slot, c, s.whole)
+		i := s.whole[plain]
+		if c.windowBits != 0 || i == itemNone {
+			i = l.wholeItem(s, c)
+		}
+		if c.flags&(flagArmed|flagSlow) == 0 && c.qbytes+uint32(len(l.out.items[i].buf)) <= l.queueBytes {
+			l.enqueue(m.slot, c, i)
 			l.stats.Deliveries += uint64(s.events)
 			continue
 		}
 		l.deliverBehind(m.slot, c, num, s)
 	}
-	l.dropUnused(s.whole)
-	l.dropUnused(s.durable)
+	l.dropUnused(s)
 }

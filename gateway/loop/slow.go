@@ -34,12 +34,10 @@ func (s *slowReader) isOut(num edge.RoomNum) bool {
 // deliverBehind is deliverAll's way for a connection that is not simply fine: its
 // socket is full, its queue is long, or something was left out before.
 func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet) {
-	i := s.whole
-	if c.has(flagArmed) { // behind: nothing ephemeral is worth the wait
-		if i = l.durableItem(s); i != s.whole {
-			l.stats.Shed += uint64(s.events - s.lasting)
-		}
-		if i == itemNone {
+	i := l.wholeItem(s, c)
+	if c.has(flagArmed) && s.hasShed { // behind: nothing ephemeral is worth the wait
+		l.stats.Shed += uint64(s.events - s.lasting)
+		if i = l.durableItem(s, c); i == itemNone {
 			return
 		}
 	}
@@ -178,8 +176,12 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 func (l *loop) unicastFrame(slot uint32, c *conn, f *edge.Frame) {
 	o := &l.out
 	if o.lastOne != f {
-		o.lastOne, o.lastItem = f, o.newItem(f.WS(), false, f.SentAtMs)
+		o.lastOne, o.lastItem = f, [forms]uint32{}
 	}
-	l.enqueue(slot, c, o.lastItem)
+	form := formFor(c, len(f.JSON()))
+	if o.lastItem[form] == itemNone {
+		o.lastItem[form] = o.newItem(l.bytesOf(f, form), false, f.SentAtMs)
+	}
+	l.enqueue(slot, c, o.lastItem[form])
 	l.stats.Deliveries++
 }

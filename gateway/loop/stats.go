@@ -139,10 +139,15 @@ type Stats struct {
 	Turns          uint64
 	BusyNs         uint64 // time spent in turns, waiting excluded
 	Commands       uint64
+	Deflated       uint64 // messages compressed: each once, by the loop that needed it first
+	DeflatedFrom   uint64 // their bytes before
+	DeflatedTo     uint64 // and after
+	Inflated       uint64 // compressed messages received
 
 	// Gauges.
 	Heads       int64 // accepted, request awaited
 	Open        int64
+	Compressed  int64 // of them, those that negotiated permessage-deflate
 	Closing     int64
 	Behind      int64 // slow readers now
 	Attachments int64
@@ -174,9 +179,14 @@ func (s *Stats) add(o *Stats) {
 	s.Turns += o.Turns
 	s.BusyNs += o.BusyNs
 	s.Commands += o.Commands
+	s.Deflated += o.Deflated
+	s.DeflatedFrom += o.DeflatedFrom
+	s.DeflatedTo += o.DeflatedTo
+	s.Inflated += o.Inflated
 
 	s.Heads += o.Heads
 	s.Open += o.Open
+	s.Compressed += o.Compressed
 	s.Closing += o.Closing
 	s.Behind += o.Behind
 	s.Attachments += o.Attachments

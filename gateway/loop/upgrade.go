@@ -137,6 +137,11 @@ func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
 		l.g.open.Add(-1)
 		return badRequest(err.Error())
 	}
+	if l.g.opts.Compress && req.compression.Agreed() {
+		c.windowBits = req.compression.WindowBits
+		l.stats.Compressed++
+		l.http.out = appendExtensions(l.http.out, req.compression)
+	}
 	l.enqueueOwn(slot, c, append(l.pool.Get(len(l.http.out)), l.http.out...))
 
 	l.heads--
@@ -144,6 +149,7 @@ func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
 	user, ok := l.g.users.acquire(claims.User)
 	if !ok {
 		l.g.open.Add(-1)
+		l.stopCompressing(c)
 		l.stats.Upgrades[UpgradeTooMany]++
 		c.why = ClosedTooMany
 		l.enqueueOwn(slot, c, wsframe.AppendClose(l.pool.Get(64), ClosedTooMany.code(), "too many connections of this user"))

@@ -74,12 +74,30 @@ type Limits struct {
 	// than MaxMessage. It sees PeekBytes of them. Nil: none may.
 	MayBeLarge func(head []byte) bool
 	// Deflate says that permessage-deflate was negotiated: RSV1 is allowed on a
-	// message's first frame, and UTF-8 is the inflater's business.
+	// message's first frame. UTF-8, and the size of what comes out, are the
+	// inflater's business; here only what is sent is bounded.
 	Deflate bool
+	// Peek decompresses the beginning of a compressed message, of which it sees
+	// PeekCompressedBytes, for MayBeLarge. Nil: no compressed message may be
+	// large.
+	Peek func(head []byte) []byte
 }
 
-// PeekBytes is how much of a message must have come before MayBeLarge is asked.
-const PeekBytes = 64
+// PeekBytes is how much of a message must have come before MayBeLarge is asked;
+// PeekCompressedBytes of a compressed one, which begins with a table of codes.
+const (
+	PeekBytes           = 64
+	PeekCompressedBytes = 512
+)
+
+// onWire is the most bytes that a message of most bytes may take: what can't be
+// compressed gets a few longer.
+func onWire(most int, compressed bool) uint64 {
+	if compressed {
+		most += most/64 + 64
+	}
+	return uint64(most)
+}
 
 const (
 	maxControl = 125
@@ -261,15 +279,16 @@ func (d *Decoder) parseHeader(h []byte, limits *Limits) (int, *Error) {
 		}
 	}
 	if !isControl {
-		most := uint64(limits.MaxMessage)
-		if limits.MayBeLarge != nil && (opcode == opText || d.message == Text && opcode == opContinuation) {
-			most = uint64(limits.MaxLarge)
-		}
+		most, compressed := limits.MaxMessage, rsv != 0
 		total := length
 		if opcode == opContinuation {
 			total += d.total
+			compressed = d.compressed
 		}
-		if total > most {
+		if limits.MayBeLarge != nil && (opcode == opText || d.message == Text && opcode == opContinuation) {
+			most = limits.MaxLarge
+		}
+		if total > onWire(most, compressed) {
 			return 0, ErrTooLarge // before its mask has come, before a byte is kept
 		}
 	}
@@ -369,13 +388,24 @@ func (d *Decoder) checksUTF8() bool { return d.message == Text && !d.compressed 
 // checkLarge refuses a message that declares more than MaxMessage unless its
 // first bytes say that it may be large.
 func (d *Decoder) checkLarge(sofar []byte, limits *Limits, complete bool) *Error {
-	if d.total <= uint64(limits.MaxMessage) || d.large || limits.MayBeLarge == nil {
+	if d.total <= onWire(limits.MaxMessage, d.compressed) || d.large || limits.MayBeLarge == nil {
 		return nil
 	}
-	if len(sofar) < PeekBytes && !complete {
+	need := PeekBytes
+	if d.compressed {
+		need = PeekCompressedBytes
+	}
+	if len(sofar) < need && !complete {
 		return nil
 	}
-	if !limits.MayBeLarge(sofar[:min(len(sofar), PeekBytes)]) {
+	head := sofar[:min(len(sofar), need)]
+	if d.compressed {
+		if limits.Peek == nil {
+			return ErrTooLarge
+		}
+		head = limits.Peek(head)
+	}
+	if !limits.MayBeLarge(head) {
 		return ErrTooLarge
 	}
 	d.large = true

@@ -19,6 +19,8 @@ type Sockets struct {
 	OutQueue         Bytes         `help:"Bytes queued for a socket that does not keep up. Larger costs memory when many are slow; smaller sends clients to the log sooner." default:"256KiB"`
 	SlowTimeout      time.Duration `help:"How long a socket may stay behind before it is closed with 4008." default:"30s"`
 
+	Compression bool `help:"Agree to compress messages (permessage-deflate) with clients that offer it. Each is compressed once, whatever the number of receivers; a connection costs no memory for it." default:"true" negatable:""`
+
 	MaxConns        int   `help:"Most connections of this process. 0: as many as memory and descriptors allow." default:"0"`
 	MaxConnsPerUser int   `help:"Most connections of a user on this gateway." default:"20"`
 	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`

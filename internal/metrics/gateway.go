@@ -119,12 +119,16 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 	c.counter("madang_ephemeral_shed_total", "Ephemeral events dropped for sockets that were behind.", func(s *loop.Stats) uint64 { return s.Shed })
 	c.counter("madang_left_out_total", "Room events left out for slow readers, who catch up from the log.", func(s *loop.Stats) uint64 { return s.LeftOut })
 	c.counter("madang_slow_readers_total", "Times that a reader became slow.", func(s *loop.Stats) uint64 { return s.SlowReaders })
+	c.counter("madang_messages_compressed_total", "Messages compressed: each once for everybody.", func(s *loop.Stats) uint64 { return s.Deflated })
+	c.counter("madang_compression_in_bytes_total", "Bytes of messages before they were compressed.", func(s *loop.Stats) uint64 { return s.DeflatedFrom })
+	c.counter("madang_compression_out_bytes_total", "Bytes of messages after they were compressed.", func(s *loop.Stats) uint64 { return s.DeflatedTo })
 	c.counter("madang_loop_turns_total", "Turns of the event loops.", func(s *loop.Stats) uint64 { return s.Turns })
 	c.figures = append(c.figures, figure[loop.Stats]{
 		desc: prometheus.NewDesc("madang_loop_busy_seconds_total", "Time the event loops were busy.", nil, nil),
 		kind: prometheus.CounterValue, value: func(s *loop.Stats) float64 { return float64(s.BusyNs) / 1e9 },
 	})
 
+	c.gauge("madang_compressed_connections", "Open connections that negotiated permessage-deflate.", func(s *loop.Stats) float64 { return float64(s.Compressed) })
 	c.gauge("madang_readers_behind", "Connections that are behind now.", func(s *loop.Stats) float64 { return float64(s.Behind) })
 	c.gauge("madang_attachments", "Pairs of connection and room.", func(s *loop.Stats) float64 { return float64(s.Attachments) })
 	c.gauge("madang_out_queue_bytes", "Bytes queued for sockets; what they share counts for each.", func(s *loop.Stats) float64 { return float64(s.QueuedBytes) })

@@ -1,7 +1,7 @@
 // Command echo returns every message it is sent, over the gateway's own loops,
 // sessions and frames, so that public conformance suites can judge them:
 //
-//	go run ./test/echo -addr 127.0.0.1:9001
+//	go run ./test/echo -addr 127.0.0.1:9001 [-deflate]
 package main
 
 import (
@@ -18,15 +18,16 @@ import (
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:9001", "where to listen")
+	deflate := flag.Bool("deflate", false, "agree to permessage-deflate")
 	flag.Parse()
-	if err := run(*addr); err != nil {
+	if err := run(*addr, *deflate); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(addr string) error {
-	g, err := server.New(addr)
+func run(addr string, compress bool) error {
+	g, err := server.New(addr, compress)
 	if err != nil {
 		return err
 	}

@@ -22,13 +22,15 @@ const maxMessageBytes = 17 << 20
 // sends a message for a minute, and takes a ping of ours for a mistake.
 const quiet = 24 * time.Hour
 
-// New listens on addr; Start begins to echo.
-func New(addr string) (*loop.Group, error) {
+// New listens on addr; Start begins to echo. With compress, clients that offer
+// permessage-deflate get it, and every echo compressed.
+func New(addr string, compress bool) (*loop.Group, error) {
 	g, err := loop.New(loop.Options{
 		Addr: addr, Hub: nobody{}, Verifier: anybody{}, Origins: []string{"*"},
 		Session: session.Limits{
 			Echo: true, MaxMessageBytes: maxMessageBytes, MaxResumeBytes: maxMessageBytes,
 		},
+		Compress:   compress,
 		MaxPerUser: 1 << 20, QueueBytes: 8 * maxMessageBytes,
 		Heartbeat: quiet, MessageTimeout: quiet, SlowTimeout: quiet,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
