@@ -90,7 +90,6 @@ func (g *gatewayPart) start(context.Context) error {
 				FrameBurst: c.FrameBurst, FramesPerSecond: c.FrameRate,
 				MaxMessageBytes: int(c.MaxFrame), MaxResumeBytes: int(c.MaxResume),
 			},
-			Compress: c.Compression,
 			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
 			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
