@@ -133,6 +133,12 @@ func (l *loop) acceptSome() {
 		if l.listener < 0 || !l.accepting {
 			return
 		}
+		if !l.mayAccept() {
+			l.stats.AcceptPauses++
+			l.acceptAgain = l.tick + 1
+			l.headsChanged()
+			return
+		}
 		fd, err := sysAccept(l.listener)
 		switch {
 		case err == sysAgain:
@@ -179,6 +185,7 @@ func (l *loop) accepted(fd int) {
 	c.lastRead = l.tick
 	c.deadline = l.tick + l.headTicks
 	l.schedule(slot, c, c.deadline)
+	l.entered(slot, c)
 	l.headsChanged()
 }
 

@@ -118,8 +118,8 @@ func (l *loop) destroy(slot uint32, c *conn, why CloseReason) {
 	switch c.phase {
 	case phaseFree:
 		panic("BUG: a connection was freed twice")
-	case phaseHead:
-		c.why = why
+	case phaseProxy, phaseTLS, phaseHead, phaseTicket:
+		c.why = ClosedHandshake
 		l.heads--
 		l.headsChanged()
 	case phaseOpen:
@@ -130,6 +130,8 @@ func (l *loop) destroy(slot uint32, c *conn, why CloseReason) {
 	l.stats.Closed[c.why]++
 	l.dropQueue(c, false)
 	l.dropCarry(slot, c)
+	l.dropTLS(slot, c)
+	l.releaseAddr(c)
 	l.unschedule(slot, c)
 	_ = unix.Close(int(c.fd)) // the poller forgets it with that
 	l.conns.give(slot)

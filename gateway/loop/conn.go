@@ -10,13 +10,19 @@ type phase uint8
 
 const (
 	phaseFree    phase = iota // the slot is not in use
-	phaseHead                 // accepted: its request is awaited
+	phaseProxy                // accepted from a balancer: its PROXY header is awaited
+	phaseTLS                  // its TLS handshake goes on
+	phaseHead                 // its request is awaited
+	phaseTicket               // its request is complete: its ticket is asked about
 	phaseOpen                 // upgraded
 	phaseClosing              // the last bytes (a close frame, a refusal) are queued
 	phaseLinger               // written and shut down: the peer's end is awaited
 )
 
-type connFlags uint8
+// early says that a connection has no answer to its request yet.
+func (p phase) early() bool { return phaseFree < p && p < phaseOpen }
+
+type connFlags uint16
 
 const (
 	flagDirty      connFlags = 1 << iota // in loop.dirty
@@ -27,6 +33,7 @@ const (
 	flagManyRooms                        // its attachments are in loop.manyRooms
 	flagDoomed                           // in loop.doomed
 	flagPeerClosed                       // the peer has said good-bye: no need to wait for its end
+	flagTLS                              // loop.tls has its TLS state
 )
 
 // conn is a connection: plain bytes without pointers, so that neither the garbage
@@ -42,6 +49,7 @@ type conn struct {
 	windowBits uint8
 
 	user uint32 // loop.g.users
+	addr uint32 // loop.g.addrs, plus one; 0: not counted
 
 	// The queue of what is to be written: nodes of loop.nodes.
 	qhead, qtail uint32

@@ -97,7 +97,7 @@ func (l *loop) startStop() {
 	l.closeListener()
 	for slot := uint32(1); slot < l.conns.used; slot++ {
 		switch c := l.conns.at(slot); c.phase {
-		case phaseHead:
+		case phaseProxy, phaseTLS, phaseHead, phaseTicket:
 			l.stats.Upgrades[UpgradeUnavailable]++
 			l.destroy(slot, c, ClosedHandshake)
 		case phaseOpen:

@@ -38,6 +38,7 @@ type loop struct {
 	closeTicks     uint32
 	headTicks      uint32
 	maxHeads       int
+	acceptEveryMs  float64 // 0: as fast as they come
 	retrySpreadMs  int
 	frameLimits    [forms]wsframe.Limits
 	compress       func(json []byte) []byte // l.compressEvent
@@ -49,7 +50,8 @@ type loop struct {
 	poller      *poll.Poller
 	listener    int // -1: closed
 	accepting   bool
-	acceptAgain uint32 // tick to try again at after running out of descriptors
+	acceptAgain uint32 // tick to try again at: out of descriptors, or ahead of the accept rate
+	acceptTat   float64
 	conns       slab
 	live        int // slots in use
 	heads       int // of them, those whose request is awaited
@@ -63,6 +65,7 @@ type loop struct {
 	pool        wsframe.Pool
 	carries     map[uint32]*carry
 	freeCarries []*carry
+	tls         tlsState
 	decoder     wsframe.Decoder // for connections without a carry
 	deflater    deflate.Deflater
 	inflater    deflate.Inflater
@@ -125,6 +128,10 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 	l.frameLimits[compressed].Peek = func(head []byte) []byte { return l.inflater.Peek(head, wsframe.PeekBytes) }
 	l.out.init()
 	l.rooms.init()
+	l.tls.init(l)
+	if o.AcceptRate > 0 {
+		l.acceptEveryMs = 1000 * float64(o.Loops) / float64(o.AcceptRate)
+	}
 	l.clock()
 	l.wheel.done = l.tick
 	var err error

@@ -32,12 +32,16 @@ const maxLoops = 256
 
 // Group is a gateway's event loops.
 type Group struct {
-	opts  Options
-	log   *slog.Logger
-	addr  netip.AddrPort
-	loops []*loop
-	users *userTable
-	wg    sync.WaitGroup
+	opts         Options
+	log          *slog.Logger
+	addr         netip.AddrPort
+	loops        []*loop
+	users        *userTable
+	addrs        *userTable // nil: nobody asks
+	redeemer     *redeemer  // nil: tickets are not taken
+	handshakes   handshakes
+	logsRefusals bool
+	wg           sync.WaitGroup
 
 	open     atomic.Int64 // upgraded connections
 	refusing atomic.Bool  // new connections are answered 503
@@ -55,7 +59,12 @@ func New(opts Options) (*Group, error) {
 	if err := opts.normalize(); err != nil {
 		return nil, fmt.Errorf("loop options: %w", err)
 	}
-	g := &Group{opts: opts, log: opts.Logger, users: newUserTable(opts.MaxPerUser), exited: make(chan struct{})}
+	g := &Group{
+		opts: opts, log: opts.Logger, users: newUserTable(opts.MaxPerUser), addrs: newAddrTable(&opts),
+		redeemer: newRedeemer(&opts), exited: make(chan struct{}),
+		logsRefusals: opts.Logger.Enabled(context.Background(), slog.LevelDebug),
+	}
+	g.handshakes.init(&opts)
 	addr := opts.Addr
 	for i := range opts.Loops {
 		l, err := newLoop(g, i, addr)
@@ -82,11 +91,18 @@ func (g *Group) Start() {
 		panic("BUG: loop.Group started twice, or after Stop")
 	}
 	g.started = true
+	if g.redeemer != nil {
+		g.redeemer.start(g)
+	}
 	for _, l := range g.loops {
 		g.wg.Go(l.run)
 	}
 	go func() {
 		g.wg.Wait()
+		g.handshakes.wait()
+		if g.redeemer != nil {
+			g.redeemer.stop()
+		}
 		close(g.exited)
 	}()
 }

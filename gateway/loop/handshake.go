@@ -17,6 +17,7 @@ const Path = "/v1/ws"
 type request struct {
 	host, origin []byte
 	token        []byte // nil: none
+	ticket       []byte // nil: none
 	resume       bool
 	compression  deflate.Params // the first offer that can be honoured
 }
@@ -176,6 +177,11 @@ func (req *request) readQuery(query []byte) *refusal {
 			default:
 				return errQuery
 			}
+		case "ticket":
+			if req.ticket != nil || !isToken(value) {
+				return errQuery
+			}
+			req.ticket = value
 		case "token", "access_token", "id_token", "jwt", "bearer", "authorization", "auth":
 			return errTokenInQuery
 		}
@@ -436,7 +442,7 @@ func originAllowed(req *request, allowed []string) bool {
 
 var statusTexts = map[int]string{
 	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required",
-	431: "Request Header Fields Too Large", 503: "Service Unavailable",
+	429: "Too Many Requests", 431: "Request Header Fields Too Large", 503: "Service Unavailable",
 }
 
 // appendRefusal appends the answer: a small problem+json, and the end of the

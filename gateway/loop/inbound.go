@@ -12,6 +12,7 @@ import (
 // none.
 type carry struct {
 	head  []byte // from loop.pool
+	end   int    // of the head, while its ticket is asked about
 	dec   wsframe.Decoder
 	since uint32 // tick its message began at
 }
@@ -44,7 +45,7 @@ func (l *loop) dropCarry(slot uint32, c *conn) {
 		l.pool.Put(k.head)
 	}
 	k.dec.Reset(&l.pool)
-	k.head = nil
+	k.head, k.end = nil, 0
 	if len(l.freeCarries) < keptCarries {
 		l.freeCarries = append(l.freeCarries, k)
 	}
@@ -59,7 +60,7 @@ func (l *loop) readable(slot uint32, c *conn) {
 	case err == sysAgain || err == sysIntr:
 		return
 	case err != 0 || n == 0:
-		if c.phase == phaseHead {
+		if c.phase.early() {
 			l.stats.Upgrades[UpgradeGone]++
 			l.destroy(slot, c, ClosedHandshake)
 			return
@@ -70,11 +71,26 @@ func (l *loop) readable(slot uint32, c *conn) {
 	l.stats.BytesIn += uint64(n)
 	c.lastRead = l.tick
 	c.clear(flagPinged)
+	if c.has(flagTLS) {
+		l.receivedTLS(slot, c, l.readBuf[:n])
+		return
+	}
+	l.received(slot, c, l.readBuf[:n])
+}
+
+// received takes a client's bytes, TLS removed.
+func (l *loop) received(slot uint32, c *conn, p []byte) {
 	switch c.phase {
+	case phaseProxy:
+		l.receivedProxy(slot, c, p)
+	case phaseTLS:
+		l.beginTLS(slot, c, p)
 	case phaseHead:
-		l.receivedHead(slot, c, l.readBuf[:n])
+		l.receivedHead(slot, c, p)
+	case phaseTicket:
+		l.receivedEarly(slot, c, p)
 	case phaseOpen:
-		l.receivedFrames(slot, c, l.readBuf[:n])
+		l.receivedFrames(slot, c, p)
 	}
 	// A closing connection's bytes are read only so that its end can be seen.
 }

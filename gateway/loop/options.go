@@ -1,9 +1,12 @@
 package loop
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"strings"
 	"time"
@@ -40,6 +43,26 @@ type Options struct {
 	// MaxPerUser is the most connections of one user; more are closed with 4009.
 	// Default 20.
 	MaxPerUser int
+	// MaxPerAddr is the most connections of one address (of an IPv6 /64); more
+	// are answered 429. Default 0: no limit, because many people may be behind
+	// one address, and all of them are without ProxyFrom behind a balancer.
+	MaxPerAddr int
+	// ProxyFrom are the balancers' addresses: from them a PROXY protocol header
+	// (v1 or v2) is needed, from others it is a bad request.
+	ProxyFrom []netip.Prefix
+	// AcceptRate is the most connections accepted in a second; the rest waits in
+	// the kernel's backlog. Default 0: as fast as they come.
+	AcceptRate int
+	// TLS, when not nil, makes the group speak TLS. It is not changed; it must
+	// have a certificate, and may pick one anew for each handshake. A handshake has
+	// HeadTimeout, and the request after it again.
+	TLS *tls.Config
+	// TLSWorkers is how many handshakes compute at once; those that wait for
+	// their client don't count. Default GOMAXPROCS.
+	TLSWorkers int
+	// Redeem tells whom a ticket speaks for (ErrNoTicket: nobody). It may wait,
+	// until its context ends (HeadTimeout). nil: tickets are not taken.
+	Redeem func(ctx context.Context, ticket string) (auth.Claims, error)
 	// MaxUpgrades is the most connections that have not sent their request yet.
 	// Beyond it nothing is accepted: the rest waits in the kernel's backlog.
 	// Default 4,096.
@@ -104,6 +127,7 @@ func (o *Options) normalize() error {
 		}
 	}
 	def(&o.Loops, runtime.GOMAXPROCS(0))
+	def(&o.TLSWorkers, runtime.GOMAXPROCS(0))
 	def(&o.MaxConns, 1_000_000)
 	def(&o.MaxPerUser, 20)
 	def(&o.MaxUpgrades, 4096)
@@ -158,6 +182,12 @@ func (o *Options) normalize() error {
 		if d < 0 || d > 24*time.Hour {
 			bad("%s is %v, not between 0 and a day", name, d)
 		}
+	}
+	if o.MaxPerAddr < 0 || o.AcceptRate < 0 {
+		bad("MaxPerAddr or AcceptRate is negative")
+	}
+	if o.TLSWorkers < 1 {
+		bad("TLSWorkers is %d, not positive", o.TLSWorkers)
 	}
 	for _, origin := range o.Origins {
 		if origin != "*" && !strings.Contains(origin, "://") {

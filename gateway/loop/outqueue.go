@@ -123,9 +123,14 @@ func (l *loop) enqueue(slot uint32, c *conn, i uint32) {
 	size := uint32(len(it.buf))
 	c.qbytes += size
 	l.stats.QueuedBytes += int64(size)
+	l.dirty(slot, c)
+}
+
+// dirty has a connection flushed at the end of the turn.
+func (l *loop) dirty(slot uint32, c *conn) {
 	if !c.has(flagDirty) {
 		c.set(flagDirty)
-		o.dirty = append(o.dirty, slot)
+		l.out.dirty = append(l.out.dirty, slot)
 	}
 }
 
@@ -220,6 +225,10 @@ func (l *loop) flush() {
 // It does not free the connection, so that it may be called in the middle of a
 // walk over a room.
 func (l *loop) flushConn(slot uint32, c *conn) {
+	if c.has(flagTLS) {
+		l.flushTLS(slot, c)
+		return
+	}
 	o := &l.out
 	for c.qhead != 0 {
 		count, bytes := 0, 0

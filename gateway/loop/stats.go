@@ -97,12 +97,15 @@ const (
 	UpgradeTooMany                     // 4009 after the upgrade
 	UpgradeTimeout                     // the request was never completed
 	UpgradeGone                        // the client left before
+	UpgradeProxy                       // 400: no PROXY header where one is needed
+	UpgradeTooManyAddr                 // 429: too many connections of the address
+	UpgradeTLS                         // the TLS handshake failed
 	upgradeOutcomes
 )
 
 var upgradeOutcomeNames = [upgradeOutcomes]string{
 	"ok", "bad_request", "unauthorized", "forbidden", "not_found", "version", "too_large", "unavailable", "too_many",
-	"timeout", "gone",
+	"timeout", "gone", "proxy", "too_many_addr", "tls",
 }
 
 func (o UpgradeOutcome) String() string { return upgradeOutcomeNames[o] }
@@ -123,6 +126,8 @@ type Stats struct {
 	// Counters.
 	Accepted       uint64
 	AcceptFailures uint64 // out of descriptors, mostly
+	AcceptPauses   uint64 // times that the accept rate held clients back
+	TLSHandshakes  uint64
 	Upgrades       [upgradeOutcomes]uint64
 	Closed         [closeReasons]uint64
 	FramesIn       uint64 // messages, fragments and control frames
@@ -159,6 +164,8 @@ type Stats struct {
 func (s *Stats) add(o *Stats) {
 	s.Accepted += o.Accepted
 	s.AcceptFailures += o.AcceptFailures
+	s.AcceptPauses += o.AcceptPauses
+	s.TLSHandshakes += o.TLSHandshakes
 	for i := range s.Upgrades {
 		s.Upgrades[i] += o.Upgrades[i]
 	}

@@ -3,9 +3,7 @@ package loop
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 
 	"github.com/gobwas/ws"
 
@@ -77,13 +75,19 @@ func (l *loop) receivedHead(slot uint32, c *conn, p []byte) {
 		l.refuse(slot, c, errHeadTooLarge)
 		return
 	}
-	if bad := l.upgrade(slot, c, head[:end]); bad != nil {
+	bad := l.upgrade(slot, c, head[:end])
+	rest := p[end-had:]
+	switch {
+	case bad != nil:
 		l.refuse(slot, c, bad)
-		return
-	}
-	l.dropCarry(slot, c)
-	if rest := p[end-had:]; len(rest) > 0 && c.phase == phaseOpen {
-		l.receivedFrames(slot, c, rest)
+	case c.phase == phaseTicket: // it has the head; it may already have what is behind
+		l.carries[slot].head = l.carries[slot].head[:end]
+		l.receivedEarly(slot, c, rest)
+	default:
+		l.dropCarry(slot, c)
+		if len(rest) > 0 && c.phase == phaseOpen {
+			l.receivedFrames(slot, c, rest)
+		}
 	}
 }
 
@@ -106,10 +110,7 @@ func bareLineEnd(head []byte) bool {
 // upgrade turns a connection with a complete head into a WebSocket, or says why
 // not.
 func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
-	path, anyone := Path, l.g.opts.Session.Echo
-	if anyone {
-		path = ""
-	}
+	path, anyone := l.servedPath()
 	req, bad := parseRequest(head, path)
 	if bad != nil {
 		return bad
@@ -121,13 +122,31 @@ func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
 	if l.draining || l.stopping || l.g.refusing.Load() {
 		return l.full()
 	}
-	if req.token == nil && !anyone {
+	switch {
+	case req.ticket != nil && req.token != nil:
+		return errAuthorization
+	case req.ticket != nil:
+		return l.askTicket(slot, c, head, &req)
+	case req.token == nil && !anyone:
 		return errNoToken
 	}
 	claims, bad := l.verify(req.token)
 	if bad != nil {
 		return bad
 	}
+	return l.open(slot, c, head, &req, claims)
+}
+
+// servedPath is the only path that is served; "": any, and for anyone.
+func (l *loop) servedPath() (path string, anyone bool) {
+	if l.g.opts.Session.Echo {
+		return "", true
+	}
+	return Path, false
+}
+
+// open answers 101, or says why not.
+func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) *refusal {
 	if l.g.open.Add(1) > int64(l.g.opts.MaxConns) {
 		l.g.open.Add(-1)
 		return l.full()
@@ -191,14 +210,13 @@ func (l *loop) verify(token []byte) (auth.Claims, *refusal) {
 
 // full is errFull with a spread time to come back.
 func (l *loop) full() *refusal {
-	r := *errFull
-	r.header = fmt.Sprintf("Retry-After: %d\r\n", 1+rand.IntN(10))
-	return &r
+	return spread(errFull)
 }
 
 // refuse answers a request that is not upgraded and ends the connection.
 func (l *loop) refuse(slot uint32, c *conn, r *refusal) {
 	l.stats.Upgrades[r.outcome]++
+	l.logRefusal(l.addrOf(c), r)
 	l.heads--
 	l.headsChanged()
 	l.dropCarry(slot, c)

@@ -108,7 +108,11 @@ func (l *loop) untilDue() int {
 // lookAt does what time asks of a connection, and schedules the next look.
 func (l *loop) lookAt(slot uint32, c *conn) {
 	switch c.phase {
-	case phaseHead:
+	case phaseTicket:
+		if l.tick >= c.deadline {
+			l.refuse(slot, c, spread(errTicketLate))
+		}
+	case phaseProxy, phaseTLS, phaseHead:
 		if l.tick >= c.deadline {
 			l.stats.Upgrades[UpgradeTimeout]++
 			l.destroy(slot, c, ClosedHandshake)
