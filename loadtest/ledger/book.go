@@ -40,7 +40,7 @@ type Book struct {
 	readers []Reader
 	holes   map[ReaderID][]hole
 	told    map[ReaderID][]hole // holes that the server admitted by a gap and history had not
-	paging  map[ReaderID]Pos    // readers that a gap was told to: what they resume with until they have paged it
+	paging  map[ReaderID]paging // readers that a gap was told to, until they have paged it
 
 	Counts Counts
 }
@@ -68,6 +68,13 @@ type Reader struct {
 	troubled bool // has an entry in holes or told
 }
 
+// paging is a gap that history has not filled yet. A server that tells another one
+// meanwhile widens it: it ends with the head that was told last.
+type paging struct {
+	from Pos // what the client resumes with
+	head Pos
+}
+
 // hole is a range [from, to) of a log that a reader has not got.
 type hole struct{ from, to uint32 }
 
@@ -85,7 +92,7 @@ func (b *Book) Open(room uint32, base Pos) ReaderID {
 		b.rooms = make(map[uint32]uint32)
 		b.holes = make(map[ReaderID][]hole)
 		b.told = make(map[ReaderID][]hole)
-		b.paging = make(map[ReaderID]Pos)
+		b.paging = make(map[ReaderID]paging)
 	}
 	log, ok := b.rooms[room]
 	if !ok {
@@ -202,34 +209,43 @@ func (b *Book) Page(id ReaderID, pos Pos, send Send) Verdict {
 	return Filled
 }
 
-// Gap records that the server told the client: what follows your position may
-// be gone, I go on from head. The filter is set to head, even back (R2).
-func (b *Book) Gap(id ReaderID, head Pos) {
+// Gap records that the server told the client: what follows after may be gone, I
+// go on from head. The filter is set to head, even back (R2). What is known to be
+// between the client's position and after was passed over without a word.
+func (b *Book) Gap(id ReaderID, after, head Pos) {
 	b.Counts.Gaps++
-	if _, again := b.paging[id]; !again {
-		b.paging[id] = b.Position(id)
-	}
 	r := &b.readers[id]
+	log := &b.logs[r.log]
+	from := max(r.next, log.upTo(r.last))
+	if to := log.upTo(after); from < to {
+		b.Counts.Skipped += uint64(to - from)
+	}
+	gap, again := b.paging[id]
+	if !again {
+		gap.from = b.Position(id)
+	}
+	gap.head = head
+	b.paging[id] = gap
 	r.last, r.troubled = head, true
 }
 
 // Paged records that the client has read history up to head: what is still
-// missing before it is lost, but the client knows.
+// missing before it is lost, but the client knows. A gap that was told while it
+// read is still to be paged.
 func (b *Book) Paged(id ReaderID, head Pos) {
-	delete(b.paging, id)
+	if b.paging[id].head == head {
+		delete(b.paging, id)
+	}
 	r := &b.readers[id]
 	log := &b.logs[r.log]
-	end, found := slices.BinarySearch(log.entries, head)
-	if found {
-		end++
-	}
-	if int(r.next) < end {
-		b.addHole(id, r.next, uint32(end))
-		r.next = uint32(end)
+	end := log.upTo(head)
+	if r.next < end {
+		b.addHole(id, r.next, end)
+		r.next = end
 	}
 	var left, told []hole
 	for _, h := range b.holes[id] {
-		cut := min(max(h.from, uint32(end)), h.to)
+		cut := min(max(h.from, end), h.to)
 		if h.from < cut {
 			told = append(told, hole{h.from, cut})
 		}
@@ -250,8 +266,8 @@ func (b *Book) Position(id ReaderID) Pos {
 	if !r.troubled {
 		return r.last
 	}
-	if old, gapped := b.paging[id]; gapped {
-		return old
+	if gap, gapped := b.paging[id]; gapped {
+		return gap.from
 	}
 	holes := b.holes[id]
 	if len(holes) == 0 {
@@ -277,6 +293,15 @@ func (l *roomLog) last() Pos {
 		return l.entries[n-1]
 	}
 	return l.base
+}
+
+// upTo is the number of entries up to pos.
+func (l *roomLog) upTo(pos Pos) uint32 {
+	at, found := slices.BinarySearch(l.entries, pos)
+	if found {
+		at++
+	}
+	return uint32(at)
 }
 
 // noteBreak is called with a prev that is not the last entry known.

@@ -49,7 +49,11 @@ func (s *script) line(line string) {
 	case "page":
 		s.verbs = append(s.verbs, s.book.Page(reader, pos, send))
 	case "gap":
-		s.book.Gap(reader, pos)
+		after := s.book.Position(reader)
+		if strings.Contains(line, "<") {
+			after = prev
+		}
+		s.book.Gap(reader, after, pos)
 	case "paged":
 		s.book.Paged(reader, pos)
 	case "resume":
@@ -101,6 +105,10 @@ func TestJudgement(t *testing.T) {
 		{"a resume repeats nothing", 1, "r0 1,r0 2,r0 resume 2,r0 3,ack 1,ack 2,ack 3", want{owed: 3, kept: 3}, ledger.Counts{Delivered: 3}, ""},
 		{"a gap, paged", 2, "r1 1,r1 2,r1 3,r1 4,r0 1,r0 gap 3,r0 4,r0 page 2,r0 page 3,r0 paged 3,r0 resume 4,ack 1,ack 2,ack 3,ack 4", want{owed: 8, kept: 8}, ledger.Counts{Delivered: 6, Filled: 2, Gaps: 1}, ""},
 		{"a gap, and history has not all of it", 2, "r1 1,r1 2,r1 3,r1 4,r0 1,r0 gap 3,r0 page 3,r0 paged 3,r0 4,ack 1,ack 2,ack 3,ack 4", want{owed: 8, kept: 7, noticed: 1}, ledger.Counts{Delivered: 6, Filled: 1, Gaps: 1}, ""},
+		{"a gap while another is being paged", 2, "r1 1,r1 2,r1 3,r1 4,r1 5,r1 6,r0 1,r0 gap 3,r0 gap 5<3,r0 page 2,r0 page 3,r0 paged 3,r0 6,r0 page 4,r0 page 5,r0 paged 5,r0 resume 6,ack 2,ack 5,ack 6", want{owed: 6, kept: 6, unacked: 6}, ledger.Counts{Delivered: 8, Filled: 4, Gaps: 2}, ""},
+		{"a gap while another is being paged, and nobody else read", 1, "r0 1,r0 gap 3,r0 gap 5<3,r0 page 2,r0 page 3,r0 paged 3,r0 6,r0 page 4,r0 page 5,r0 paged 5,ack 2,ack 5,ack 6", want{owed: 3, kept: 3, unacked: 3}, ledger.Counts{Delivered: 2, Filled: 4, Gaps: 2, Broken: 1}, ""},
+		{"until the second gap is paged the old position counts", 2, "r1 1,r1 2,r1 3,r1 4,r1 5,r0 1,r0 gap 3,r0 gap 5<3,r0 page 2,r0 page 3,r0 paged 3,r0 resume 1,ack 1", want{owed: 2, kept: 2, unacked: 6}, ledger.Counts{Delivered: 6, Filled: 2, Gaps: 2}, ""},
+		{"a gap that begins after what the client has", 2, "r1 1,r1 2,r1 3,r1 4,r0 1,r0 gap 4<3,r0 page 2,r0 page 3,r0 page 4,r0 paged 4,ack 2", want{owed: 2, kept: 2, unacked: 6}, ledger.Counts{Delivered: 5, Filled: 3, Skipped: 2, Gaps: 1}, ""},
 		{"until a gap is paged the old position counts", 1, "r0 1,r0 gap 3,r0 resume 1", want{}, ledger.Counts{Delivered: 1, Gaps: 1}, ""},
 		{"a lost tail sets the filter back", 1, "r0 1,r0 2,r0 3,r0 gap 1,r0 paged 1,r0 5<1,r0 resume 5,ack 1,ack 5", want{owed: 2, kept: 2, unacked: 2}, ledger.Counts{Delivered: 4, Gaps: 1}, ""},
 		{"never acknowledged, yet there", 1, "r0 1,r0 2,ack 1", want{owed: 1, kept: 1, unacked: 1}, ledger.Counts{Delivered: 2}, ""},

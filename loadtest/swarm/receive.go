@@ -294,7 +294,7 @@ func (s *Swarm) handleGap(i uint32, ev *target.Event) {
 		return
 	}
 	after := s.book.Position(reader)
-	s.book.Gap(reader, ev.Pos)
+	s.book.Gap(reader, ev.Prev, ev.Pos)
 	if s.cfg.OnGap != nil {
 		s.cfg.OnGap(s.user(i), s.book.Room(reader), after, ev.Pos)
 	}
