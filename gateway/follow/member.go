@@ -278,7 +278,9 @@ func (c *Core) giveUp(m *membership) {
 		if j == nil {
 			continue
 		}
-		delete(j.positions, m.r.name)
+		if m.u.conns[i].state == connLive { // else its positions are not looked at yet
+			delete(j.positions, m.r.name)
+		}
 		delete(j.start, m.r.name)
 		delete(j.joined, m.r.name)
 		if p := j.pullOf(m.r); p != nil {
