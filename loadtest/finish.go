@@ -159,6 +159,9 @@ func (r *run) accountDeliveries() {
 	d.Strays = now.Strays
 	d.SilenceMs = float64(now.LongestSilence) / 1e6
 	d.Wrong += now.Ledger.Wrong
+	if now.Paging > 0 {
+		r.problem("%d clients were told of a gap and had not read all of it from history %v after the sends: they count as lost; give more time (--drain)", now.Paging, r.spec.Drain)
+	}
 	if r.tally.owed > 0 && !d.Judged {
 		r.problem("deliveries could not be judged")
 	}

@@ -252,12 +252,12 @@ func (r *run) drain() error {
 	const quiet = 6 * time.Second // longer than a gateway takes to notice a dead link
 	last, since := uint64(0), time.Now()
 	err := r.until(r.spec.Drain, func() bool {
-		sends, arrived := r.tally.senders(), r.tally.receivers().Arrivals
-		if arrived != last {
-			last, since = arrived, time.Now()
+		sends, now := r.tally.senders(), r.tally.receivers()
+		if got := now.Arrivals + now.Ledger.Filled; got != last {
+			last, since = got, time.Now()
 		}
-		open := sends.InFlight+sends.Held > 0 || sends.Behind > 0
-		return !open && (arrived >= r.tally.owed || time.Since(since) > quiet)
+		open := sends.InFlight+sends.Held > 0 || sends.Behind > 0 || now.Paging > 0
+		return !open && (now.Arrivals >= r.tally.owed || time.Since(since) > quiet)
 	})
 	if errors.Is(err, errTimeout) {
 		if err := r.crew.All(crew.Order{Verb: crew.Abandon}); err != nil {

@@ -232,6 +232,7 @@ func (t *tally) receivers() (all swarm.Stats) {
 		all.Chatter += s.Chatter
 		all.Strays += s.Strays
 		all.Ledger.Add(s.Ledger)
+		all.Paging += s.Paging
 		all.LongestSilence = max(all.LongestSilence, s.LongestSilence)
 		add(all.Failures, s.Failures)
 		add(all.Drops, s.Drops)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/crowd"
@@ -20,27 +21,57 @@ import (
 // would. It is rare, so it is one ordinary HTTP client beside the loop.
 type pager struct {
 	common Common
-	asks   chan pageAsk
 	client *http.Client
+	wake   chan struct{}
+
+	mu    sync.Mutex // guards asks and queue
+	asks  map[reading]span
+	queue []reading // keys of asks, in the order they were asked for
 }
 
-type pageAsk struct {
-	user        int
-	room        uint32
-	after, head ledger.Pos
+// reading is one client's view of one room.
+type reading struct {
+	user int
+	room uint32
 }
+
+// span is what a client has to page: everything after, up to head.
+type span struct{ after, head ledger.Pos }
 
 func newPager(c Common) *pager {
-	return &pager{common: c, asks: make(chan pageAsk, 100_000), client: &http.Client{Timeout: 10 * time.Second}}
+	return &pager{common: c, client: &http.Client{Timeout: 10 * time.Second}, wake: make(chan struct{}, 1), asks: make(map[reading]span)}
 }
 
-// ask is called by the loop. A gap that finds the queue full stays unpaged, and
-// is counted as lost: nothing is hidden by it.
+// ask is called by the loop. A gap that is told while an earlier one waits widens
+// it: a client reads what it misses once, up to the head that it was told last.
 func (p *pager) ask(user int, room uint32, after, head ledger.Pos) {
-	select {
-	case p.asks <- pageAsk{user, room, after, head}:
-	default:
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := reading{user, room}
+	s, waits := p.asks[r]
+	if !waits {
+		s.after = after
+		p.queue = append(p.queue, r)
 	}
+	s.head = head
+	p.asks[r] = s
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// next takes the first that waits.
+func (p *pager) next() (r reading, s span, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return r, s, false
+	}
+	r, p.queue = p.queue[0], p.queue[1:]
+	s = p.asks[r]
+	delete(p.asks, r)
+	return r, s, true
 }
 
 func (p *pager) run(ctx context.Context, s *swarm.Swarm) {
@@ -52,31 +83,33 @@ func (p *pager) run(ctx context.Context, s *swarm.Swarm) {
 	if err != nil {
 		return
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case a := <-p.asks:
-			for try := 0; try < 10 && ctx.Err() == nil; try++ {
-				if p.page(ctx, s, c, m, a) == nil {
-					break
-				}
-				time.Sleep(200 * time.Millisecond << min(try, 4))
+	for ctx.Err() == nil {
+		r, gap, ok := p.next()
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-p.wake:
 			}
+			continue
+		}
+		// A client would try for ever; the run waits for it as long as its drain
+		// allows, and says what was not read then.
+		for try := 0; ctx.Err() == nil && p.page(ctx, s, c, m, r, gap) != nil; try++ {
+			time.Sleep(200 * time.Millisecond << min(try, 4))
 		}
 	}
 }
 
 // page reads from a client's position up to the gap's head.
-func (p *pager) page(ctx context.Context, s *swarm.Swarm, c *crowd.Crowd, m *mint.Minter, a pageAsk) error {
-	after := a.after
+func (p *pager) page(ctx context.Context, s *swarm.Swarm, c *crowd.Crowd, m *mint.Minter, r reading, gap span) error {
+	after := gap.after
 	for {
-		entries, more, err := p.fetch(ctx, c.Room(int(a.room)), string(m.Append(nil, c.User(a.user))), after)
+		entries, more, err := p.fetch(ctx, c.Room(int(r.room)), string(m.Append(nil, c.User(r.user))), after)
 		if err != nil {
 			return err
 		}
 		for i, e := range entries {
-			if e.Pos > a.head { // what follows comes by the socket
+			if e.Pos > gap.head { // what follows comes by the socket
 				entries, more = entries[:i], false
 				break
 			}
@@ -86,7 +119,7 @@ func (p *pager) page(ctx context.Context, s *swarm.Swarm, c *crowd.Crowd, m *min
 		} else {
 			after = entries[len(entries)-1].Pos
 		}
-		s.Paged(a.user, a.room, entries, a.head, more)
+		s.Paged(r.user, r.room, entries, gap.head, more)
 		if !more {
 			return nil
 		}

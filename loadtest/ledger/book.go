@@ -259,6 +259,9 @@ func (b *Book) Paged(id ReaderID, head Pos) {
 	}
 }
 
+// Paging is how many readers have a gap that history has not filled yet.
+func (b *Book) Paging() int { return len(b.paging) }
+
 // Position is what the client resumes with: everything up to it it has, or was
 // told that it is gone.
 func (b *Book) Position(id ReaderID) Pos {

@@ -31,6 +31,7 @@ type Stats struct {
 	Chatter   uint64 // said besides heartbeats
 	Strays    uint64 // messages of rooms that the client is not in
 	Ledger    ledger.Counts
+	Paging    int // readers that were told of a gap and have not read all of it from history
 	// LongestSilence is the longest time between two messages at one reader.
 	LongestSilence time.Duration
 }
@@ -77,7 +78,7 @@ func (s *Swarm) snapshot() Snapshot {
 	st := s.stats
 	st.Waiting = len(s.clients) - st.Live - st.Gone
 	st.Arrivals = s.meters.arrivals
-	st.Ledger = s.book.Counts
+	st.Ledger, st.Paging = s.book.Counts, s.book.Paging()
 	st.Failures = maps.Clone(st.Failures)
 	st.Drops = maps.Clone(st.Drops)
 	st.Byes = maps.Clone(st.Byes)
