@@ -116,7 +116,7 @@ func (g *gatewayPart) start(context.Context) error {
 	}
 	g.metrics.Watch(g.process.registry, g.gateway.Loops().Stats, g.gateway.HubStats)
 	g.gateway.Start()
-	g.memory = &memoryGuard{root: os.DirFS("/"), shedPercent: float64(c.ShedPercent), refuse: g.gateway.Loops().Refuse, log: g.process.log}
+	g.memory = &memoryGuard{root: os.DirFS("/"), shedPercent: float64(c.ShedPercent), refuse: g.gateway.Loops().Refuse, open: g.gateway.Loops().Open, log: g.process.log}
 	g.memory.start()
 	g.process.ready.set("gateway", "")
 	g.process.log.Info("the gateway serves", "addr", g.addr())

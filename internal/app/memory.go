@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -24,9 +25,11 @@ type memoryGuard struct {
 	root        fs.FS // "/"
 	shedPercent float64
 	refuse      func(bool)
+	open        func() int // connections
 	log         *slog.Logger
 
 	refusing bool
+	settled  settled
 	cancel   context.CancelFunc
 	done     chan struct{}
 }
@@ -40,6 +43,9 @@ func (g *memoryGuard) start() {
 		defer ticker.Stop()
 		for {
 			g.look()
+			if g.settled.after(g.open()) {
+				debug.FreeOSMemory()
+			}
 			select {
 			case <-ticker.C:
 			case <-ctx.Done():
@@ -67,6 +73,38 @@ func (g *memoryGuard) look() {
 		return
 	}
 	g.refuse(g.refusing)
+}
+
+// settled notices when many connections have come or gone and it is quiet again:
+// the time to give back what opening or closing them has left behind, which the
+// runtime would keep for long because an idle gateway allocates next to nothing.
+type settled struct {
+	before int // connections when memory was given back last
+	last   int
+	quiet  int // looks without much change
+}
+
+const (
+	settledLooks  = 3
+	settledChange = 1000 // connections, and a tenth: less is not worth a collection
+)
+
+func (s *settled) after(open int) bool {
+	moved := func(from, share int) bool {
+		d := open - from
+		return max(d, -d) > max(from, open)/share
+	}
+	if moved(s.last, 100) {
+		s.quiet = 0
+	} else {
+		s.quiet++
+	}
+	s.last = open
+	if d := open - s.before; s.quiet < settledLooks || max(d, -d) < settledChange || !moved(s.before, 10) {
+		return false
+	}
+	s.before = open
+	return true
 }
 
 // memoryUsedPercent is how much of what this process may use is in use: of its

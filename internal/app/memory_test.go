@@ -62,3 +62,16 @@ func TestTheGateDoesNotFlutter(t *testing.T) {
 		t.Errorf("told %v, want %v", told, want)
 	}
 }
+
+func TestMemoryIsGivenBackOnceConnectionsHaveSettled(t *testing.T) {
+	var s settled
+	var gave []int
+	for i, open := range []int{0, 5000, 10_000, 10_010, 10_020, 10_020, 10_020, 10_020, 10_900, 10_900, 10_900, 10_900, 100, 100, 100, 100} {
+		if s.after(open) {
+			gave = append(gave, i)
+		}
+	}
+	if len(gave) != 2 || gave[0] != 5 || gave[1] != 15 {
+		t.Errorf("given back at looks %v, want 5 and 15", gave)
+	}
+}
