@@ -77,19 +77,25 @@ func (c *call) result() (any, error) {
 }
 
 // laneKind tells what a lane is for. Reads have a lane of their own so that a
-// gateway's audit does not stand before sends and canaries.
+// gateway's audit does not stand before sends and canaries; presence, markers and
+// live events have one so that a storm of them stands before neither.
 type laneKind uint8
 
 const (
 	writes laneKind = iota
 	reads
+	ephemeral
+
+	laneKinds // how many there are
 )
 
-func (k laneKind) String() string { return [...]string{"writes", "reads"}[k] }
+func (k laneKind) String() string { return [...]string{"writes", "reads", "ephemeral"}[k] }
 
 // maxBatch is how many commands a pipeline carries. More saves no system calls
 // and delays the first answer behind the last, of which a read waits for all.
-func (k laneKind) maxBatch() int { return [...]int{256, 500}[k] }
+// Ephemeral scripts handle up to 100 users each: more of them would hold Redis up
+// for everybody.
+func (k laneKind) maxBatch() int { return [...]int{256, 500, 16}[k] }
 
 // lane carries calls to one node, in pipelines of what is waiting: nothing waits
 // for company, and under load batches grow by themselves while pipelines are

@@ -83,7 +83,7 @@ func (a *advance) write(ctx context.Context, todo []int) (moved []int) {
 		calls[j] = newCall(part, markerScript, []string{k.rooms, k.channel},
 			field+m.Room, m.ID.String(), m.N, publish, event)
 	}
-	a.s.doAll(ctx, writes, calls)
+	a.s.doAll(ctx, ephemeral, calls)
 	for j, i := range todo {
 		reply, err := calls[j].result()
 		n, _ := reply.(int64)
@@ -113,7 +113,7 @@ func (a *advance) tell(ctx context.Context, moved []int) {
 		calls = append(calls, newCall(part, receiptScript, []string{k.room, k.members}, a.members, a.s.publish, a.event(m)))
 		at = append(at, i)
 	}
-	a.s.doAll(ctx, writes, calls)
+	a.s.doAll(ctx, ephemeral, calls)
 	for j, i := range at {
 		if reply, err := calls[j].result(); err == nil && reply == int64(0) {
 			a.rs[i] = chat.MarkerTooLarge
@@ -142,7 +142,7 @@ func (s *Store) PublishLive(ctx context.Context, evs []chat.LiveEvent) (errs []e
 		part := s.keys.partition(evs[i].Room)
 		calls[i] = newCommand(part, s.publish, s.keys.room(part, evs[i].Room).room, evs[i].Event)
 	}
-	s.doAll(ctx, writes, calls)
+	s.doAll(ctx, ephemeral, calls)
 	for i, c := range calls {
 		if _, err := c.result(); err != nil {
 			if errs == nil {

@@ -44,7 +44,7 @@ func openNodes(t target, o Options) *nodes {
 		ContextTimeoutEnabled: true,
 		PoolSize:              4, PoolTimeout: o.CommandTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
-		PipelinePoolSize: 2 * lanePipelines, PipelineReadBufferSize: 64 << 10, PipelineWriteBufferSize: 64 << 10,
+		PipelinePoolSize: int(laneKinds) * lanePipelines, PipelineReadBufferSize: 64 << 10, PipelineWriteBufferSize: 64 << 10,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

@@ -66,7 +66,7 @@ func (s *Store) doSeats(ctx context.Context, runs []*seatRun, seats int) (errs [
 	for i, r := range runs {
 		calls[i] = r.call
 	}
-	s.doAll(ctx, writes, calls)
+	s.doAll(ctx, ephemeral, calls)
 	for _, r := range runs {
 		reply, err := r.call.result()
 		if err == nil && reply == "DEAD" {
@@ -129,7 +129,7 @@ func (s *Store) SweepSeats(ctx context.Context, gateway string) (swept int, err 
 	for p := range calls {
 		calls[p] = newCall(p, sealScript, []string{s.keys.seated(p, gateway)}, seatedTTL.Milliseconds())
 	}
-	s.doAll(ctx, writes, calls)
+	s.doAll(ctx, ephemeral, calls)
 	var seats []chat.Seat
 	for _, c := range calls {
 		reply, err := c.result()
@@ -152,7 +152,7 @@ func (s *Store) SweepSeats(ctx context.Context, gateway string) (swept int, err 
 		r.call = s.newLeaveCall(gateway, "dead", seats, r)
 		calls = append(calls, r.call)
 	}
-	s.doAll(ctx, writes, calls)
+	s.doAll(ctx, ephemeral, calls)
 	for _, c := range calls {
 		reply, err1 := c.result()
 		n, _ := reply.(int64)
