@@ -199,7 +199,7 @@ func (l *loop) renew(slot uint32, c *conn, token []byte) {
 	switch {
 	case bad != nil:
 		l.sendError(slot, c, bad.code, bad.detail)
-	case claims.User != l.g.users.name(c.user):
+	case !l.g.users.is(c.user, claims.User):
 		l.sendError(slot, c, protocol.ErrForbidden, "the token is another user's")
 		l.beginClose(slot, c, ClosedOtherUser, "the token is another user's")
 	default:

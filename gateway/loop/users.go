@@ -10,7 +10,9 @@ import (
 const userShards = 64
 
 // userTable counts each user's connections across all loops and gives a user a
-// number, so that a connection need not hold its name. It is touched when a
+// number, so that a connection need not hold its name. It knows users by a hash
+// of 64 bits with a secret seed: two users of one gateway share one with a chance
+// of 2^-64 a pair, and names would double what it holds. It is touched when a
 // connection opens, closes or renews its token, not in between.
 type userTable struct {
 	seed   maphash.Seed
@@ -20,20 +22,20 @@ type userTable struct {
 
 type userShard struct {
 	mu     sync.Mutex
-	byName map[string]uint32 // guarded by mu, as all below
+	byHash map[uint64]uint32 // guarded by mu, as all below
 	users  []userEntry
 	free   []uint32
 }
 
 type userEntry struct {
-	name  string
+	hash  uint64
 	conns int32
 }
 
 func newUserTable(maxPerUser int) *userTable {
 	t := &userTable{seed: maphash.MakeSeed(), max: int32(maxPerUser)}
 	for i := range t.shards {
-		t.shards[i].byName = make(map[string]uint32)
+		t.shards[i].byHash = make(map[uint64]uint32)
 	}
 	return t
 }
@@ -41,11 +43,12 @@ func newUserTable(maxPerUser int) *userTable {
 // acquire counts one more connection of a user and returns its number, or false
 // when it has the most already.
 func (t *userTable) acquire(name string) (ref uint32, ok bool) {
-	shard := uint32(maphash.String(t.seed, name) % userShards)
+	hash := maphash.String(t.seed, name)
+	shard := uint32(hash % userShards)
 	s := &t.shards[shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, known := s.byName[name]
+	i, known := s.byHash[hash]
 	switch {
 	case known:
 		if s.users[i].conns >= t.max {
@@ -54,12 +57,12 @@ func (t *userTable) acquire(name string) (ref uint32, ok bool) {
 	case len(s.free) > 0:
 		i = s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
-		s.users[i] = userEntry{name: name}
-		s.byName[name] = i
+		s.users[i] = userEntry{hash: hash}
+		s.byHash[hash] = i
 	default:
 		i = uint32(len(s.users))
-		s.users = append(s.users, userEntry{name: name})
-		s.byName[name] = i
+		s.users = append(s.users, userEntry{hash: hash})
+		s.byHash[hash] = i
 	}
 	s.users[i].conns++
 	return i*userShards + shard, true
@@ -72,15 +75,16 @@ func (t *userTable) release(ref uint32) {
 	defer s.mu.Unlock()
 	u := &s.users[i]
 	if u.conns--; u.conns == 0 {
-		delete(s.byName, u.name)
+		delete(s.byHash, u.hash)
 		*u = userEntry{}
 		s.free = append(s.free, i)
 	}
 }
 
-func (t *userTable) name(ref uint32) string {
+// is says whether a number is this user's.
+func (t *userTable) is(ref uint32, name string) bool {
 	s := &t.shards[ref%userShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.users[ref/userShards].name
+	return s.users[ref/userShards].hash == maphash.String(t.seed, name)
 }

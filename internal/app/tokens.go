@@ -16,7 +16,7 @@ const (
 	// (ES256). A sender comes with its token every time; a receiver once, and again
 	// in a reconnect storm, so that remembering all of them would cost more memory
 	// than it spares processor time.
-	sendersTokens, receiversTokens = 1 << 16, 1 << 12
+	sendersTokens, receiversTokens = 1 << 16, 1 << 10
 	// tokenLeeway is how far the clocks of issuer and gateway may differ.
 	tokenLeeway = 5 * time.Second
 )
