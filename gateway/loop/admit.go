@@ -24,9 +24,9 @@ var errTooManyAddr = &refusal{
 func newAddrTable(o *Options) *userTable {
 	switch {
 	case o.MaxPerAddr > 0:
-		return newUserTable(o.MaxPerAddr)
+		return namedTable(o.MaxPerAddr)
 	case o.Logger.Enabled(context.Background(), slog.LevelDebug):
-		return newUserTable(math.MaxInt32)
+		return namedTable(math.MaxInt32)
 	}
 	return nil
 }

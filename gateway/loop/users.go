@@ -17,6 +17,7 @@ const userShards = 64
 type userTable struct {
 	seed   maphash.Seed
 	max    int32
+	named  bool // names are kept, to be shown
 	shards [userShards]userShard
 }
 
@@ -24,6 +25,7 @@ type userShard struct {
 	mu     sync.Mutex
 	byHash map[uint64]uint32 // guarded by mu, as all below
 	users  []userEntry
+	names  []string // beside users, when they are kept
 	free   []uint32
 }
 
@@ -37,6 +39,13 @@ func newUserTable(maxPerUser int) *userTable {
 	for i := range t.shards {
 		t.shards[i].byHash = make(map[uint64]uint32)
 	}
+	return t
+}
+
+// namedTable keeps names beside the counts.
+func namedTable(most int) *userTable {
+	t := newUserTable(most)
+	t.named = true
 	return t
 }
 
@@ -63,6 +72,12 @@ func (t *userTable) acquire(name string) (ref uint32, ok bool) {
 		i = uint32(len(s.users))
 		s.users = append(s.users, userEntry{hash: hash})
 		s.byHash[hash] = i
+		if t.named {
+			s.names = append(s.names, "")
+		}
+	}
+	if t.named {
+		s.names[i] = name
 	}
 	s.users[i].conns++
 	return i*userShards + shard, true
@@ -87,4 +102,12 @@ func (t *userTable) is(ref uint32, name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.users[ref/userShards].hash == maphash.String(t.seed, name)
+}
+
+// name is whose a number is, in a table that keeps names.
+func (t *userTable) name(ref uint32) string {
+	s := &t.shards[ref%userShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names[ref/userShards]
 }
