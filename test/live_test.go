@@ -1,11 +1,14 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/internal/testkit/fleet"
@@ -463,5 +466,41 @@ func TestADeadSocketGoesOffline(t *testing.T) {
 	wantPresence(t, alice, "bob", "offline")
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("offline after %v", took)
+	}
+}
+
+// A ticket opens one socket, as the user it was given to.
+func TestATicketOpensASocket(t *testing.T) {
+	f := fleet.Start(t, testkit.Redis(t).URL(), 1, 1)
+	alice := f.User("alice")
+	res, err := alice.Requests(http.MethodPost, "/v1/tickets", nil)
+	if err != nil || res.Status != http.StatusCreated {
+		t.Fatalf("%d %s %v", res.Status, res.Body, err)
+	}
+	var ticket struct{ Ticket string }
+	res.Decode(t, &ticket)
+	dial := func() (hello string, status int) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		conn, res, err := websocket.Dial(ctx, "ws://"+f.Gateways[0].Addr+"/v1/ws?ticket="+ticket.Ticket,
+			&websocket.DialOptions{Subprotocols: []string{"madang.v1"}})
+		if err != nil {
+			if res == nil {
+				t.Fatal(err)
+			}
+			return "", res.StatusCode
+		}
+		defer conn.CloseNow() //nolint:errcheck // it is over
+		_, frame, err := conn.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(frame), res.StatusCode
+	}
+	if hello, status := dial(); !contains(hello, `"type":"hello"`, `"user":"alice"`) {
+		t.Fatalf("%d %s", status, hello)
+	}
+	if _, status := dial(); status != http.StatusUnauthorized {
+		t.Fatalf("the second time: %d", status)
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -13,6 +14,8 @@ import (
 	"github.com/madang-chat/madang/gateway/live"
 	"github.com/madang-chat/madang/gateway/loop"
 	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 )
@@ -90,10 +93,12 @@ func (g *gatewayPart) start(context.Context) error {
 				FrameBurst: c.FrameBurst, FramesPerSecond: c.FrameRate,
 				MaxMessageBytes: int(c.MaxFrame), MaxResumeBytes: int(c.MaxResume),
 			},
+			Compress: c.Compression,
 			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
 			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
 			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,
+			Redeem:      redeem(g.process.store),
 			OnDelivered: g.metrics.Delivered, OnTurn: g.metrics.Turn,
 			Logger: g.process.log,
 		},
@@ -128,4 +133,16 @@ func (g *gatewayPart) stop(ctx context.Context) error {
 	g.process.letBalancersNotice(ctx)
 	g.memory.stop()
 	return g.gateway.Stop(ctx)
+}
+
+// redeem tells a gateway whom a ticket speaks for.
+func redeem(live chat.Live) func(ctx context.Context, id string) (auth.Claims, error) {
+	return func(ctx context.Context, id string) (auth.Claims, error) {
+		t, err := live.RedeemTicket(ctx, id)
+		if errors.Is(err, chat.ErrNoTicket) {
+			err = loop.ErrNoTicket
+		}
+		// As the user, whoever asked for it: a server key has no socket of its own.
+		return auth.Claims{User: t.User, Expires: t.Expires, IssuedAt: t.IssuedAt}, err
+	}
 }
