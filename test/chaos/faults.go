@@ -238,11 +238,13 @@ func killPrimary(ctx context.Context, w *world, rng *rand.Rand) (string, error) 
 	detail := w.serverName(p)
 	w.redis.setAway(p, true)
 	p.Kill()
-	if !until(ctx, 30*time.Second, func() bool { return w.redis.promotedInsteadOf(p) }) {
-		return detail, fmt.Errorf("nobody was promoted instead of %s", detail)
-	}
+	promoted := until(ctx, 30*time.Second, func() bool { return w.redis.promotedInsteadOf(p) })
 	sleep(ctx, seconds(rng, 0, 3))
-	return detail, w.redis.bringBack(p, rng)
+	err := w.redis.bringBack(p, rng)
+	if !promoted && err == nil {
+		err = fmt.Errorf("nobody was promoted instead of %s", detail)
+	}
+	return detail, err
 }
 
 // promotedInsteadOf says whether the dead server's slots, or its role, are

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/coder/websocket"
@@ -34,22 +35,27 @@ type receiver struct {
 	readers     map[string]ledger.ReaderID // by room
 
 	// Guarded by world.mu.
-	positions map[string]ledger.Pos // the last message of each room
-	paging    map[string]ledger.Pos // rooms with a gap that is being paged, up to this head
-	resumed   bool                  // the present connection has caught up
-	heard     time.Time             // when the last message came
+	positions map[string]ledger.Pos          // the last message of each room
+	has       map[string]map[ledger.Pos]bool // the client's store: what it has of each room
+	paging    map[string]ledger.Pos          // rooms with a gap that is being paged, up to this head
+	resumed   bool                           // the present connection has caught up
+	heard     time.Time                      // when the last message came
 	connects  int
+	gaps      map[string]int // told, by room
 	conn      *websocket.Conn
 }
 
 func newReceiver(w *world, name, token string) *receiver {
 	return &receiver{
 		w: w, name: name, token: token, readers: map[string]ledger.ReaderID{},
-		positions: map[string]ledger.Pos{}, paging: map[string]ledger.Pos{},
+		positions: map[string]ledger.Pos{}, paging: map[string]ledger.Pos{}, gaps: map[string]int{},
+		has: map[string]map[ledger.Pos]bool{},
 	}
 }
 
-func (r *receiver) joins(room string, id ledger.ReaderID) { r.readers[room] = id }
+func (r *receiver) joins(room string, id ledger.ReaderID) {
+	r.readers[room], r.has[room] = id, map[ledger.Pos]bool{0: true}
+}
 
 // run keeps a connection until ctx ends.
 func (r *receiver) run(ctx context.Context) {
@@ -200,6 +206,7 @@ func (r *receiver) take(ctx context.Context, ev target.Event) {
 			w.violations = append(w.violations, fmt.Sprintf("%s got a message of %s, which it is not in", r.name, room))
 			return
 		}
+		r.has[room][ev.Pos] = true
 		verdict := w.book.Arrive(id, ev.Pos, ev.Prev, ev.Send)
 		r.positions[room] = max(r.positions[room], ev.Pos)
 		w.window.silence = max(w.window.silence, now.Sub(later(r.heard, w.window.from)))
@@ -213,13 +220,13 @@ func (r *receiver) take(ctx context.Context, ev target.Event) {
 		if !member {
 			return
 		}
-		w.book.Gap(id, ev.Pos)
+		w.book.Gap(id, ev.Prev, ev.Pos)
+		r.gaps[room]++
 		r.positions[room] = ev.Pos
 		_, under := r.paging[room]
 		r.paging[room] = ev.Pos
 		if !under {
-			after := w.book.Position(id)
-			go r.page(w.ctx, room, id, after)
+			go r.page(w.ctx, room, id)
 		}
 	}
 }
@@ -231,29 +238,42 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// page reads a hole from history, and tells the ledger when it has been read.
-func (r *receiver) page(ctx context.Context, room string, id ledger.ReaderID, after ledger.Pos) {
+// page reads a hole from history, back from where the socket goes on until it
+// meets a message that the client has: after a failover the hole may begin before
+// the client's position, with messages that one primary took while the other still
+// took others. Then it tells the ledger.
+func (r *receiver) page(ctx context.Context, room string, id ledger.ReaderID) {
 	w := r.w
-	for ctx.Err() == nil {
-		messages, more, err := r.history(ctx, room, after)
-		if err != nil {
+	w.mu.Lock()
+	head := r.paging[room]
+	w.mu.Unlock()
+	var hole []stored
+	for before, met := head+1, false; !met && ctx.Err() == nil; {
+		messages, more, err := r.history(ctx, room, "before="+before.ID().String())
+		gone := errors.Is(err, errNoRoom) // Redis lost everything: there is nothing to page
+		if err != nil && !gone {
 			sleep(ctx, rand.N(500*time.Millisecond))
 			continue
 		}
 		w.mu.Lock()
-		head := r.paging[room]
 		for _, m := range messages {
-			if after = m.pos; m.pos > head {
+			if before = m.pos; r.has[room][m.pos] {
+				met = true
 				break
 			}
-			w.book.Page(id, m.pos, m.send)
-			r.positions[room] = max(r.positions[room], m.pos)
+			hole = append(hole, m)
 		}
-		if after >= head || !more {
+		if r.paging[room] != head { // another gap, while this one was read
+			head = r.paging[room]
+			before, met, hole = head+1, false, nil
+		} else if met = met || gone || !more; met {
+			for _, m := range slices.Backward(hole) {
+				w.book.Page(id, m.pos, m.send)
+				r.has[room][m.pos] = true
+				r.positions[room] = max(r.positions[room], m.pos)
+			}
 			w.book.Paged(id, head)
 			delete(r.paging, room)
-			w.mu.Unlock()
-			return
 		}
 		w.mu.Unlock()
 	}
@@ -268,9 +288,9 @@ type stored struct {
 
 var errNoRoom = errors.New("there is no such room")
 
-// history reads one page, oldest first.
-func (r *receiver) history(ctx context.Context, room string, after ledger.Pos) (messages []stored, more bool, err error) {
-	status, body, err := r.w.viaBalancer(ctx, r, http.MethodGet, "/v1/rooms/"+room+"/messages?limit=200&after="+after.ID().String(), "", "")
+// history reads one page, in the order that is asked for.
+func (r *receiver) history(ctx context.Context, room, which string) (messages []stored, more bool, err error) {
+	status, body, err := r.w.viaBalancer(ctx, r, http.MethodGet, "/v1/rooms/"+room+"/messages?limit=200&"+which, "", "")
 	if err != nil {
 		return nil, false, err
 	}

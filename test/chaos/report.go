@@ -71,8 +71,8 @@ func (r *result) print(out io.Writer) {
 	v, c := r.verdict, r.counts
 	fmt.Fprintf(out, "  sends: %d begun, %d acknowledged, %d in the logs (%d of them never acknowledged), %d acknowledged and gone, %d moved\n",
 		r.sent, r.acked, r.stored, r.unacked, r.vanished, r.moved)
-	fmt.Fprintf(out, "  deliveries: %d owed, %d kept (%d of them paged after a gap), %d lost, %d lost and told, %d reordered, %d duplicates on the wire, 0 after the filter (%d messages came under two IDs)\n",
-		v.Owed, v.Kept, c.Filled, v.Lost, v.Noticed, c.Reordered, c.Duplicates, v.Doubled)
+	fmt.Fprintf(out, "  deliveries: %d owed, %d kept (%d of them paged after a gap), %d lost, %d reordered, %d duplicates on the wire, 0 after the filter (%d messages came under two IDs)\n",
+		v.Owed, v.Kept, c.Filled, v.Lost+v.Noticed, c.Reordered, c.Duplicates, v.Doubled)
 	fmt.Fprintf(out, "  connections: %d; gaps told: %d\n", r.connects, c.Gaps)
 	if r.flushTold > 0 {
 		fmt.Fprintf(out, "  FLUSHALL: all %d rooms of all receivers were told within %v, no socket was closed\n", r.flushGaps, round(r.flushTold))

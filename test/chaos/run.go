@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,7 +56,9 @@ func run(ctx context.Context, opt options) (*result, error) {
 		sleep(ctx, time.Duration(300+plan.rng.IntN(700))*time.Millisecond)
 	}
 	stop()
+	deadline := time.AfterFunc(recovery, w.giveUp)
 	senders.Wait()
+	deadline.Stop()
 	w.judge(ctx, res)
 	if opt.flushAll {
 		w.flushAll(ctx, res)
@@ -213,6 +216,7 @@ func (w *world) judge(ctx context.Context, res *result) {
 			return fmt.Sprint(id)
 		},
 	}
+	gone := w.audit(ctx, res)
 	settled := until(ctx, recovery, func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -224,11 +228,10 @@ func (w *world) judge(ctx context.Context, res *result) {
 				return false
 			}
 		}
-		j := w.book.Judge(w.acks, names)
-		return j.Lost == 0
+		return w.book.Judge(w.kept(gone), names).Lost == 0
 	})
 	w.mu.Lock()
-	res.verdict = w.book.Judge(w.acks, names)
+	res.verdict = w.book.Judge(w.kept(gone), names)
 	res.counts = w.book.Counts
 	res.acked, res.sent = len(w.acks), int(w.sends)
 	for _, r := range w.receivers {
@@ -239,18 +242,47 @@ func (w *world) judge(ctx context.Context, res *result) {
 	if unsettled > 0 {
 		w.violate("%d sends were never acknowledged", unsettled)
 	}
-	if !settled && res.verdict.Lost > 0 || res.verdict.Wrong > 0 || res.counts.Reordered > 0 {
+	if !settled {
+		w.violate("not everything has arrived %v after the last fault: %s", recovery, w.trouble(time.Time{}))
+	}
+	if res.verdict.Lost > 0 || res.verdict.Wrong > 0 || res.counts.Reordered > 0 {
 		w.violate("%d lost, %d wrong, %d reordered", res.verdict.Lost, res.verdict.Wrong, res.counts.Reordered)
 		for _, v := range res.verdict.Violations {
 			w.violate("%s", v)
 		}
 	}
-	w.audit(ctx, res)
+}
+
+// kept are the acknowledgements of messages that Redis has not lost; mu is held.
+func (w *world) kept(gone map[ledger.Send]bool) []ledger.Ack {
+	if len(gone) == 0 {
+		return w.acks
+	}
+	return slices.DeleteFunc(slices.Clone(w.acks), func(a ledger.Ack) bool { return gone[a.Send] })
+}
+
+// mayLose says whether Redis may lose what it acknowledged: a primary alone did,
+// and there are replicas that may take its place.
+func (w *world) mayLose() bool { return w.opt.ack == 0 && w.redis.kind != standalone }
+
+// untold is a member of the room who was never told of a gap in it.
+func (w *world) untold(room string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.receivers {
+		if _, member := r.readers[room]; member && r.gaps[room] == 0 {
+			return r.name
+		}
+	}
+	return ""
 }
 
 // audit reads every room's whole history and holds it against what was
-// acknowledged: there once, under the ID that was told, in an unbroken chain.
-func (w *world) audit(ctx context.Context, res *result) {
+// acknowledged: there once, under the ID that was told, in an unbroken chain. It
+// returns what is not there, which only a Redis that may lose it is forgiven, and
+// only when everybody was told.
+func (w *world) audit(ctx context.Context, res *result) (gone map[ledger.Send]bool) {
+	gone = map[ledger.Send]bool{}
 	byRoom := make([]map[ledger.Send]ledger.Pos, len(w.rooms))
 	for i := range byRoom {
 		byRoom[i] = map[ledger.Send]ledger.Pos{}
@@ -266,11 +298,11 @@ func (w *world) audit(ctx context.Context, res *result) {
 			var page []stored
 			var err error
 			if !until(ctx, recovery, func() bool {
-				page, more, err = as.history(ctx, room, last.pos)
+				page, more, err = as.history(ctx, room, "after="+last.pos.ID().String())
 				return err == nil
 			}) {
 				w.violate("%s: its history can't be read: %v", room, err)
-				return
+				return gone
 			}
 			for _, m := range page {
 				if m.prev != last.pos || m.n != last.n+1 || m.pos <= last.pos {
@@ -290,16 +322,20 @@ func (w *world) audit(ctx context.Context, res *result) {
 		for send, pos := range byRoom[i] {
 			if _, there := seen[send]; !there {
 				res.vanished++
-				if w.opt.ack > 0 || w.redis.kind == standalone {
+				gone[send] = true
+				if !w.mayLose() {
 					w.violate("%s: send %d was acknowledged as %s and is not in the log", room, send, pos.ID())
+				} else if deaf := w.untold(room); deaf != "" {
+					w.violate("%s: send %d was acknowledged as %s and is not in the log, and %s was never told of a gap", room, send, pos.ID(), deaf)
 				}
 			}
 		}
 		res.stored += len(seen)
 	}
-	if res.moved > 0 && (w.opt.ack > 0 || w.redis.kind == standalone) {
+	if res.moved > 0 && !w.mayLose() {
 		w.violate("%d messages were acknowledged under one ID and are in the log under another", res.moved)
 	}
+	return gone
 }
 
 // flushAll empties Redis while links stay up: everyone must be told, sockets stay,

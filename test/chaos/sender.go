@@ -34,10 +34,6 @@ func (w *world) send(ctx context.Context, rng *rand.Rand, pace time.Duration) {
 		case <-ticker.C:
 		}
 		w.mu.Lock()
-		if w.quiet {
-			w.mu.Unlock()
-			continue
-		}
 		w.sends++
 		number := w.sends
 		w.unsettled++
@@ -46,8 +42,8 @@ func (w *world) send(ctx context.Context, rng *rand.Rand, pace time.Duration) {
 		as := w.user(pick(rng, w.members[room]))
 		pos, ok := w.insist(room, as, number)
 		w.mu.Lock()
-		w.unsettled--
 		if ok {
+			w.unsettled--
 			w.acks = append(w.acks, ledger.Ack{Room: uint32(room), Send: number, Pos: pos})
 			if before := last[w.rooms[room]]; pos <= before && w.opt.ack > 0 {
 				w.violations = append(w.violations, fmt.Sprintf("%s: send %d became %s, the one before it %s", w.rooms[room], number, pos.ID(), before.ID()))
@@ -58,16 +54,15 @@ func (w *world) send(ctx context.Context, rng *rand.Rand, pace time.Duration) {
 	}
 }
 
-// insist sends one message until it is acknowledged. It gives up only with the
-// run.
+// insist sends one message until it is acknowledged.
 func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.Pos, ok bool) {
 	due := time.Since(w.start)
 	key := string(stamp.Append(nil, int64(due), number))
 	body := fmt.Sprintf(`{"type":"text","text":"message %d"}`, number)
 	pause := 20 * time.Millisecond
-	for w.ctx.Err() == nil {
+	for w.settle.Err() == nil {
 		began := time.Now()
-		status, answer, err := w.viaBalancer(w.ctx, as, http.MethodPost, "/v1/rooms/"+w.rooms[room]+"/messages", body, key)
+		status, answer, err := w.viaBalancer(w.settle, as, http.MethodPost, "/v1/rooms/"+w.rooms[room]+"/messages", body, key)
 		took := time.Since(began)
 		var sent struct {
 			ID         protocol.ID
@@ -75,7 +70,7 @@ func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.P
 		}
 		outcome := ""
 		switch {
-		case w.ctx.Err() != nil:
+		case w.settle.Err() != nil:
 			return 0, false
 		case err != nil:
 			outcome = "no answer"
@@ -107,7 +102,7 @@ func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.P
 			}
 			return pos, ok
 		}
-		sleep(w.ctx, rand.N(pause)+pause/2)
+		sleep(w.settle, rand.N(pause)+pause/2)
 		pause = min(2*pause, retryMost)
 	}
 	return 0, false

@@ -173,12 +173,31 @@ func (s *servers) inStep() bool {
 			return false
 		}
 	}
-	if s.kind == sentinel {
-		for _, sn := range s.sentinel.Sentinels {
-			v, err := sn.Do("SENTINEL", "replicas", s.sentinel.Name)
-			if err != nil || strings.Contains(fmt.Sprint(v), "s_down") || strings.Contains(fmt.Sprint(v), "disconnected") {
-				return false
+	return s.kind != sentinel || s.sentinelsAgree(primaries[0])
+}
+
+// sentinelsAgree says whether all Sentinels take one server for the primary, with
+// no failover under way: one that leads a failover whose new primary dies holds on
+// to it until that is back.
+func (s *servers) sentinelsAgree(primary *testkit.RedisServer) bool {
+	for _, sn := range s.sentinel.Sentinels {
+		v, err := sn.Do("SENTINEL", "master", s.sentinel.Name)
+		fields, _ := v.([]any)
+		port, flags := "", ""
+		for i := 0; i+1 < len(fields); i += 2 {
+			switch fields[i] {
+			case "port":
+				port = fmt.Sprint(fields[i+1])
+			case "flags":
+				flags = fmt.Sprint(fields[i+1])
 			}
+		}
+		if err != nil || port != fmt.Sprint(primary.Port) || flags != "master" {
+			return false
+		}
+		v, err = sn.Do("SENTINEL", "replicas", s.sentinel.Name)
+		if text := fmt.Sprint(v); err != nil || strings.Contains(text, "s_down") || strings.Contains(text, "disconnected") {
+			return false
 		}
 	}
 	return true

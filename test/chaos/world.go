@@ -26,6 +26,8 @@ import (
 type world struct {
 	opt      options
 	ctx      context.Context // of the run
+	settle   context.Context // ends when senders must have settled what they sent
+	giveUp   context.CancelFunc
 	redis    *servers
 	apis     []*node
 	gateways []*node
@@ -43,7 +45,6 @@ type world struct {
 	unsettled  int         // sends that nobody has acknowledged yet
 	window     window
 	violations []string
-	quiet      bool // senders pause
 }
 
 // window is what is measured between the beginning of a fault and its recovery.
@@ -64,6 +65,7 @@ func newWorld(ctx context.Context, opt options) (w *world, err error) {
 		DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
 	}}}
 	w.window.failed = map[string]int{}
+	w.settle, w.giveUp = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			w.close()
@@ -97,7 +99,7 @@ func newWorld(ctx context.Context, opt options) (w *world, err error) {
 		n.ready.Store(true)
 		go n.watch(ctx)
 	}
-	return w, w.settle(ctx, secret)
+	return w, w.populate(ctx, secret)
 }
 
 // launch starts a process; its links to a standalone Redis go through a proxy.
@@ -129,8 +131,8 @@ func (w *world) allReady() bool {
 	return true
 }
 
-// settle makes users and rooms.
-func (w *world) settle(ctx context.Context, secret string) error {
+// populate makes users and rooms.
+func (w *world) populate(ctx context.Context, secret string) error {
 	rng := mrand.New(mrand.NewPCG(w.opt.seed, 1))
 	users := make([]*receiver, w.opt.users)
 	for i := range users {
