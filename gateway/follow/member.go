@@ -20,13 +20,13 @@ type membership struct {
 	iu, ir uint32
 	state  memberState
 
-	asking  bool  // in room.checks or room.asked
-	asked   bool  // in room.asked: a question is under way
-	again   bool  // joined or left came meanwhile, which the answer may be older than (F2)
-	indexed bool  // the index has it
-	told    bool  // connections were told `joined`
-	seen    Token // the last read of the index that had it
-	dead    bool  // unlinked; an answer is of no interest
+	asking  bool // in room.checks or room.asked
+	asked   bool // in room.asked: a question is under way
+	again   bool // joined or left came meanwhile, which the answer may be older than (F2)
+	indexed bool // the index has it
+	told    bool // connections were told `joined`
+	seen    bool // the index that is being compared has it
+	dead    bool // unlinked; an answer is of no interest
 
 	// from is where connections start that had their hello before they were
 	// members; if there is none, they are told a gap after it.

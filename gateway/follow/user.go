@@ -19,6 +19,7 @@ type user struct {
 	readTok   Token
 	rev       uint64
 	exact     bool   // nothing but a read has set rev: equal means the same rooms
+	revoked   uint64 // tokens made before this time (ms) are no good any more
 	opens     uint64 // how often a connection was opened: ends an earlier linger
 	conns     []connRef
 	rooms     []*membership
@@ -29,10 +30,11 @@ type user struct {
 
 // connRef is one connection of a user.
 type connRef struct {
-	id     edge.ConnID
-	state  connState
-	resume bool
-	job    *job // catching up; nil when there is nothing to catch up
+	id       edge.ConnID
+	state    connState
+	resume   bool
+	issuedAt uint32 // of its token, Unix seconds; 0: not told
+	job      *job   // catching up; nil when there is nothing to catch up
 
 	// marks and drained count the marks given to the loop and those that came
 	// back: what the loop says after a mark came back, it says in the knowledge of
@@ -66,15 +68,17 @@ func (u *user) conn(id edge.ConnID) *connRef {
 	return nil
 }
 
-// Open takes in a connection that was upgraded and authenticated.
-func (c *Core) Open(now int64, id edge.ConnID, name string, resume bool) {
+// Open takes in a connection that was upgraded and authenticated; issuedAt is its
+// token's `iat`, in Unix seconds, 0 when it has none.
+func (c *Core) Open(now int64, id edge.ConnID, name string, resume bool, issuedAt int64) {
 	u := c.users[name]
 	if u == nil {
 		u = c.addUser(name)
 	}
 	u.opens++
-	u.conns = append(u.conns, connRef{id: id, resume: resume})
+	u.conns = append(u.conns, connRef{id: id, resume: resume, issuedAt: uint32(issuedAt)})
 	c.byConn[id] = u
+	c.closeRevoked(u.conns[len(u.conns)-1:], u.revoked, false)
 	if u.decided() {
 		c.hello(u, &u.conns[len(u.conns)-1])
 		return
@@ -150,8 +154,13 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 	u.readTok = 0
 	if u.known {
 		c.stats.Audits++
+		more := st.Disconnected > u.revoked
+		u.revoked = st.Disconnected
+		c.closeRevoked(u.conns, u.revoked, more)
 		c.compareIndex(u, st)
 	} else {
+		u.revoked = st.Disconnected
+		c.closeRevoked(u.conns, u.revoked, false)
 		u.known, u.rev, u.exact = true, st.Rev, true
 		u.rooms = make([]*membership, 0, len(st.Rooms))
 		for _, ir := range st.Rooms {
@@ -164,6 +173,18 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 		c.roomsChanged(u, &pend[i])
 	}
 	c.roomDecided(u)
+}
+
+// closeRevoked closes connections whose token was made before the user was
+// disconnected (M4). The age of a token that does not tell it is unknown: its
+// connections go when a disconnection is news.
+func (c *Core) closeRevoked(conns []connRef, before uint64, news bool) {
+	for i := range conns {
+		made := uint64(conns[i].issuedAt) * 1000
+		if made != 0 && made <= before || made == 0 && news {
+			c.out.Close(conns[i].id, protocol.CloseTokenExpired)
+		}
+	}
 }
 
 // compareIndex brings what is followed for a user in line with an index that
@@ -180,7 +201,9 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 			c.jobOf(ref).announce = true
 		}
 	}
-	seen := c.nextToken()
+	for _, m := range u.rooms {
+		m.seen = false
+	}
 	for _, ir := range st.Rooms {
 		m := c.membershipIn(u, ir.Room)
 		if m != nil && m.indexed {
@@ -189,10 +212,10 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 			c.joined(u, ir.Room, ir.Head)
 			m = c.membershipIn(u, ir.Room)
 		}
-		m.seen = seen
+		m.seen = true
 	}
 	for _, m := range slices.Clone(u.rooms) {
-		if m.seen != seen {
+		if !m.seen {
 			c.unindexed(m)
 		}
 	}

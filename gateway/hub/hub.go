@@ -388,7 +388,7 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 	}
 	switch ev.Kind {
 	case edge.EvOpened:
-		h.core.Open(now, ev.Conn, ev.User, ev.Resume)
+		h.core.Open(now, ev.Conn, ev.User, ev.Resume, ev.IssuedAt)
 	case edge.EvClosed:
 		h.core.Close(now, ev.Conn)
 	case edge.EvPositions:

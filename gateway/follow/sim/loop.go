@@ -73,7 +73,7 @@ func (l *loop) handle() {
 	switch ev.Kind {
 	case edge.EvOpened:
 		g.users[ev.Conn] = indexOf(ev.User)
-		g.core.Open(g.w.now, ev.Conn, ev.User, ev.Resume)
+		g.core.Open(g.w.now, ev.Conn, ev.User, ev.Resume, ev.IssuedAt)
 	case edge.EvClosed:
 		delete(g.users, ev.Conn)
 		for a := range g.attached {
