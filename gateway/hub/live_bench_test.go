@@ -107,6 +107,18 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+func redisMemory(b *testing.B, r *testkit.RedisServer) float64 {
+	b.Helper()
+	v, err := r.Do("INFO", "memory")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(fmt.Sprint(v), "used_memory:")
+	line, _, _ := strings.Cut(rest, "\r")
+	n, _ := strconv.ParseFloat(line, 64)
+	return n
+}
+
 func redisCPU(b *testing.B, r *testkit.RedisServer) time.Duration {
 	b.Helper()
 	v, err := r.Do("INFO", "cpu")
@@ -133,7 +145,8 @@ func BenchmarkPresenceIdle(b *testing.B) {
 	r := testkit.Redis(b)
 	for range b.N {
 		h, _ := start(b, r.URL(), live.Config{})
-		began := time.Now()
+		time.Sleep(time.Second) // its connections and scripts
+		memory0, began := redisMemory(b, r), time.Now()
 		open(h, 0, users)
 		wait(b, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
 		b.Logf("%d users seated in %v, %v of CPU", users, time.Since(began).Round(time.Millisecond), cpu().Round(time.Millisecond))
@@ -151,6 +164,7 @@ func BenchmarkPresenceIdle(b *testing.B) {
 				b.Logf("%-12s %6.1f/s", name, float64(n)/took)
 			}
 		}
+		b.ReportMetric((redisMemory(b, r)-memory0)/users, "redis-B/user")
 		b.ReportMetric(float64(total)/took, "redis-commands/s")
 		b.ReportMetric(float64((cpu1-cpu0).Microseconds())/took/1000, "gateway-CPU-ms/s")
 		b.ReportMetric(float64((redis1-redis0).Microseconds())/took/1000, "redis-CPU-ms/s")
