@@ -46,7 +46,12 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 	if perSecond == 0 {
 		perSecond = -1 // 0 is the API's word for its default
 	}
+	tlsConfig, err := apiCertificate(p, c.HTTP)
+	if err != nil {
+		return nil, err
+	}
 	return api.New(api.Options{
+		TLS:      tlsConfig,
 		Store:    p.store,
 		Verifier: verifier,
 		Logger:   p.log,

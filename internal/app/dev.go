@@ -98,7 +98,10 @@ func (d *Dev) build() (*sequence, error) {
 	gatewayConfig.Origins.Origins = append([]string{"*"}, c.Origins.Origins...)
 	// Nobody's gateway is elsewhere: pages come back to the next start at once.
 	gatewayConfig.DrainTimeout = 0
-	gateway := newGatewayPart(p, gatewayConfig)
+	gateway, err := newGatewayPart(p, gatewayConfig)
+	if err != nil {
+		return nil, err
+	}
 	secret, err := c.Secret.Bytes()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"os"
@@ -33,7 +34,10 @@ func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := newGatewayPart(p, c)
+	g, err := newGatewayPart(p, c)
+	if err != nil {
+		return nil, err
+	}
 	return &Gateway{process: p, part: g, seq: sequence{log: log, parts: append(p.parts(), g.asPart())}}, nil
 }
 
@@ -55,15 +59,20 @@ func (g *Gateway) AdminAddr() string { return g.process.admin.Addr() }
 type gatewayPart struct {
 	process *process
 	config  config.Gateway
+	tls     *tls.Config // nil: the gateway speaks plain HTTP
 	metrics *metrics.Gateway
 	gateway *gateway.Gateway // nil before start
 	memory  *memoryGuard     // nil before start
 }
 
-func newGatewayPart(p *process, c config.Gateway) *gatewayPart {
+func newGatewayPart(p *process, c config.Gateway) (*gatewayPart, error) {
+	tlsConfig, err := gatewayCertificate(p, c.Sockets)
+	if err != nil {
+		return nil, err
+	}
 	p.ready.set("gateway", "not started")
 	p.checks = append(p.checks, check{"links", func(context.Context) string { _, why := p.store.Healthy(); return why }})
-	return &gatewayPart{process: p, config: c, metrics: metrics.NewGateway(p.registry)}
+	return &gatewayPart{process: p, config: c, tls: tlsConfig, metrics: metrics.NewGateway(p.registry)}, nil
 }
 
 func (g *gatewayPart) asPart() part { return part{"gateway", g.start, g.stop} }
@@ -85,7 +94,10 @@ func (g *gatewayPart) start(context.Context) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	var err error
+	proxies, err := c.Proxies()
+	if err != nil {
+		return err
+	}
 	g.gateway, err = gateway.New(gateway.Options{
 		Loop: loop.Options{
 			Addr: c.GatewayAddr, Loops: c.Loops, Verifier: g.process.tokens.verifier, Origins: c.Origins.Origins,
@@ -95,6 +107,8 @@ func (g *gatewayPart) start(context.Context) error {
 			},
 			Compress: c.Compression,
 			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
+			MaxPerAddr: c.MaxConnsPerAddr, AcceptRate: c.AcceptRate, ProxyFrom: proxies,
+			TLS:          g.tls,
 			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
 			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,

@@ -27,6 +27,7 @@ type process struct {
 
 	drainDelay time.Duration
 	checks     []check
+	also       []part // what a role needs besides its own
 }
 
 // check is something that is asked whenever somebody asks for readiness: it
@@ -126,11 +127,12 @@ func (s *process) letBalancersNotice(ctx context.Context) {
 
 // parts are the process's own, to be started before the role's.
 func (s *process) parts() []part {
-	return []part{
+	parts := []part{
 		{"admin server", s.admin.start, s.admin.stop},
 		{"issuer's keys", s.tokens.start, s.tokens.stop},
 		{"redis", s.waitForRedis, func(context.Context) error { return s.store.Close() }},
 	}
+	return append(parts, s.also...)
 }
 
 // How often Redis is asked while it does not answer, and how often it is told.

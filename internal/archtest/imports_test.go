@@ -31,7 +31,7 @@ var layers = []layer{
 	{dirs: []string{"protocol"}},
 	{dirs: []string{"internal/chat"}, may: []string{"protocol"}},
 	{dirs: []string{"internal/auth"}, may: []string{"protocol"}},
-	{dirs: []string{"internal/config", "internal/archtest", "web", "grafana/...", "deploy/..."}},
+	{dirs: []string{"internal/config", "internal/archtest", "internal/certfile", "web", "grafana/...", "deploy/..."}},
 	{dirs: []string{"internal/metrics"}, may: []string{"gateway/...", "internal/redisstore"}},
 	{dirs: []string{"internal/redisstore/..."}, may: []string{"internal/chat", "protocol"}},
 	{dirs: []string{"gateway/poll", "gateway/wsframe"}, may: []string{"protocol"}},
@@ -58,6 +58,7 @@ var homes = []struct{ library, home string }{
 	{"github.com/prometheus/client_golang", "internal/metrics"},
 	{"github.com/alecthomas/kong", "internal/config"},
 	{"github.com/chromedp/", "test/..."},
+	{"github.com/pires/go-proxyproto", "gateway/loop"},
 	{"github.com/coder/websocket", "internal/testkit/..."},
 }
 

@@ -5,6 +5,8 @@ import "time"
 // HTTP is the senders' side.
 type HTTP struct {
 	APIAddr           string        `name:"api-addr" help:"Address of the HTTP API." default:":8080" placeholder:"HOST:PORT"`
+	APITLSCert        string        `name:"api-tls-cert" help:"PEM file of the API's certificate chain; with --api-tls-key the API speaks TLS. Files that are renewed are served to new connections within seconds." placeholder:"FILE" type:"path"`
+	APITLSKey         string        `name:"api-tls-key" help:"PEM file of the certificate's key." placeholder:"FILE" type:"path"`
 	ServerKeyFile     string        `help:"File with keys of the team's own back end, one per line, at least 32 bytes each. Whoever has one may do everything, as any user." placeholder:"FILE" type:"path"`
 	MaxBody           Bytes         `help:"Largest HTTP body. Larger lets one request hold more memory." default:"64KiB"`
 	MaxText           int           `help:"Longest text of a message, in characters." default:"8000"`

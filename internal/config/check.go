@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -55,6 +56,31 @@ func (p *problems) addr(flag, addr string) {
 	if err != nil {
 		p.add(flag, "%q is not of the form host:port", addr)
 	}
+}
+
+// pair wants both of two settings, or neither.
+func (p *problems) pair(a, aValue, b, bValue string) {
+	switch {
+	case aValue != "" && bValue == "":
+		p.add(b, "--%s needs it", a)
+	case aValue == "" && bValue != "":
+		p.add(a, "--%s needs it", b)
+	}
+}
+
+// Proxies are the networks of --proxy-protocol-from; a single address is one, too.
+func (c Sockets) Proxies() (all []netip.Prefix, err error) {
+	for _, s := range c.ProxyProtocolFrom {
+		prefix, err := netip.ParsePrefix(s)
+		if addr, addrErr := netip.ParseAddr(s); err != nil && addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--proxy-protocol-from: %q is neither a network such as 10.0.0.0/8 nor an address", s)
+		}
+		all = append(all, prefix.Masked())
+	}
+	return all, nil
 }
 
 func (c Process) check(p *problems) {
@@ -140,6 +166,7 @@ func (c Origins) check(p *problems) {
 
 func (c HTTP) check(p *problems) {
 	p.addr("api-addr", c.APIAddr)
+	p.pair("api-tls-cert", c.APITLSCert, "api-tls-key", c.APITLSKey)
 	p.size("max-body", c.MaxBody, 1<<10)
 	p.atLeast("max-text", int64(c.MaxText), 1)
 	p.duration("idempotency-window", c.IdempotencyWindow, time.Second, 7*24*time.Hour)
@@ -167,6 +194,13 @@ func (c HTTP) check(p *problems) {
 
 func (c Sockets) check(p *problems) {
 	p.addr("gateway-addr", c.GatewayAddr)
+	p.pair("tls-cert", c.TLSCert, "tls-key", c.TLSKey)
+	if c.TLSClientCA != "" && c.TLSCert == "" {
+		p.add("tls-client-ca", "without --tls-cert no client is asked for a certificate")
+	}
+	if _, err := c.Proxies(); err != nil {
+		*p = append(*p, err)
+	}
 	p.between("loops", int64(c.Loops), 0, 255)
 	p.duration("heartbeat", c.Heartbeat, time.Second, 10*time.Minute)
 	p.duration("heartbeat-grace", c.HeartbeatGrace, time.Second, 10*time.Minute)
@@ -180,6 +214,8 @@ func (c Sockets) check(p *problems) {
 	p.duration("slow-timeout", c.SlowTimeout, time.Second, time.Hour)
 	p.atLeast("max-conns", int64(c.MaxConns), 0)
 	p.atLeast("max-conns-per-user", int64(c.MaxConnsPerUser), 1)
+	p.atLeast("max-conns-per-addr", int64(c.MaxConnsPerAddr), 0)
+	p.atLeast("accept-rate", int64(c.AcceptRate), 0)
 	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)
 	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
 	p.duration("presence-grace", c.PresenceGrace, 0, 5*time.Minute)

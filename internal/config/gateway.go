@@ -7,6 +7,11 @@ type Sockets struct {
 	GatewayAddr string `name:"gateway-addr" help:"Address that clients' sockets connect to." default:":8081" placeholder:"HOST:PORT"`
 	Loops       int    `help:"Event loops. 0: one per core." default:"0"`
 
+	TLSCert           string   `name:"tls-cert" help:"PEM file of the gateway's certificate chain; with --tls-key the gateway speaks TLS. Files that are renewed are served to new connections within seconds. TLS costs about 12 KB of memory a connection, which a balancer that ends it saves." placeholder:"FILE" type:"path"`
+	TLSKey            string   `name:"tls-key" help:"PEM file of the certificate's key." placeholder:"FILE" type:"path"`
+	TLSClientCA       string   `name:"tls-client-ca" help:"PEM file of authorities: clients need a certificate of one of them. Empty: none is asked for." placeholder:"FILE" type:"path"`
+	ProxyProtocolFrom []string `name:"proxy-protocol-from" help:"Networks (CIDR) of balancers that say in a PROXY protocol header (v1 or v2) who the client is. From them the header is needed, from others it is refused." placeholder:"CIDR"`
+
 	Heartbeat      time.Duration `help:"Silence after which a client is pinged. Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
 	HeartbeatGrace time.Duration `help:"How long a pinged client may stay silent before it is closed." default:"10s"`
 
@@ -23,6 +28,8 @@ type Sockets struct {
 
 	MaxConns        int   `help:"Most connections of this process. 0: as many as memory and descriptors allow." default:"0"`
 	MaxConnsPerUser int   `help:"Most connections of a user on this gateway." default:"20"`
+	MaxConnsPerAddr int   `help:"Most connections of one address (of an IPv6 /64). 0: no limit. Behind a balancer that does not say who the client is (--proxy-protocol-from), all have its address." default:"0"`
+	AcceptRate      int   `help:"Most connections accepted in a second; more wait in the kernel's queue. 0: no limit. Lower lets a storm delay those who come, higher those who are in." default:"25000"`
 	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`
 	ShedPercent     int   `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which new connections are refused. Higher risks the kernel ending the process." default:"85"`
 	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis." default:"64KiB"`

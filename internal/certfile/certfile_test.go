@@ -1,0 +1,172 @@
+package certfile_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/certfile"
+)
+
+// pair is a certificate for name and its key, in PEM.
+func pair(t *testing.T, name string) (cert, key []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
+
+// files are a certificate on disk.
+type files struct {
+	t         *testing.T
+	dir       string
+	cert, key string
+	age       time.Time
+}
+
+func newFiles(t *testing.T) *files {
+	dir := t.TempDir()
+	return &files{t: t, dir: dir, cert: filepath.Join(dir, "tls.crt"), key: filepath.Join(dir, "tls.key"), age: time.Now()}
+}
+
+// write replaces a file as renewals do.
+func (f *files) write(name string, content []byte) {
+	f.t.Helper()
+	f.age = f.age.Add(time.Second) // a file system's times may be coarse
+	if err := os.WriteFile(name+".new", content, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Chtimes(name+".new", f.age, f.age); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// served is the name of the certificate that a client sees.
+func served(t *testing.T, s *certfile.Source) string {
+	t.Helper()
+	a, b := net.Pipe()
+	go func() { _ = tls.Server(a, s.Config()).Handshake() }() // ends with the pipe
+	defer a.Close()
+	c := tls.Client(b, &tls.Config{InsecureSkipVerify: true})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) has(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), s)
+}
+
+func TestRenewalIsServedWithoutARestart(t *testing.T) {
+	f := newFiles(t)
+	cert, key := pair(t, "first")
+	f.write(f.cert, cert)
+	f.write(f.key, key)
+	var log lockedBuffer
+	s, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key, Every: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Stop()
+	if got := served(t, s); got != "first" {
+		t.Fatalf("served %q", got)
+	}
+	cert, key = pair(t, "second")
+	f.write(f.cert, cert) // the new certificate with the old key
+	eventually(t, "a warning", func() bool { return log.has("the old one stays") })
+	if got := served(t, s); got != "first" {
+		t.Fatalf("served %q while half of the renewal was written", got)
+	}
+	f.write(f.key, key)
+	eventually(t, "the new certificate", func() bool { return served(t, s) == "second" })
+
+	// A file that vanishes changes nothing either.
+	if err := os.Remove(f.key); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a second warning", func() bool { return log.has("no such file") })
+	if got := served(t, s); got != "second" {
+		t.Fatalf("served %q", got)
+	}
+}
+
+func TestFilesThatAreWrongAtTheStart(t *testing.T) {
+	f := newFiles(t)
+	cert, key := pair(t, "a")
+	_, otherKey := pair(t, "b")
+	f.write(f.cert, cert)
+	if _, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key}); err == nil {
+		t.Error("without a key")
+	}
+	f.write(f.key, otherKey)
+	if _, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key}); err == nil {
+		t.Error("with another's key")
+	}
+	f.write(f.key, key)
+	if _, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key, ClientCA: f.key}); err == nil {
+		t.Error("with authorities that are none")
+	}
+	s, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key, ClientCA: f.cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Config().GetConfigForClient(nil)
+	if err != nil || c.ClientAuth != tls.RequireAndVerifyClientCert || c.MinVersion != tls.VersionTLS12 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
