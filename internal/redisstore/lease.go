@@ -76,7 +76,10 @@ func (s *Store) RenewLease(ctx context.Context, l chat.Lease) error {
 }
 
 // Leases implements chat.Seats.
-func (s *Store) Leases(ctx context.Context) ([]chat.Lease, error) {
+func (s *Store) Leases(ctx context.Context) ([]chat.Lease, error) { return s.readLeases(ctx, false) }
+
+// readLeases reads the fleet, with the leases' ages when they are wanted.
+func (s *Store) readLeases(ctx context.Context, ages bool) ([]chat.Lease, error) {
 	ctx, cancel, err := s.leaseCtx(ctx)
 	if err != nil {
 		return nil, err
@@ -88,28 +91,64 @@ func (s *Store) Leases(ctx context.Context) ([]chat.Lease, error) {
 		return nil, forCaller(err)
 	}
 	slices.Sort(ids)
-	pipe := client.Pipeline()
-	gets := make([]*redis.StringCmd, len(ids))
-	ttls := make([]*redis.DurationCmd, len(ids))
+	keys := make([]string, len(ids))
 	for i, id := range ids {
-		gets[i] = pipe.Get(ctx, s.keys.lease(id))
-		ttls[i] = pipe.PTTL(ctx, s.keys.lease(id))
+		keys[i] = s.keys.lease(id)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	values, err := s.getAll(ctx, keys)
+	if err != nil {
 		return nil, forCaller(err)
 	}
 	leases := make([]chat.Lease, len(ids))
 	for i, id := range ids {
-		value, err := gets[i].Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, forCaller(err)
-		}
-		leases[i] = parseLease(id, value)
+		leases[i] = parseLease(id, values[i])
+	}
+	if !ages {
+		return leases, nil
+	}
+	pipe := client.Pipeline()
+	ttls := make([]*redis.DurationCmd, len(ids))
+	for i := range ids {
+		ttls[i] = pipe.PTTL(ctx, keys[i])
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, forCaller(err)
+	}
+	for i := range leases {
 		if ttl := ttls[i].Val(); ttl > 0 {
 			leases[i].AgeMs = max(0, leaseTTL-ttl).Milliseconds()
 		}
 	}
 	return leases, nil
+}
+
+// getAll reads strings; what is not there is "". Every gateway does this every
+// second, so it is one command where the keys may be in one.
+func (s *Store) getAll(ctx context.Context, keys []string) ([]string, error) {
+	values := make([]string, len(keys))
+	if s.nodes.cluster == nil {
+		found, err := s.nodes.single.MGet(ctx, keys...).Result()
+		for i, v := range found {
+			values[i], _ = v.(string)
+		}
+		return values, err
+	}
+	pipe := s.nodes.cluster.Pipeline()
+	gets := make([]*redis.StringCmd, len(keys))
+	for i, key := range keys {
+		gets[i] = pipe.Get(ctx, key)
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	for i, get := range gets {
+		v, err := get.Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, err
+		}
+		values[i] = v
+	}
+	return values, nil
 }
 
 // parseLease reads "counter connections address". What is no lease, because it is
@@ -178,7 +217,7 @@ func (s *Store) seeFleet(ctx context.Context) error {
 // look reads the leases; the view's mu is held.
 func (s *Store) look(ctx context.Context) {
 	f := &s.fleet
-	leases, err := s.Leases(ctx)
+	leases, err := s.readLeases(ctx, true)
 	if f.err = err; err != nil {
 		f.judge.Missed()
 		return

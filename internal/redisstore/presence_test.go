@@ -183,7 +183,7 @@ func TestAGatewayThatLivesIsNotDeclaredDead(t *testing.T) {
 		leases, err := s.Leases(t.Context())
 		must(t, err)
 		i := slices.IndexFunc(leases, func(l chat.Lease) bool { return l.Gateway == g })
-		if i < 0 || leases[i].Counter != 2 || leases[i].Conns != 12 || leases[i].Addr != "10.0.0.1:8081" || leases[i].AgeMs > 5000 {
+		if i < 0 || leases[i].Counter != 2 || leases[i].Conns != 12 || leases[i].Addr != "10.0.0.1:8081" {
 			t.Fatalf("%+v", leases)
 		}
 		for _, seen := range []uint64{1, 0} { // what somebody saw before the renewal
