@@ -9,6 +9,7 @@ import (
 
 	"github.com/madang-chat/madang/loadtest/crew"
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/swarm"
 )
 
 const (
@@ -63,10 +64,11 @@ func (r *run) layout() ([]crew.Job, error) {
 			First: first, Count: end - first, Sources: sources, Bases: r.bases,
 			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
 			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery, Retries: retries,
+			Echo: swarm.Echo{First: ledger.Send(i + 1), Stride: receivers, TextBytes: s.TextBytes},
 		}})
 	}
 	r.receivers = receivers
-	if !s.sends() {
+	if !s.sends() || s.echoes() {
 		return jobs, nil
 	}
 	for i := range s.SenderProcesses {

@@ -18,6 +18,8 @@ import (
 // asWorker makes this test binary a worker process.
 const asWorker = "as-a-loadtest-worker"
 
+var workerCommand = []string{os.Args[0], asWorker}
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == asWorker {
 		if err := loadtest.Work(context.Background(), os.Stdin, os.Stdout); err != nil {
@@ -33,7 +35,7 @@ func spec(s *fakechat.Server, scenario string) loadtest.Spec {
 	return loadtest.Spec{
 		Scenario: scenario, Gateways: []string{s.Addr().String()}, APIs: []string{s.Addr().String()}, Secret: fakechat.Secret,
 		Rooms: 6, Members: 5, Rate: 100, Duration: time.Second, Receivers: 2, Senders: 4,
-		Objectives: loadtest.NoObjectives(), WorkerCommand: []string{os.Args[0], asWorker},
+		Objectives: loadtest.NoObjectives(), WorkerCommand: workerCommand,
 	}
 }
 

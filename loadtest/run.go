@@ -69,7 +69,7 @@ func (r *run) prepare() (err error) {
 	offset := clock.Offset()
 	r.clock = clock.New(offset)
 	r.common = crew.Common{
-		ClockOffset: offset, Shape: s.shape(), Target: s.Target, APIKey: s.APIKey, Secret: s.Secret, Host: s.Host,
+		ClockOffset: offset, Shape: s.shape(), Target: s.Target, Options: s.options(), Secret: s.Secret, Host: s.Host,
 		Claims: mint.Claims{
 			Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(24*time.Hour + 2*s.Duration), Issuer: s.Issuer, Audience: s.Audience,
 		},
@@ -92,7 +92,7 @@ func (r *run) prepare() (err error) {
 	if _, err := mint.New(s.Secret, r.common.Claims); err != nil && s.Target == "madang" {
 		return err
 	}
-	if _, err := target.ByName(s.Target, s.APIKey); err != nil {
+	if _, err := target.ByName(s.Target, s.options()); err != nil {
 		return err
 	}
 	jobs, err := r.layout()

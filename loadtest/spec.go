@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/crowd"
+	"github.com/madang-chat/madang/loadtest/target"
 )
 
 // Spec is everything that a run is asked to do. Durations and numbers of 0 take
@@ -26,7 +27,7 @@ import (
 type Spec struct {
 	Scenario string // one of Scenarios
 
-	Target   string   // madang, centrifugo
+	Target   string   // madang, centrifugo, ws-echo
 	Gateways []string // host:port
 	APIs     []string // host:port
 	Host     string   // Host header; default: the address
@@ -34,6 +35,7 @@ type Spec struct {
 	Issuer   string
 	Audience string
 	APIKey   string // of targets that want one
+	Path     string // ws-echo: of the upgrade
 
 	Prefix  string // of rooms and users; default: new for each run
 	Clients int    // default: Rooms × Members
@@ -122,6 +124,15 @@ func (s *Spec) complete() error {
 	if len(s.Gateways) == 0 {
 		wrong("--gateway: the address of a gateway must be given, as host:port")
 	}
+	if s.echoes() { // each client is alone with itself, and sends on its own socket
+		if s.Clients == 0 {
+			s.Clients = s.Rooms * or(s.Members, 10)
+		}
+		s.Rooms, s.Members, s.APIs, s.Senders, s.SenderProcesses = s.Clients, 1, nil, 1, 1
+		if s.Scenario == "chat" || s.Scenario == "storm" && s.sends() || s.Scenario == "check" {
+			wrong("--target ws-echo: an echo has no rooms and keeps nothing, so that there is nothing for %s to judge: run hold, fanout, slow, capacity, or storm without sends", s.Scenario)
+		}
+	}
 	if s.Members == 0 {
 		s.Members = 10
 	}
@@ -188,7 +199,7 @@ func (s *Spec) complete() error {
 	case s.Senders < s.SenderProcesses:
 		wrong("%d sender processes for %d connections", s.SenderProcesses, s.Senders)
 	}
-	if s.sends() && len(s.APIs) == 0 {
+	if s.sends() && len(s.APIs) == 0 && !s.echoes() {
 		wrong("--api: the address of an API must be given, as host:port, to send messages and to make rooms")
 	}
 	if _, err := crowd.New(s.shape()); err != nil {
@@ -206,6 +217,11 @@ func or[T comparable](v, def T) T {
 }
 
 func (s *Spec) sends() bool { return s.Rate >= 0 }
+
+// echoes says whether the target sends back what its clients send.
+func (s *Spec) echoes() bool { return s.Target == "ws-echo" }
+
+func (s *Spec) options() target.Options { return target.Options{APIKey: s.APIKey, Path: s.Path} }
 
 // flatOut says whether senders go as fast as they are answered.
 func (s *Spec) flatOut() bool { return s.Rate == 0 }

@@ -80,7 +80,9 @@ func (t *tally) take(r crew.Report) error {
 		if err := t.mergeLatency(r, second.T); err != nil {
 			return err
 		}
-		return mergeAll([]pair{{t.meters.sinceLog, in.SinceLog}, {t.meters.opened, in.Opened}, {t.meters.back, in.Back}})
+		if err := mergeAll([]pair{{t.meters.sinceLog, in.SinceLog}, {t.meters.opened, in.Opened}, {t.meters.back, in.Back}}); err != nil {
+			return err
+		}
 	}
 	if in := r.Senders; in != nil {
 		var before sender.Stats

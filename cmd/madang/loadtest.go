@@ -31,8 +31,9 @@ type loadtestCommand struct {
 type loadFlags struct {
 	Gateway       []string `help:"Gateways, as host:port." default:"127.0.0.1:8081" placeholder:"HOST:PORT,..." group:"Target"`
 	API           []string `name:"api" help:"APIs, as host:port: for sends and to make rooms." default:"127.0.0.1:8080" placeholder:"HOST:PORT,..." group:"Target"`
-	Target        string   `help:"Protocol: madang, or centrifugo." default:"madang" enum:"madang,centrifugo" group:"Target"`
+	Target        string   `help:"Protocol: madang, centrifugo, or ws-echo: any WebSocket server that sends back what it is sent." default:"madang" enum:"madang,centrifugo,ws-echo" group:"Target"`
 	APIKey        string   `name:"api-key" help:"API key of a target that wants one." group:"Target"`
+	Path          string   `help:"Of the upgrade, for ws-echo." default:"/" group:"Target"`
 	Host          string   `help:"Host header. Empty: the address." group:"Target"`
 	config.Secret `embed:"" group:"Target"`
 	JWTIssuer     string `name:"jwt-issuer" help:"The tokens' iss." placeholder:"ISS" group:"Target"`
@@ -88,7 +89,7 @@ func (f *loadFlags) spec(scenario string) (loadtest.Spec, error) {
 
 func (f *loadFlags) specWith(scenario string, secret []byte) loadtest.Spec {
 	return loadtest.Spec{
-		Scenario: scenario, Target: f.Target, Gateways: f.Gateway, APIs: f.API, Host: f.Host, APIKey: f.APIKey,
+		Scenario: scenario, Target: f.Target, Gateways: f.Gateway, APIs: f.API, Host: f.Host, APIKey: f.APIKey, Path: f.Path,
 		Secret: secret, Issuer: f.JWTIssuer, Audience: f.JWTAudience, ServerPids: f.ServerPid,
 		Prefix: f.Prefix, Clients: f.Clients, Rooms: f.Rooms, Members: f.Members,
 		ConnectRate: f.ConnectRate, InFlight: f.InFlight, ConnectTimeout: f.ConnectTimeout, PingEvery: f.Ping,

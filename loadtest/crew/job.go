@@ -26,7 +26,7 @@ type Common struct {
 	ClockOffset int64
 	Shape       crowd.Shape
 	Target      string
-	APIKey      string // of targets that want one
+	Options     target.Options
 	Secret      []byte // of the tokens; nil: no tokens
 	Claims      mint.Claims
 	Gateways    []netip.AddrPort
@@ -44,6 +44,7 @@ type Receive struct {
 	Timeout      time.Duration
 	PingEvery    time.Duration
 	Retries      int
+	Echo         swarm.Echo // of targets whose clients send themselves
 }
 
 // Send is a sending worker's part.
@@ -74,7 +75,7 @@ type made struct {
 }
 
 func (c Common) make() (m made, err error) {
-	if m.dialect, err = target.ByName(c.Target, c.APIKey); err != nil {
+	if m.dialect, err = target.ByName(c.Target, c.Options); err != nil {
 		return m, err
 	}
 	if m.crowd, err = crowd.New(c.Shape); err != nil {
@@ -99,7 +100,7 @@ func (j Job) swarm(onGap func(user int, room uint32, after, head ledger.Pos)) (*
 		Dialect: m.dialect, Clock: m.clock, Gateways: j.Common.Gateways, Host: j.Common.Host, Sources: r.Sources,
 		Mint: m.mint, Crowd: m.crowd, First: r.First, Count: r.Count,
 		Base: func(room uint32) ledger.Pos { return r.Bases[room] },
-		Rate: r.Rate, InFlight: r.InFlight, Timeout: r.Timeout, PingEvery: r.PingEvery, Retries: r.Retries,
+		Rate: r.Rate, InFlight: r.InFlight, Timeout: r.Timeout, PingEvery: r.PingEvery, Retries: r.Retries, Echo: r.Echo,
 		OnGap: onGap,
 	})
 	if err != nil {

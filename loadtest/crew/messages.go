@@ -12,7 +12,8 @@ import (
 // Verb is what a worker is ordered to do.
 type Verb uint8
 
-// Orders. Those for receivers are ignored by senders, and the other way round.
+// Orders. Those for receivers are ignored by senders, and the other way round;
+// receivers of a target without senders (target.Echoer) obey those for senders.
 const (
 	Ramp       Verb = iota + 1 // receivers: connect
 	SendsBegin                 // receivers: from here on, messages are owed

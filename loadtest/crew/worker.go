@@ -140,6 +140,10 @@ func (w *worker) carryOut(o Order) error {
 		s.Ramp()
 	case SendsBegin:
 		s.SendsBegin()
+	case BeginSends:
+		s.EchoBegin(o.Rate)
+	case EndSends:
+		s.EchoEnd()
 	case Drop:
 		s.Drop(o.Share, o.Spread, o.Rate)
 	case Stall:
@@ -175,6 +179,11 @@ func (w *worker) look(seq uint64) error {
 		r.Receivers = &Receivers{
 			Stats:   snap.Stats,
 			Latency: snap.Latency.Encode(), SinceLog: snap.SinceLog.Encode(), Opened: snap.Opened.Encode(), Back: snap.Back.Encode(),
+		}
+		if snap.Echoed > 0 {
+			r.Senders = &Senders{
+				Stats: sender.Stats{Issued: snap.Echoed, Attempts: snap.Echoed, Acked: snap.Echoed}, Acks: snap.Echoes, Lag: snap.Lag.Encode(),
+			}
 		}
 	} else {
 		snap, ok := w.sender.Snapshot(loopPatience)

@@ -282,6 +282,7 @@ func (s *Swarm) handleMessage(i uint32, ev *target.Event) {
 	}
 	s.arrivedAt[reader] = s.ticks()
 	s.meters.latency.Record(s.now - ev.Due)
+	s.handleEcho(i)
 	if age := s.now - int64(ev.Pos.ID().Ms)*1e6; age < 3600e9 { // positions of other targets are no times
 		s.meters.sinceLog.Record(age)
 	}

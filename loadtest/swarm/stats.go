@@ -62,6 +62,11 @@ type Snapshot struct {
 	Opened   meter.Meter // wants to connect → live
 	Back     meter.Meter // lost its connection → live again
 	Loop     reactor.Share
+
+	// Of targets whose clients send themselves.
+	Echoed uint64 // sends so far
+	Echoes []ledger.Ack
+	Lag    meter.Meter // due → written: the tester's own lateness
 }
 
 // meters are what a snapshot takes and resets.
@@ -88,6 +93,10 @@ func (s *Swarm) snapshot() Snapshot {
 		Latency: s.meters.latency.Detach(), SinceLog: s.meters.sinceLog.Detach(),
 		Opened: s.meters.opened.Detach(), Back: s.meters.back.Detach(),
 		Loop: s.poll.Share(),
+	}
+	if e := &s.echo; e.dialect != nil {
+		snap.Echoed, snap.Echoes, snap.Lag = e.numbers, e.acks, e.lag.Detach()
+		e.acks = nil
 	}
 	return snap
 }

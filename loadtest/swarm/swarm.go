@@ -53,6 +53,9 @@ type Config struct {
 	Backoff   time.Duration // first wait after a failure, jittered, doubling up to 10 s; default 200 ms
 	Retries   int           // attempts before a client is given up; 0: never
 
+	// Echo is what clients of an echoing target send.
+	Echo Echo
+
 	// OnGap is told that a client must page history: everything after `after` up
 	// to head. It must not block; the outcome comes back through Paged.
 	OnGap func(user int, room uint32, after, head ledger.Pos)
@@ -100,6 +103,7 @@ type Swarm struct {
 	chatter     Chatter
 	chattered   int64   // when chat last looked
 	chatDue     float64 // chatter that is due
+	echo        echo
 }
 
 // New makes a swarm; nothing is connected before Ramp.
@@ -121,6 +125,7 @@ func New(cfg Config) (*Swarm, error) {
 	}
 	s.wheel.init(cfg.Count)
 	s.dials.init(cfg)
+	s.echo.init(cfg)
 	s.openReaders()
 	s.greets = len(cfg.Dialect.AppendGreeting(nil, target.Opening{}, nil)) > 0
 	var err error
@@ -173,6 +178,7 @@ func (s *Swarm) Run(ctx context.Context) error {
 		s.wheel.advance(s.ticks(), s.advance)
 		s.connectSome()
 		s.chat()
+		s.echoDue()
 	}
 	return nil
 }
@@ -185,7 +191,7 @@ func (s *Swarm) patience() time.Duration {
 	if len(s.queue) > 0 && s.inFlight < s.cfg.InFlight {
 		return time.Millisecond
 	}
-	return tick - time.Duration(s.now%int64(tick))
+	return s.echoPatience(tick - time.Duration(s.now%int64(tick)))
 }
 
 func (s *Swarm) closeAll() {

@@ -103,13 +103,21 @@ type Dialect interface {
 	Acked(body []byte) (pos ledger.Pos, ok bool)
 }
 
+// Options are what some dialects want to know.
+type Options struct {
+	APIKey string // centrifugo
+	Path   string // ws-echo: of the upgrade
+}
+
 // ByName returns the dialect of the --target flag.
-func ByName(name, apiKey string) (Dialect, error) {
+func ByName(name string, o Options) (Dialect, error) {
 	switch name {
 	case "", "madang":
 		return Madang{}, nil
 	case "centrifugo":
-		return Centrifugo{APIKey: apiKey}, nil
+		return Centrifugo{APIKey: o.APIKey}, nil
+	case "ws-echo":
+		return Echo{Path: o.Path}, nil
 	}
-	return nil, fmt.Errorf("target %q is not known: give madang or centrifugo", name)
+	return nil, fmt.Errorf("target %q is not known: give madang, centrifugo or ws-echo", name)
 }
