@@ -129,7 +129,7 @@ func (t *tally) secondAt(at int64) *report.Second {
 	n := max(0, int((at-t.begin)/int64(time.Second)))
 	for len(t.seconds) <= n {
 		t.seconds = append(t.seconds, report.Second{
-			T: len(t.seconds), Phase: t.phase, CPU: map[string]float64{}, RSSMiB: map[string]float64{},
+			T: len(t.seconds), Phase: t.phase, CPU: map[string]float64{}, RSSMiB: map[string]float64{}, Live: t.live(),
 		})
 	}
 	return &t.seconds[n]
@@ -163,10 +163,17 @@ func (t *tally) settle(n int) {
 }
 
 // series is the record by the second, without a last one that only just began.
+// A second in which the tester had no core to look at the servers is part of the
+// next look's average: it is shown as that, and not as one in which nothing ran.
 func (t *tally) series() []report.Second {
 	all := t.seconds
 	for len(all) > 0 && len(all[len(all)-1].CPU) == 0 && all[len(all)-1].Arrived == 0 {
 		all = all[:len(all)-1]
+	}
+	for i := len(all) - 2; i >= 0; i-- {
+		if s, next := &all[i], &all[i+1]; len(s.CPU) == 0 {
+			s.CPU, s.RSSMiB, s.TCPMiB = next.CPU, next.RSSMiB, next.TCPMiB
+		}
 	}
 	return all
 }

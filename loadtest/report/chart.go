@@ -66,6 +66,9 @@ func (c chart) SVG() template.HTML {
 		if i%2 == 0 {
 			fmt.Fprintf(&b, `<rect class="band" x="%.1f" y="%d" width="%.1f" height="%.1f"/>`, px(p.From), marginTop, px(p.To)-px(p.From), plotHeight)
 		}
+		if i+1 < len(c.Bands) && px(p.To)-px(p.From) < 6*float64(len(p.Name)) {
+			continue // its name would run into the next
+		}
 		fmt.Fprintf(&b, `<text class="phase" x="%.1f" y="%d">%s</text>`, px(p.From)+3, marginTop+11, html.EscapeString(p.Name))
 	}
 	for _, t := range ticks {
