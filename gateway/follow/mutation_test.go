@@ -1,0 +1,150 @@
+package follow_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mutations each take one rule out of the code. A mutation that neither the rule
+// tests nor the simulator notices is a rule that nothing defends.
+var mutations = []struct {
+	rule string // what is no longer done
+	file string
+	old  string // occurs once
+	new  string
+}{
+	{"F1: a read waits for the confirmation", "link.go", "s.asked = true\n", "s.asked, s.confirmed = true, true\n"},
+	{"F1: a confirmation of an earlier subscription is not taken", "link.go", "if l.stale[ch] > 0 {", "if false {"},
+	{"F2: a left is obeyed at once", "room.go", "\t\t\t\tc.suspend(m)\n", ""},
+	{"F2: an answer that joined or left has overtaken is asked again", "room.go", "case m.again:", "case false:"},
+	{"F2: what was read is only for who still follows", "catchup.go", "p.stalled = m.state != memberIn", "p.stalled = false"},
+	{"F2: one who left and came back is told a gap", "member.go", "\t\tc.tellGap(ref.id, m.r, m.from)\n", ""},
+	{"F2: a refusal stands only until the version moves", "member.go", "if !m.indexed {\n\t\t\tc.unlink(m)", "if true {\n\t\t\tc.unlink(m)"},
+	{"F3: joined is followed from its head", "member.go", "\t\t\tc.catchUpFrom(ref, m.r, m.from)\n", "\t\t\tc.attach(ref.id, m.r)\n"},
+	{"F3: a room that the index has lost is asked about", "member.go", "\tm.indexed = false\n\tif m.state == memberRefused {", "\tm.indexed = false\n\tif true {"},
+	{"F4: hello has a deadline", "follow.go", "\t\tc.helloOverdue(id)\n", "\t\t_ = id\n"},
+	{"F4: a room that answers after hello has its position caught up", "member.go", "if pos, ok := ref.job.positions[m.r.name]; ok {", "if pos, ok := ref.job.positions[m.r.name]; ok && false {"},
+	{"L2: a room is audited after it was subscribed again", "link.go", "\t\t\tr.sub.confirmed = true\n\t\t\tr.audit = r.state != roomNew\n", "\t\t\tr.sub.confirmed = true\n"},
+	{"L2: an index is read again after it was subscribed again", "link.go", "\t\t\tu.sub.confirmed = true\n\t\t\tc.readUser(u)\n", "\t\t\tu.sub.confirmed = true\n\t\t\tif !u.known {\n\t\t\t\tc.readUser(u)\n\t\t\t}\n"},
+	{"L2: an audit's answers from before a break do not count", "link.go", "\t\t\tr.unask()\n\t\t\tr.logTok = 0\n", "\t\t\tr.logTok = 0\n"},
+	{"L2: a log read from before a break does not count", "link.go", "\t\t\tr.unask()\n\t\t\tr.logTok = 0\n", "\t\t\tr.unask()\n"},
+	{"L2: what waited when the link broke is forgotten", "link.go", "\t\t\tr.pend, r.pendBytes, r.pendKnown, r.pendOver = nil, 0, 0, false\n", ""},
+	{"L2: members are rechecked when the version moved", "room.go", "\t\tc.recheckAll(r)\n", ""},
+	{"L2: a version that not all were checked at is not trusted", "room.go", "\t\tr.version = 0\n", ""},
+	{"L2: a version is not trusted before the channel was heard", "room.go", "\t\tr.version = 0\n", "\t\tr.version = st.Version\n"},
+	{"L2: an index is compared unless nothing but a read has set its revision", "user.go", "if u.exact && st.Rev == u.rev {", "if st.Rev == u.rev {"},
+	{"L3: a head that is behind is a lost tail", "room.go", "case lost || st.Head.Less(r.askHead):", "case lost:"},
+	{"L3: a log that is behind is a lost tail", "log.go", "if lp.Head.Less(r.logHead) {", "if false {"},
+	{"L3: behind is measured at the time the read was sent", "room.go", "st.Head.Less(r.askHead)", "st.Head.Less(r.head)"},
+	{"L3: the hot tail is dropped", "room.go", "\tr.tail, r.tailBytes = nil, 0\n", ""},
+	{"L3: the log is read on after a lost tail", "room.go", "\t}\n\tc.catchUp(r)\n}", "\t}\n\tr.state = roomLive\n\tc.drainPend(r)\n}"},
+	{"L3: a new epoch is a lost tail", "link.go", "r.lost = r.lost || known", "r.lost = false"},
+	{"L3: a new epoch has everything read again", "link.go", "if known && old == epoch {", "if true {"},
+	{"L3: the first epoch has everything compared", "link.go", "if known && old == epoch {", "if !known || old == epoch {"},
+	{"L4: prev must match", "room.go", "case h.Prev == r.head:", "case true:"},
+	{"L4: live messages wait behind a catch-up", "room.go", "case r.state != roomLive:\n\t\tc.pend(r, h, payload)\n", "case r.state != roomLive:\n"},
+	{"L4: what was dropped over the bound is read", "room.go", "if over && r.state == roomLive {", "if false {"},
+	{"L4: the anchor of a catch-up must be proven", "log.go", "\tif !proven {\n\t\tif i == len(pg.frames) && pg.more {", "\tif false {\n\t\tif i == len(pg.frames) && pg.more {"},
+	{"L4: a catch-up takes as many pages as there are", "log.go", "\t\tif pg.more {\n\t\t\tc.readLog(r)\n\t\t\treturn\n\t\t}\n", ""},
+	{"L4: a message that no log has is let go", "room.go", "\tcase inLog:\n", ""},
+	{"L5: a position newer than the head is looked up", "catchup.go", "\tif p.pos == r.head {\n\t\tc.arrive(p)\n\t\treturn\n\t}\n\tif i, ok", "\tif !p.pos.Less(r.head) {\n\t\tc.arrive(p)\n\t\treturn\n\t}\n\tif i, ok"},
+	{"L5: a position that came after the read is read for again", "log.go", "!proven && (pg.more || p.late)", "!proven && pg.more"},
+	{"L5: what is delivered to anybody is the room's head", "log.go", "\tif !c.advance(r, &pg) {", "\tif r.state == roomCatching && !c.advance(r, &pg) {"},
+	{"M3: an older revision is ignored", "user.go", "if ev.RoomsRev <= u.rev {", "if false {"},
+	{"M3: joined and left wait while the index is read", "user.go", "case u.readTok == 0 && u.known:", "case u.known:"},
+	{"M4: a missed disconnection is found", "user.go", "if made != 0 && made <= before || made == 0 && news {", "if false {"},
+	{"R1: nothing comes before the positions", "user.go", "\tif ref.resume {\n", "\tif false {\n"},
+	{"R1: a room that is not named starts at hello", "catchup.go", "\t\t\tpos, known = start[m.r.name]\n", "\t\t\tpos, known = m.r.head, true\n"},
+	{"R1: resumed waits for every room", "catchup.go", "if j.dead || len(j.pulls) > 0 || !j.u.decided() {", "if j.dead {"},
+	{"R1: a connection is attached when it has what came before", "catchup.go", "\t\tp.blind = !known", "\t\tc.attach(ref.id, m.r)\n\t\tp.blind = !known"},
+	{"R1: one catch-up per connection and room", "member.go", "if p := ref.job.pullOf(m.r); p != nil {\n\t\t\t\tif p.stalled", "if p := ref.job.pullOf(m.r); p != nil && false {\n\t\t\t\tif p.stalled"},
+	{"R1: a slow reader is caught up", "catchup.go", "\t\tp.lagged = true\n\t\tc.enqueue(p)\n", "\t\tp.lagged = true\n\t\tc.arrive(p)\n"},
+	{"R1: what a loop says across a Detach is not believed", "catchup.go", "; unsure {", "; unsure && false {"},
+	{"R2: an unproven position is a gap", "log.go", "\t\tcase !proven:\n\t\t\tc.gap(p)\n", "\t\tcase !proven:\n\t\t\tc.arrive(p)\n"},
+	{"R2: a lost tail is told", "room.go", "\tc.tellGap(ref.id, r, after)\n", ""},
+	{"R2: a lost tail makes loops forget what they left out", "room.go", "\tc.detachFrom(ref, r)\n", ""},
+	{"R3: a resume is bounded", "catchup.go", "return p.started || missed", "return true || missed"},
+	{"reads that fail are tried again", "follow.go", "\t\tc.again(r)\n", "\t\t_ = r\n"},
+}
+
+// TestEveryRuleIsNeeded builds the package without one rule after the other, and
+// wants the rule tests or the simulator to fail. It takes minutes, and so runs
+// with MADANG_TEST_FULL=1 only; docs/guarantees.md has what it prints.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	if os.Getenv("MADANG_TEST_FULL") == "" {
+		t.Skip("takes minutes: MADANG_TEST_FULL=1")
+	}
+	only := os.Getenv("MADANG_MUTATION") // a part of a rule's text
+	for _, m := range mutations {
+		if only != "" && !strings.Contains(m.rule, only) {
+			continue
+		}
+		overlay := mutate(t, m.file, m.old, m.new)
+		var noticed []string
+		out, failed := run(t, overlay, ".", "-run", "^Test([FLMR][0-9]|ID|Linger|ACatch)")
+		if failed {
+			for _, name := range regexp.MustCompile(`--- FAIL: Test(\w+)`).FindAllStringSubmatch(out, -1) {
+				noticed = append(noticed, name[1])
+			}
+			if len(noticed) == 0 {
+				t.Fatalf("%s: does not build:\n%s", m.rule, out)
+			}
+		}
+		out, failed = run(t, overlay, "./sim", "-run", "^TestSim$", "-sim.seed=1", "-sim.n=30000")
+		if failed {
+			what := regexp.MustCompile(`seed (\d+): (\w+):`).FindStringSubmatch(out)
+			if what == nil {
+				noticed = append(noticed, "the simulator")
+			} else {
+				noticed = append(noticed, "the simulator by schedule "+what[1]+" ("+what[2]+")")
+			}
+		}
+		if len(noticed) == 0 {
+			t.Errorf("%s: nobody notices when it is gone", m.rule)
+			continue
+		}
+		t.Logf("%s: %s", m.rule, strings.Join(noticed, ", "))
+	}
+}
+
+// mutate writes an overlay for go build in which a file is changed at one place.
+func mutate(t *testing.T, file, old, new string) string {
+	t.Helper()
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(src), old); n != 1 {
+		t.Fatalf("%s has %d places like %q, want 1", file, n, old)
+	}
+	dir := t.TempDir()
+	changed := filepath.Join(dir, file)
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(src), old, new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(name, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func run(t *testing.T, overlay, pkg string, args ...string) (out string, failed bool) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"test", "-vet=off", "-count=1", "-timeout=5m", "-overlay", overlay, pkg}, args...)...)
+	b, err := cmd.CombinedOutput()
+	return string(b), err != nil
+}

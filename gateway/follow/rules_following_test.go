@@ -1,0 +1,263 @@
+package follow_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/follow"
+)
+
+func TestF1NothingIsReadBeforeTheConfirmation(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.asks("subscribe alice")
+	s.reads()
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.asks("subscribe r")
+	s.reads()
+	alice.gets()
+	s.confirmed("r")
+	s.published("r", "2-0") // before the answer: it waits behind it
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.published("r", "3-0")
+	alice.gets("hello 7", "2-0", "3-0")
+}
+
+func TestF1MessagesOlderThanTheFirstReadAreNotRepeated(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.published("r", "2-0")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	alice.gets("hello 7")
+	s.published("r", "3-0")
+	alice.gets("3-0")
+}
+
+func TestF1ASecondConnectionWaitsForTheSameConfirmation(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	first, second := s.opens("alice"), s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	first.gets()
+	second.gets()
+	s.answers("room r alice").room("1-0", 100, "alice")
+	first.gets("hello 7")
+	second.gets("hello 7")
+	s.asks("subscribe alice", "subscribe r")
+}
+
+// A room is left and followed again before its subscription was confirmed: the
+// confirmation that comes first belongs to a subscription that is no more.
+func TestF1TheConfirmationOfAnEarlierSubscriptionIsNotTaken(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	alice.closes()
+	alice = s.opens("alice")
+	s.asks("subscribe alice", "subscribe r", "unsubscribe r", "unsubscribe alice", "subscribe alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.reads() // a message sent now would be missed by what is read now
+	s.confirmed("r")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	alice.gets("hello 7")
+}
+
+func TestF2AnAnswerThatALeftHasOvertakenIsAskedAgain(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	old := s.answers("room r alice")
+	s.published("r", left("r", "alice", 0))
+	old.room("1-0", 100, "alice")
+	alice.gets() // executed before she was removed
+	s.answers("room r alice").room("1-0", 101)
+	alice.gets("hello 7")
+	s.published("r", "2-0")
+	alice.gets()
+}
+
+func TestF2AnAnswerThatAJoinedHasOvertakenIsAskedAgain(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	old := s.answers("room r alice")
+	s.published("r", joined("r", "alice", "1-0", 0))
+	old.room("1-0", 100)
+	s.answers("room r alice").room("1-0", 101, "alice")
+	s.published("r", "2-0")
+	alice.gets("hello 7", "2-0")
+}
+
+func TestF2ALeftIsObeyedAtOnceAndAnswersFromBeforeAreNotBelieved(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 101, "alice") // the version moved: she is asked about
+	old := s.answers("room r alice")
+	s.published("r", left("r", "alice", 0), "2-0")
+	old.room("1-0", 101, "alice")
+	alice.gets()
+	s.answers("room r alice").room("2-0", 102)
+	alice.gets("left r alice")
+	s.published("r", "3-0")
+	alice.gets()
+}
+
+func TestF2OneWhoLeftAndJoinedIsToldAGap(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", left("r", "alice", 0), "2-0")
+	s.answers("room r alice").room("2-0", 102, "alice")
+	alice.gets("gap r after 1-0 head 2-0")
+	s.published("r", "3-0")
+	alice.gets("3-0")
+}
+
+func TestF2WhatWasReadFromALogIsNotForOneWhoLeftMeanwhile(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	late.gets("hello 7")
+	late.has("r 0-0")
+	log := s.answers("log r 0-0")
+	s.published("r", left("r", "alice", 0))
+	log.log("1-0", "1-0")
+	late.gets()
+	s.answers("room r alice").room("1-0", 101)
+	late.gets("left r alice", "resumed 7")
+}
+
+// The members are asked where the link hears; but the first answer came from a
+// primary that had been left behind. The index knows better.
+func TestF2ARefusalIsAskedAgainWhenTheVersionMoves(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100)
+	alice.gets("hello 7")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("2-0", 101)
+	s.answers("room r alice").room("2-0", 101, "alice")
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	s.published("r", "3-0")
+	alice.gets("joined r alice at 1-0 7", "2-0", "3-0")
+}
+
+func TestF3JoinedIsFollowedFromItsHead(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", joined("rnew", "alice", "4-0", 8))
+	alice.gets("joined rnew alice at 4-0 8")
+	s.confirmed("rnew")
+	s.answers("room rnew alice").room("6-0", 100, "alice")
+	s.answers("log rnew 4-0").log("6-0", "4-0", "5-0", "6-0")
+	alice.gets("5-0", "6-0")
+	s.published("rnew", "7-0")
+	alice.gets("7-0")
+}
+
+func TestF3ARoomThatAnAuditFindsIsFollowedFromTheHeadInTheIndex(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice")
+	s.answers("user alice").index(8, "r", "rnew@4-0")
+	alice.gets("joined rnew alice at 4-0 8")
+	s.confirmed("rnew", "r")
+	s.answers("room r").room("1-0", 100)
+	s.answers("room rnew alice").room("6-0", 100, "alice")
+	s.answers("log rnew 4-0").log("6-0", "4-0", "5-0", "6-0")
+	alice.gets("5-0", "6-0", "resumed 8")
+}
+
+func TestF3AnIndexThatWasLostDoesNotEndAMembership(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	s.answers("user alice").index(0)
+	s.answers("room r").room("1-0", 100)
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.published("r", "2-0")
+	alice.gets("resumed 0", "2-0")
+	// And when the index is repaired, it goes on from where it is.
+	s.published("alice", joined("r", "alice", "1-0", 9))
+	s.published("r", "3-0")
+	alice.gets("joined r alice at 2-0 9", "3-0")
+}
+
+func TestF4HelloDoesNotWaitForAPartitionThatDoesNotAnswer(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "rslow2")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.after(999)
+	alice.gets()
+	s.after(1)
+	s.published("r", "2-0")
+	alice.gets("hello 7", "2-0")
+	// What was sent since hello can't be told: it is for the client to page.
+	s.confirmed("rslow2")
+	s.answers("room rslow2 alice").room("5-0", 100, "alice")
+	s.published("rslow2", "6-0")
+	alice.gets("gap rslow2 after 0-0 head 5-0", "resumed 7", "6-0")
+}
+
+func TestF4APartitionThatAnswersLateIsCaughtUpFromThePosition(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
+	s.linksUp()
+	alice := s.resumes("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "rslow2")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.after(1000)
+	alice.has("r 1-0", "rslow2 3-0")
+	alice.gets("hello 7")
+	s.confirmed("rslow2")
+	s.answers("room rslow2 alice").fails()
+	s.after(250)
+	s.answers("room rslow2 alice").room("5-0", 100, "alice")
+	s.answers("log rslow2 3-0").log("5-0", "3-0", "4-0", "5-0")
+	alice.gets("4-0", "5-0", "resumed 7")
+}
+
+func TestLingeringUsersComeBackWithoutARead(t *testing.T) {
+	s, alice := playing(t, func(c *follow.Config) { c.LingerMs = 1000 })
+	s.asks("subscribe alice", "subscribe r")
+	alice.closes()
+	s.after(999)
+	back := s.opens("alice")
+	back.gets("hello 7")
+	back.closes()
+	s.after(999)
+	s.asks()
+	s.after(1)
+	s.asks("unsubscribe r", "unsubscribe alice")
+	if st := s.core.Stats(); st.Users+st.Rooms+st.Conns != 0 {
+		t.Fatalf("left: %+v", st)
+	}
+}

@@ -1,0 +1,331 @@
+package follow_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+func TestL2AReMadeLinkIsSubscribedFirstThenAudited(t *testing.T) {
+	s, alice := playing(t)
+	s.asks("subscribe alice", "subscribe r")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.asks("subscribe alice", "subscribe r")
+	s.reads()
+	s.confirmed("r", "alice")
+	s.published("r", "4-0<3-0") // what was between is found by the audit or by this
+	s.answers("user alice").index(7, "r")
+	s.answers("room r").room("4-0", 100)
+	s.answers("log r 1-0").log("4-0", "1-0", "2-0", "3-0", "4-0")
+	alice.gets("2-0", "3-0", "4-0")
+}
+
+func TestL2AQuietRoomIsCaughtUpByTheAudit(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("2-0", 100)
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	alice.gets("2-0")
+}
+
+func TestL2ALinkThatBreaksAgainRestartsTheAudit(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	room, user := s.answers("room r"), s.answers("user alice")
+	s.linkDown(0)
+	s.linkUp(0)
+	room.room("1-0", 100) // nothing had been missed then
+	user.index(7, "r")
+	s.confirmed("alice", "r")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r").room("2-0", 100)
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	alice.gets("2-0")
+}
+
+// A log that was read from a primary that is none any more must not raise the
+// head: the audit would then not see that the tail was lost.
+func TestL2ALogReadFromBeforeTheBreakDoesNotCount(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "4-0<3-0")
+	log := s.answers("log r 1-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	room := s.answers("room r")
+	log.log("4-0", "1-0", "2-0", "3-0", "4-0")
+	alice.gets()
+	room.room("1-0", 100)
+	s.answers("log r 1-0").log("1-0", "1-0")
+	s.published("r", "6-0<1-0")
+	alice.gets("6-0")
+}
+
+// What waited behind a first read when the link broke may have been lost since.
+func TestL2WhatWaitedWhenTheLinkBrokeIsForgotten(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	old := s.answers("room r alice")
+	s.published("r", "2-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	old.room("1-0", 100, "alice")
+	alice.gets()
+	s.answers("room r alice").room("1-0", 100, "alice") // and 2-0 is no more
+	alice.gets("hello 7")
+}
+
+func TestL2MembersAreRecheckedWhenTheVersionMoved(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 101)
+	s.answers("room r alice").room("1-0", 101)
+	alice.gets("left r alice")
+	s.published("r", "2-0")
+	alice.gets()
+}
+
+// Bob joins at version 101, which a failover loses: Redis is back at the version
+// that Alice was checked at, but it is not the one that Bob was.
+func TestL2MembersAreRecheckedWhenAVersionWasLost(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.opens("bob")
+	s.confirmed("bob")
+	s.answers("user bob").index(8, "r")
+	s.answers("room r bob").room("1-0", 101, "alice", "bob")
+	bob.gets("hello 8")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 100)
+	s.answers("room r alice bob").room("1-0", 100, "alice")
+	bob.gets("left r bob")
+	s.published("r", "2-0")
+	alice.gets("2-0")
+	bob.gets()
+}
+
+// A `joined` moves the revision past a `left` that the link had not brought: that
+// the index has the same revision does not mean that nothing is missing.
+func TestL2AnIndexIsComparedWholeWhenEventsHaveMovedItsRevision(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", joined("rnew", "alice", "0-0", 9))
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice")
+	s.answers("user alice").index(9, "rnew")
+	s.confirmed("r", "rnew")
+	s.answers("room rnew alice").room("0-0", 100, "alice")
+	s.answers("room r alice").room("1-0", 101)
+	alice.gets("joined rnew alice at 0-0 9", "resumed 9", "left r alice")
+}
+
+func TestL3BehindMeansBehindTheHeadWhenTheReadWasSent(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	room := s.answers("room r")
+	s.published("r", "2-0") // newer than the answer, which is not behind for that
+	room.room("1-0", 100)
+	s.published("r", "3-0")
+	alice.gets("2-0", "3-0")
+}
+
+func TestL3ALostTailIsToldAndTheHotTailDropped(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "2-0", "3-0")
+	alice.gets("2-0", "3-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 100)
+	alice.gets("gap r after 3-0 head 1-0")
+	s.answers("log r 1-0").log("1-0", "1-0")
+	// A client that has the lost message is not served from memory.
+	late := s.resumes("alice")
+	late.has("r 2-0")
+	s.answers("log r 1-0").log("1-0", "1-0")
+	late.gets("hello 7", "gap r after 2-0 head 1-0", "resumed 7")
+	s.published("r", "5-0<1-0")
+	alice.gets("5-0")
+	late.gets("5-0")
+}
+
+// The new primary's clock is behind: what it publishes is older than the head that
+// was lost, and looks known until the audit's answer comes.
+func TestL3WhatWasTakenForKnownIsReadAfterALostTail(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "9-0<1-0")
+	alice.gets("9-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	room := s.answers("room r")
+	s.published("r", "5-0<1-0")
+	room.room("1-0", 100)
+	s.answers("log r 1-0").log("5-0", "1-0", "5-0<1-0")
+	alice.gets("gap r after 9-0 head 1-0", "5-0")
+}
+
+func TestL3ANewEpochIsALostTailOfTheWholePartition(t *testing.T) {
+	s, alice := playing(t)
+	s.canary(0, "one")
+	s.answers("room r").room("1-0", 100)
+	s.answers("user alice").index(7, "r")
+	s.canary(0, "one")
+	s.reads()
+	s.canary(1, "other")
+	s.reads()
+	s.canary(0, "two")
+	s.answers("user alice").index(0)
+	s.answers("room r").noRoom()
+	s.answers("room r alice").noRoom()
+	alice.gets("resumed 0", "gap r after 1-0 head 0-0", "left r alice")
+}
+
+// The first epoch that is heard may be a new one already.
+func TestL3TheFirstEpochHasWhatWasReadBeforeItCompared(t *testing.T) {
+	s, alice := playing(t)
+	s.canary(0, "two")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r").room("0-0", 200)
+	alice.gets("gap r after 1-0 head 0-0")
+}
+
+func TestL4APrevThatDoesNotMatchStartsOneCatchUp(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "3-0", "4-0", "6-0")
+	s.reads("log r 1-0")
+	alice.gets()
+	s.answers("log r 1-0").log("5-0", "1-0", "2-0", "3-0", "4-0", "5-0")
+	alice.gets("2-0", "3-0", "4-0", "5-0", "6-0")
+	s.reads()
+}
+
+func TestL4OverTheBoundTheQueueIsDroppedAndTheCatchUpGoesOn(t *testing.T) {
+	s, alice := playing(t, func(c *follow.Config) { c.PendBytes = 150 })
+	s.published("r", "3-0", "4-0", "5-0")
+	s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+	s.answers("log r 3-0").log("5-0", "3-0", "4-0", "5-0")
+	alice.gets("2-0", "3-0", "4-0", "5-0")
+	s.published("r", "6-0")
+	alice.gets("6-0")
+}
+
+func TestL4ACatchUpWhoseAnchorIsNotProvenIsAGap(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "5-0")
+	s.answers("log r 1-0").log("5-0", "4-0", "5-0") // 1-0 to 3-0 are trimmed
+	alice.gets("gap r after 1-0 head 5-0")
+	s.answers("log r 5-0").log("5-0", "5-0")
+	s.published("r", "6-0")
+	alice.gets("6-0")
+}
+
+func TestL4AnAnchorIsProvenByThePrevOfWhatFollowsIt(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "3-0")
+	s.answers("log r 1-0").log("3-0", "2-0", "3-0") // 1-0 itself has aged out
+	alice.gets("2-0", "3-0")
+}
+
+func TestL4ALongCatchUpTakesSeveralPages(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "5-0")
+	s.answers("log r 1-0").log("5-0", "1-0", "2-0", "3-0", "…")
+	s.answers("log r 3-0").log("5-0", "3-0", "4-0", "5-0")
+	alice.gets("2-0", "3-0", "4-0", "5-0")
+}
+
+// A message that was published, and then lost with its log, must not have the log
+// read again and again.
+func TestL4AMessageThatNoLogHasIsLetGo(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "9-0<8-0")
+	s.answers("log r 1-0").log("1-0", "1-0")
+	s.reads()
+	s.published("r", "2-0")
+	alice.gets("2-0")
+}
+
+func TestIDsCompareAsNumbers(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("5-9", 100, "alice")
+	s.published("r", "5-10<5-9", "5-9<5-8", "10-0<5-10")
+	alice.gets("hello 7", "5-10", "10-0")
+}
+
+func TestM3OlderRevisionsAreIgnored(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", left("r", "alice", 7), left("r", "alice", 6))
+	s.published("r", "2-0")
+	alice.gets("2-0")
+	s.published("alice", left("r", "alice", 8))
+	alice.gets("left r alice 8")
+	s.published("r", "3-0")
+	alice.gets()
+}
+
+func TestM3WhatIsHeardWhileTheIndexIsReadIsTakenInAfterIt(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.published("alice", joined("r", "alice", "3-0", 6), joined("rnew", "alice", "4-0", 8))
+	s.answers("user alice").index(7) // she left r at 7
+	s.asks("subscribe alice", "subscribe rnew")
+	s.confirmed("rnew")
+	s.answers("room rnew alice").room("4-0", 100, "alice")
+	alice.gets("hello 8")
+}
+
+func TestM3WhatIsHeardDuringAnAuditIsNotUndoneByIt(t *testing.T) {
+	s, alice := playing(t)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice")
+	user := s.answers("user alice")
+	s.published("alice", left("r", "alice", 9))
+	user.index(8, "r") // executed before
+	alice.gets("left r alice 9", "resumed 9")
+	s.asks("subscribe alice", "subscribe r", "subscribe alice", "subscribe r", "unsubscribe r")
+}
+
+func TestM4ADisconnectionClosesAtOnce(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", `{"type":"disconnect"}`)
+	alice.gets("close 4001")
+}
+
+func TestM4ADisconnectionThatWasMissedIsFoundByTheAudit(t *testing.T) {
+	s, untold := playing(t)
+	old, fresh := s.open("alice", false, 1000), s.open("alice", false, 1001)
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice")
+	s.answers("user alice").state(chat.UserState{Rev: 8, Rooms: []chat.IndexedRoom{{Room: "r"}}, Disconnected: 1000_500})
+	old.gets("hello 7", "close 4001", "resumed 8")
+	fresh.gets("hello 7", "resumed 8")
+	untold.gets("close 4001", "resumed 8")
+	late := s.open("alice", false, 999)
+	late.gets("close 4001", "hello 8")
+}

@@ -1,0 +1,242 @@
+package follow_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/follow"
+)
+
+func TestL5APositionNewerThanTheHeadIsLookedUp(t *testing.T) {
+	s, _ := playing(t)
+	ahead := s.resumes("alice")
+	ahead.has("r 3-0") // another gateway was faster
+	s.answers("log r 1-0").log("4-0", "1-0", "2-0", "3-0", "4-0")
+	s.published("r", "2-0", "3-0", "4-0", "5-0")
+	ahead.gets("hello 7", "4-0", "resumed 7", "5-0")
+}
+
+func TestL5APositionThatWasLostIsAGap(t *testing.T) {
+	s, _ := playing(t)
+	ahead := s.resumes("alice")
+	ahead.has("r 3-0")
+	s.answers("log r 1-0").log("1-0", "1-0")
+	ahead.gets("hello 7", "gap r after 3-0 head 1-0", "resumed 7")
+}
+
+func TestL5APositionThatCameAfterTheReadIsReadForAgain(t *testing.T) {
+	s, _ := playing(t)
+	first, ahead := s.resumes("alice"), s.resumes("alice")
+	first.has("r 0-0")
+	log := s.answers("log r 0-0")
+	ahead.has("r 2-0") // sent after that read was executed
+	log.log("1-0", "1-0")
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	first.gets("hello 7", "1-0", "resumed 7", "2-0")
+	ahead.gets("hello 7", "resumed 7")
+}
+
+// A position that the log has proven makes the room as new as it: should it be
+// lost later, the room's head is what tells.
+func TestL5WhatWasDeliveredIsTheRoomsHead(t *testing.T) {
+	s, alice := playing(t)
+	ahead := s.resumes("alice")
+	ahead.has("r 2-0")
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	alice.gets("2-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 100)
+	ahead.gets("hello 7", "resumed 7", "gap r after 2-0 head 1-0")
+}
+
+func TestR1NothingIsDeliveredBeforeThePositionsHaveCome(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	late.gets("hello 7")
+	s.published("r", "2-0")
+	late.gets()
+	late.has("r 1-0", "more")
+	late.gets()
+	late.has("rother 5-0") // not hers: ignored
+	late.gets("2-0", "resumed 7")
+	s.published("r", "3-0")
+	late.gets("3-0")
+	late.has("r 1-0")
+	late.gets("refused")
+}
+
+func TestR1ARoomThatIsNotNamedStartsAtHello(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	s.published("r", "2-0")
+	late.has()
+	late.gets("hello 7", "2-0", "resumed 7")
+}
+
+func TestR1PositionsMayComeBeforeHello(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	late := s.resumes("alice")
+	late.has("r 1-0")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("3-0", 100, "alice")
+	s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+	late.gets("hello 7", "2-0", "3-0", "resumed 7")
+}
+
+func TestR1WhatIsNewFollowsWhatWasMissedWithoutASeam(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	late.has("r 0-0")
+	log := s.answers("log r 0-0")
+	s.published("r", "2-0", "3-0")
+	log.log("2-0", "1-0", "2-0")
+	late.gets("hello 7", "1-0", "2-0", "3-0", "resumed 7")
+	s.published("r", "4-0")
+	late.gets("4-0")
+}
+
+func TestR1ResumedComesWhenEveryRoomIsCaughtUp(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	late := s.resumes("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "rother")
+	s.confirmed("r", "rother")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	s.answers("room rother alice").room("2-0", 100, "alice")
+	late.has("r 1-0", "rother 1-0")
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	late.gets("hello 7", "2-0")
+	s.answers("log rother 1-0").log("2-0", "1-0", "2-0")
+	late.gets("2-0", "resumed 7")
+}
+
+func TestR1ASlowReaderIsCaughtUpAndTold(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "2-0", "3-0")
+	alice.got = nil // its loop left them out
+	alice.lags("r", "1-0")
+	alice.gets("2-0", "3-0", "resumed 7")
+	s.reads() // from memory
+}
+
+// The report of what was left out crosses a Detach and an Attach: it may be older
+// than both.
+func TestR1ASlowReadersReportAcrossADetachIsAnsweredByAGap(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "2-0", left("r", "alice", 0))
+	s.answers("room r alice").room("2-0", 102, "alice")
+	alice.gets("2-0", "gap r after 2-0 head 2-0")
+	alice.lags("r", "1-0")
+	alice.gets("gap r after 1-0 head 2-0")
+	alice.drained()
+	alice.drained()
+	s.published("r", "3-0")
+	alice.got = nil
+	alice.lags("r", "2-0")
+	alice.gets("3-0", "resumed 7")
+}
+
+func TestR1AStormIsAnsweredByOneRead(t *testing.T) {
+	s, _ := playing(t)
+	var back []*phone
+	for range 20 {
+		back = append(back, s.resumes("alice"))
+	}
+	for _, p := range back {
+		p.has("r 0-0")
+	}
+	s.answers("log r 0-0").log("1-0", "1-0")
+	s.reads()
+	for _, p := range back {
+		p.gets("hello 7", "1-0", "resumed 7")
+	}
+	if got := s.core.Stats().LogReads; got != 1 {
+		t.Fatalf("%d log reads, want 1", got)
+	}
+}
+
+func TestR1AJoinThatComesBeforeThePositionsIsToldAfterThem(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	s.published("alice", joined("rnew", "alice", "3-0", 8))
+	s.confirmed("rnew")
+	s.answers("room rnew alice").room("4-0", 100, "alice")
+	late.gets("hello 7")
+	late.has("r 1-0")
+	s.answers("log rnew 3-0").log("4-0", "3-0", "4-0")
+	late.gets("joined rnew alice at 3-0 8", "4-0", "resumed 8")
+}
+
+func TestR2AGapTellsThePositionAndTheHeadAndWhatFollowsIsDelivered(t *testing.T) {
+	s, _ := playing(t)
+	s.published("r", "9-0<1-0")
+	late := s.resumes("alice")
+	late.has("r 5-0") // never was in this log
+	s.answers("log r 5-0").log("9-0", "9-0<1-0")
+	s.published("r", "10-0")
+	late.gets("hello 7", "gap r after 5-0 head 9-0", "resumed 7", "10-0")
+}
+
+func TestR2TheZeroPositionIsProvenByTheFirstMessage(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	late.has("r 0-0")
+	s.answers("log r 0-0").log("1-0", "1-0")
+	late.gets("hello 7", "1-0", "resumed 7")
+}
+
+func TestR2ThePositionOfAnIdleRoomIsProvenByItsHead(t *testing.T) {
+	s, _ := playing(t)
+	s.published("r", "2-0")
+	ahead, late := s.resumes("alice"), s.resumes("alice")
+	ahead.has("r 2-0")
+	late.has("r 0-0")
+	s.answers("log r 0-0").log("2-0") // all of it has aged out
+	ahead.gets("hello 7", "resumed 7")
+	late.gets("hello 7", "gap r after 0-0 head 2-0", "resumed 7")
+}
+
+func TestR3TooMuchInARoomIsAGap(t *testing.T) {
+	s, _ := playing(t, func(c *follow.Config) { c.ResumeRoom = 2 })
+	s.published("r", "2-0", "3-0")
+	enough, tooMuch := s.resumes("alice"), s.resumes("alice")
+	enough.has("r 1-0")
+	enough.gets("hello 7", "2-0", "3-0", "resumed 7")
+	tooMuch.has("r 0-0")
+	s.answers("log r 0-0").log("3-0", "1-0", "2-0", "3-0")
+	tooMuch.gets("hello 7", "gap r after 0-0 head 3-0", "resumed 7")
+}
+
+func TestR3TooMuchOnAConnectionIsAGap(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.ResumeConn = 3 })
+	s.linksUp()
+	late := s.resumes("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "rother")
+	s.confirmed("r", "rother")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	s.answers("room rother alice").room("2-0", 100, "alice")
+	late.has("r 0-0", "rother 0-0")
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	s.answers("log rother 0-0").log("2-0", "1-0", "2-0")
+	late.gets("hello 7", "1-0", "2-0", "gap rother after 0-0 head 2-0", "resumed 7")
+}
+
+func TestACatchUpWaitsUntilTheSocketHasTakenIt(t *testing.T) {
+	s, _ := playing(t, func(c *follow.Config) { c.CreditBytes = 1 })
+	s.published("r", "2-0", "3-0")
+	late := s.resumes("alice")
+	late.has("r 1-0")
+	late.gets("hello 7", "2-0")
+	s.published("r", "4-0")
+	late.gets()
+	late.drained()
+	late.gets("3-0")
+	late.drained()
+	late.gets("4-0", "resumed 7")
+}
