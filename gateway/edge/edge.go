@@ -88,7 +88,7 @@ type CmdKind uint8
 const (
 	CmdUnicast   CmdKind = iota + 1 // queue Frame for Conn
 	CmdAttach                       // Conn gets Room's broadcasts from here on (and is no longer lagging there)
-	CmdDetach                       // Conn gets them no more
+	CmdDetach                       // Conn gets them no more, and what was left out of Room for it is forgotten
 	CmdBroadcast                    // queue Frame for every connection attached to Room, except Except
 	CmdDropRoom                     // Room's number is free: forget it
 	CmdMark                         // post EvDrained once everything queued so far for Conn is written

@@ -34,7 +34,9 @@ type Listener interface {
 	LinkUp(link int, gen uint64)
 	// LinkDown: from here on the link may have missed events.
 	LinkDown(link int, gen uint64, err error)
-	// Confirmed: from here on the link carries the channel's events.
+	// Confirmed: from here on the link carries the channel's events. Every
+	// Subscribe of a channel is confirmed once, in the order they were asked for:
+	// who has unsubscribed and subscribed again waits for the second.
 	Confirmed(link int, gen uint64, ch Channel)
 	// Event: a publication, whole, in order. payload belongs to the listener.
 	Event(link int, gen uint64, ch Channel, payload []byte) bool
