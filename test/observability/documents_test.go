@@ -254,8 +254,11 @@ func TestDocumentsNameFlagsThatThereAre(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
-		for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z][a-z0-9-]*)`).FindAllStringSubmatch(string(out), -1) {
-			flags[m[1]] = true
+		for _, m := range regexp.MustCompile(`--(\[no-\])?([a-z][a-z0-9-]*)`).FindAllStringSubmatch(string(out), -1) {
+			flags[m[2]] = true
+			if m[1] != "" {
+				flags["no-"+m[2]] = true
+			}
 		}
 		return string(out)
 	}
