@@ -143,7 +143,8 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	case first:
 		r.head, r.n, r.version, r.state = st.Head, st.N, st.Version, roomLive
 		r.audit, r.lost = false, false
-	case r.audit:
+	case r.audit || st.Head.Less(r.askHead):
+		// Whatever it was asked for: a head that is behind is a lost tail.
 		c.auditRoom(r, st)
 	case st.Version != r.version:
 		// The channel is not silent, so whoever else this concerns will be heard of,

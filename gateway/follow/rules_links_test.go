@@ -197,6 +197,23 @@ func TestL3ANewEpochIsALostTailOfTheWholePartition(t *testing.T) {
 	alice.gets("resumed 0", "gap r after 1-0 head 0-0", "left r alice")
 }
 
+// Users and rooms are on different links: a user's may hear of the new epoch first.
+func TestL3AHeadThatIsBehindIsALostTailWhateverItWasReadFor(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	s.canary(0, "one")
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r2")
+	s.confirmed("r2")
+	s.answers("room r2 alice").room("1-0", 100, "alice")
+	alice.gets("hello 7")
+	s.canary(0, "two") // r2 is on the other link
+	s.answers("user alice").index(0)
+	s.answers("room r2 alice").noRoom()
+	alice.gets("resumed 0", "gap r2 after 1-0 head 0-0", "left r2 alice")
+}
+
 // The first epoch that is heard may be a new one already.
 func TestL3TheFirstEpochHasWhatWasReadBeforeItCompared(t *testing.T) {
 	s, alice := playing(t)

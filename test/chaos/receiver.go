@@ -43,6 +43,7 @@ type receiver struct {
 	connects  int
 	gaps      map[string]int // told, by room
 	conn      *websocket.Conn
+	gateway   *node // of conn
 }
 
 func newReceiver(w *world, name, token string) *receiver {
@@ -94,7 +95,7 @@ func (r *receiver) session(ctx context.Context, gateway *node) (wait time.Durati
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(4 << 20)
-	if err := conn.Write(ctx, websocket.MessageText, target.Madang{}.AppendResume(nil, r.resume(conn), false)); err != nil {
+	if err := conn.Write(ctx, websocket.MessageText, target.Madang{}.AppendResume(nil, r.resume(conn, gateway), false)); err != nil {
 		return 0, false
 	}
 	defer r.gone()
@@ -157,7 +158,7 @@ func (r *receiver) watch(ctx context.Context, conn *websocket.Conn, heard <-chan
 
 // resume returns what the client resumes with: where it is, or, in a room whose
 // hole it has not paged yet, where it was before the hole (R2).
-func (r *receiver) resume(conn *websocket.Conn) (positions []target.Position) {
+func (r *receiver) resume(conn *websocket.Conn, gateway *node) (positions []target.Position) {
 	w := r.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -169,7 +170,7 @@ func (r *receiver) resume(conn *websocket.Conn) (positions []target.Position) {
 		}
 		positions = append(positions, target.Position{Room: room, Pos: pos})
 	}
-	r.conn, r.resumed = conn, false
+	r.conn, r.gateway, r.resumed = conn, gateway, false
 	r.connects++
 	return positions
 }

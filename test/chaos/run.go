@@ -356,20 +356,21 @@ func (w *world) flushAll(ctx context.Context, res *result) {
 		w.violate("FLUSHALL: %v", err)
 		return
 	}
-	told := func() (n uint64) {
+	untold := func() (who []string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, r := range w.receivers {
-			for room := range r.readers {
-				if r.positions[room] == 0 {
-					n++
+			for room, pos := range r.positions {
+				if pos != 0 {
+					who = append(who, fmt.Sprintf("%s of %s on %s", r.name, room, r.gateway.name))
 				}
 			}
 		}
-		return n
+		return who
 	}
-	if !until(ctx, 15*time.Second, func() bool { return told() == owed }) {
-		w.violate("FLUSHALL: %d of %d receivers' rooms were told a gap to 0-0", told(), owed)
+	if !until(ctx, 15*time.Second, func() bool { return len(untold()) == 0 }) {
+		who := untold()
+		w.violate("FLUSHALL: %d of %d receivers' rooms were not told a gap to 0-0: %v", len(who), owed, who)
 	}
 	res.flushTold = time.Since(began)
 	w.mu.Lock()
