@@ -78,6 +78,10 @@ type loop struct {
 	tick  uint32
 	nowMs int64
 	unix  int64
+	// What it is doing, for when that fails.
+	at      handling
+	step    int // of steps
+	reading reading
 	// How it ends.
 	draining    bool
 	drainUntil  uint32
@@ -186,20 +190,13 @@ func (l *loop) run() {
 	defer close(l.ended)
 	for !l.killed && !(l.stopping && l.live == 0) {
 		l.publish()
-		if err := l.poll(l.sleepMs()); err != nil {
+		if err := l.pollSafely(l.sleepMs()); err != nil {
 			// Nothing is left to wait with. It can't happen short of a bug.
 			l.g.log.Error("event loop gives up", "loop", l.num, "error", err)
 			l.killed = true
 		}
 		began := time.Now()
-		l.advance()
-		l.again()
-		l.reportLate()
-		l.readMailbox()
-		l.fanOutAll()
-		l.hand()
-		l.flush()
-		l.hand()
+		l.turn()
 		busy := time.Since(began)
 		l.stats.Turns++
 		l.stats.BusyNs += uint64(busy)
@@ -215,9 +212,7 @@ func (l *loop) run() {
 func (l *loop) end() {
 	l.closeListener()
 	for slot := uint32(1); slot < l.conns.used; slot++ {
-		if c := l.conns.at(slot); c.phase != phaseFree {
-			l.destroy(slot, c, ClosedStop)
-		}
+		l.destroySafely(slot, ClosedStop)
 	}
 	l.hand()
 	l.publish()
@@ -260,10 +255,12 @@ func (l *loop) poll(timeoutMs int) error {
 	for i := range ready {
 		ev := &ready[i]
 		if ev.Token == listenerToken {
+			l.at.slot = 0
 			l.acceptSome()
 			continue
 		}
 		slot, gen := uint32(ev.Token), uint32(ev.Token>>32)
+		l.at.slot = slot
 		if ev.Writable {
 			if c := l.conns.get(slot, gen); c != nil && c.has(flagArmed) && !c.has(flagDoomed) {
 				l.flushConn(slot, c)
@@ -278,6 +275,7 @@ func (l *loop) poll(timeoutMs int) error {
 			}
 		}
 	}
+	l.at.slot = 0
 	return err
 }
 
@@ -301,33 +299,53 @@ func (l *loop) hand() {
 	if len(l.events) == 0 {
 		return
 	}
-	l.g.opts.Hub.Post(l.events)
-	clear(l.events)
-	l.events = l.events[:0]
-	if cap(l.events) > 1<<14 { // a storm is over
-		l.events = nil
+	events := l.events
+	l.events = nil
+	l.g.opts.Hub.Post(events)
+	clear(events)
+	if cap(events) <= 1<<14 { // else a storm is over
+		l.events = events[:0]
 	}
+}
+
+// reading is what was posted, and how far it has been carried out.
+type reading struct {
+	begun     bool
+	calls     []func()
+	cmds      []edge.Cmd
+	call, cmd int // the next of each
 }
 
 // readMailbox carries out what was posted.
 func (l *loop) readMailbox() {
-	l.mu.Lock()
-	cmds, calls := l.cmds, l.calls
-	l.cmds, l.calls = l.spareCmds[:0], l.spareCalls[:0]
-	l.mu.Unlock()
-	for _, f := range calls {
+	r := &l.reading
+	if !r.begun {
+		l.mu.Lock()
+		r.cmds, r.calls = l.cmds, l.calls
+		l.cmds, l.calls = l.spareCmds[:0], l.spareCalls[:0]
+		l.mu.Unlock()
+		r.begun, r.call, r.cmd = true, 0, 0
+	}
+	for r.call < len(r.calls) {
+		f := r.calls[r.call]
+		r.call++ // before, so that it is done at most once
 		f()
 	}
-	for i := range cmds {
-		l.carryOut(&cmds[i])
+	for r.cmd < len(r.cmds) {
+		cmd := &r.cmds[r.cmd]
+		r.cmd++
+		l.at.slot = cmd.Conn.Slot()
+		l.carryOut(cmd)
 	}
-	l.stats.Commands += uint64(len(cmds))
-	clear(cmds) // let go of the frames
-	clear(calls)
-	if cap(cmds) > 1<<16 {
-		cmds = nil
+	l.at.slot = 0
+	l.stats.Commands += uint64(len(r.cmds))
+	clear(r.cmds) // let go of the frames
+	clear(r.calls)
+	if cap(r.cmds) > 1<<16 {
+		r.cmds = nil
 	}
-	l.spareCmds, l.spareCalls = cmds, calls
+	l.spareCmds, l.spareCalls = r.cmds, r.calls
+	*r = reading{}
 }
 
 // carryOut does what the hub says. A command for a connection that is no more is

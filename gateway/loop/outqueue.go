@@ -51,6 +51,7 @@ type out struct {
 	nodes    []node
 	freeNode uint32
 	dirty    []uint32 // slots with something to write
+	at       int      // the next of them
 	doomed   []uint32 // slots whose socket failed in the middle of something
 	lastOne  *edge.Frame
 	lastItem [forms]uint32 // the items of lastOne, so that a frame for several connections is one item
@@ -193,8 +194,11 @@ func (l *loop) flush() {
 	// processor (the hub, above all) is let in every millisecond or two.
 	const yield = 256
 	o := &l.out
-	for i := 0; i < len(o.dirty); i++ {
+	for o.at < len(o.dirty) {
+		i := o.at
+		o.at++
 		slot := o.dirty[i]
+		l.at.slot = slot
 		c := l.conns.at(slot)
 		if !c.has(flagDirty) {
 			continue
@@ -211,14 +215,16 @@ func (l *loop) flush() {
 			_ = l.poll(0)
 		}
 	}
-	o.dirty = o.dirty[:0]
-	for i := 0; i < len(o.doomed); i++ { // destroying one may doom no other, but be safe
-		slot := o.doomed[i]
+	o.dirty, o.at = o.dirty[:0], 0
+	for len(o.doomed) > 0 {
+		slot := o.doomed[len(o.doomed)-1]
+		o.doomed = o.doomed[:len(o.doomed)-1]
+		l.at.slot = slot
 		if c := l.conns.at(slot); c.has(flagDoomed) {
 			l.destroy(slot, c, ClosedPeerGone)
 		}
 	}
-	o.doomed = o.doomed[:0]
+	l.at.slot = 0
 }
 
 // flushConn writes a connection's queue until it is empty or the socket is full.

@@ -416,6 +416,7 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 
 // deliverAll queues a set for every member of a room but one.
 func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32) {
+	l.at.room = rm
 	for _, m := range rm.members {
 		if m.slot == except {
 			continue
@@ -433,4 +434,5 @@ func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32
 		l.deliverBehind(m.slot, c, num, s)
 	}
 	l.dropUnused(s)
+	l.at.room = nil
 }

@@ -25,13 +25,14 @@ const (
 	ClosedRebalance                  // 4012
 	ClosedShed                       // 4012
 	ClosedStop                       // 1001
+	ClosedBug                        // a panic of ours while it was handled
 	ClosedHandshake                  // never became a connection: refused, late, gone
 	closeReasons
 )
 
 var closeReasonNames = [closeReasons]string{
 	"unknown", "client", "peer_gone", "heartbeat", "slow", "token_expired", "other_user", "too_many", "rate_limit",
-	"protocol", "malformed", "message_timeout", "resume_timeout", "hub", "drain", "rebalance", "shed", "stop", "handshake",
+	"protocol", "malformed", "message_timeout", "resume_timeout", "hub", "drain", "rebalance", "shed", "stop", "bug", "handshake",
 }
 
 func (r CloseReason) String() string { return closeReasonNames[r] }
@@ -148,6 +149,7 @@ type Stats struct {
 	DeflatedFrom   uint64 // their bytes before
 	DeflatedTo     uint64 // and after
 	Inflated       uint64 // compressed messages received
+	Bugs           uint64 // panics that were recovered
 
 	// Gauges.
 	Heads       int64 // accepted, request awaited
@@ -190,6 +192,7 @@ func (s *Stats) add(o *Stats) {
 	s.DeflatedFrom += o.DeflatedFrom
 	s.DeflatedTo += o.DeflatedTo
 	s.Inflated += o.Inflated
+	s.Bugs += o.Bugs
 
 	s.Heads += o.Heads
 	s.Open += o.Open

@@ -84,10 +84,12 @@ func (l *loop) advance() {
 		w.done = t
 		for _, slot := range l.due {
 			if c := l.conns.at(slot); c.phase != phaseFree && c.due == 0 {
+				l.at.slot = slot
 				l.lookAt(slot, c)
 			}
 		}
 	}
+	l.at.slot = 0
 }
 
 // untilDue is how long, in milliseconds, the loop may sleep.
