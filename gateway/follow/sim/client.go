@@ -177,7 +177,7 @@ func (v *view) startAt(base protocol.ID, wired bool) {
 
 func (c *client) gap(room int, after, head protocol.ID) {
 	v := &c.views[room]
-	c.w.count.gaps++
+	c.w.count.Gaps++
 	c.knows = c.knows && v.active // else it comes from a room that was not listed
 	clear(c.got[room])
 	v.untold = nil
@@ -204,13 +204,13 @@ func (c *client) message(room int, id, prev protocol.ID) {
 		w.violate("R1", "c%d got %v before it sent its positions", c.id, id)
 	}
 	if c.got[room][id] {
-		w.count.duplicates++
+		w.count.Duplicates++
 		if !c.conn.slow { // a slow reader's report may cross a Detach and an Attach
 			w.violate("duplicate", "c%d got %v of %s twice on one connection", c.id, id, roomNames[room])
 		}
 	}
 	c.got[room][id] = true
-	w.count.received++
+	w.count.Received++
 	if !v.active || !v.known {
 		c.knows = c.knows && v.active
 		v.startAt(prev, true)

@@ -151,7 +151,7 @@ func (cn *conn) broadcast(room edge.RoomNum, f *edge.Frame) {
 			return
 		}
 		cn.behind, cn.slow = true, true
-		cn.l.g.w.count.slow++
+		cn.l.g.w.count.SlowReaders++
 	}
 	if f.ID.IsZero() {
 		cn.unicast(f) // what is not in the log can't be caught up
@@ -168,7 +168,7 @@ func (cn *conn) broadcast(room edge.RoomNum, f *edge.Frame) {
 // unicast queues a frame that can't be left out.
 func (cn *conn) unicast(f *edge.Frame) {
 	if len(cn.wire) >= 3*queueFrames {
-		cn.l.g.w.count.tooSlow++
+		cn.l.g.w.count.CutOff++
 		cn.l.close(cn)
 		return
 	}

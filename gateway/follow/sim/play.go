@@ -255,7 +255,7 @@ func (w *world) playFailover() {
 		s.resync()
 		return
 	}
-	w.count.failovers++
+	w.count.Failovers++
 	lost := s.failover()
 	if w.trace != nil {
 		w.logf("shard %d fails over to node %d, %d writes lost", s.id, s.node, lost)
@@ -270,7 +270,7 @@ func (w *world) playView() {
 
 func (w *world) playFlushAll() {
 	if w.pick(2) == 0 {
-		w.count.flushes++
+		w.count.Flushes++
 		w.flush(w.shards[w.pick(len(w.shards))])
 	}
 }
@@ -283,7 +283,7 @@ func (w *world) playKill() {
 }
 
 func (w *world) kill(i int) {
-	w.count.kills++
+	w.count.Kills++
 	if w.trace != nil {
 		w.logf("g%d is killed", i)
 	}

@@ -177,7 +177,7 @@ func (w *world) send(room, from, node int) bool {
 		r.all = append(r.all[:len(r.all):len(r.all)], e)
 		r.head, r.n = e.id, e.n
 	})
-	w.sent++
+	w.count.Sends++
 	if w.trace != nil {
 		w.logf("send %s %v (prev %v) on node %d", roomNames[room], id, e.prev, node)
 	}

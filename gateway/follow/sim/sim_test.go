@@ -3,7 +3,10 @@ package sim_test
 import (
 	"flag"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,41 +15,89 @@ import (
 )
 
 var (
-	seed = flag.Uint64("sim.seed", 0, "play schedules from this seed on")
-	n    = flag.Int("sim.n", 0, "how many schedules; 0: for sim.for")
-	long = flag.Duration("sim.for", 20*time.Second, "how long schedules are played")
+	first = flag.Uint64("sim.seed", 1, "the first schedule's seed; with sim.n")
+	n     = flag.Int("sim.n", 0, "how many schedules are played, one seed after the other; 0: as many as sim.for allows")
+	long  = flag.Duration("sim.for", time.Minute, "how long schedules are played")
 )
 
-// TestSim plays schedules: the same few thousand every time, then new ones.
+// sameEveryTime is how many schedules are the same in every run that is not asked
+// for others: what once was found by them is found again.
+const sameEveryTime = 3000
+
+// TestSim plays a minute of schedules, a million with MADANG_TEST_FULL=1, and
+// tells the shortest form of the first that breaks a promise.
 func TestSim(t *testing.T) {
+	seeds := func(i uint64) (seed uint64, ok bool) { return *first + i, i < uint64(*n) }
+	switch until := time.Now().Add(*long); {
+	case *n > 0:
+	case os.Getenv("MADANG_TEST_FULL") != "":
+		*n, *first = 1_000_000, rand.Uint64()>>16
+		t.Logf("seeds %d and on", *first)
+	case testing.Short():
+		*n = sameEveryTime
+	default:
+		seeds = func(i uint64) (seed uint64, ok bool) {
+			if i < sameEveryTime {
+				return 1 + i, true
+			}
+			return rand.Uint64(), time.Now().Before(until)
+		}
+	}
+
+	var mu sync.Mutex // guards what follows
 	var counts sim.Counts
-	defer func() { t.Log(counts) }()
-	play := func(seed uint64) {
-		s := sim.NewSchedule(seed)
-		v := sim.Run(s, follow.New, &counts, nil)
-		if v == nil {
-			return
-		}
-		short := sim.Shrink(s, follow.New, v.Rule)
-		var story strings.Builder
-		sim.Run(short, follow.New, nil, func(line string) {
-			story.WriteString(line)
-			story.WriteByte('\n')
+	var drawn uint64
+	failed := false
+	next := func(done *sim.Counts) (seed uint64, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts.Add(done)
+		*done = sim.Counts{}
+		seed, ok = seeds(drawn)
+		drawn++
+		return seed, ok && !failed
+	}
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			var done sim.Counts
+			for seed, ok := next(&done); ok; seed, ok = next(&done) {
+				s := sim.NewSchedule(seed)
+				v := sim.Run(s, follow.New, &done, nil)
+				if v == nil {
+					continue
+				}
+				mu.Lock()
+				again := failed
+				failed = true
+				mu.Unlock()
+				if !again {
+					tell(t, seed, s, v)
+				}
+			}
 		})
-		t.Fatalf("seed %d: %v\n%d of %d steps are enough:\n%s\nagain: go test ./gateway/follow/sim -run TestSim -sim.seed=%d -sim.n=1",
-			seed, v, len(short.Steps), len(s.Steps), story.String(), seed)
 	}
-	if *n > 0 {
-		for i := range uint64(*n) {
-			play(*seed + i)
+	wg.Wait()
+	t.Log(counts)
+}
+
+// tell shrinks a schedule that breaks a promise, and tells its story.
+func tell(t *testing.T, seed uint64, s sim.Schedule, v *sim.Violation) {
+	short := sim.Shrink(s, follow.New, v.Rule)
+	var story strings.Builder
+	sim.Run(short, follow.New, nil, func(line string) {
+		story.WriteString(line)
+		story.WriteByte('\n')
+	})
+	t.Errorf("seed %d: %v\n%d of %d steps are enough:\n%s\nagain: go test ./gateway/follow/sim -run TestSim -sim.seed=%d -sim.n=1",
+		seed, v, len(short.Steps), len(s.Steps), story.String(), seed)
+}
+
+func BenchmarkSchedule(b *testing.B) {
+	var counts sim.Counts
+	for i := range b.N {
+		if v := sim.Run(sim.NewSchedule(uint64(i)), follow.New, &counts, nil); v != nil {
+			b.Fatal(v)
 		}
-		return
-	}
-	until := time.Now().Add(*long)
-	for i := uint64(1); i <= 3000 && !testing.Short(); i++ {
-		play(i)
-	}
-	for time.Now().Before(until) && !testing.Short() {
-		play(rand.Uint64())
 	}
 }

@@ -39,29 +39,31 @@ func (v *Violation) Error() string { return fmt.Sprintf("%s: %s (step %d)", v.Ru
 
 // Counts say what schedules have exercised.
 type Counts struct {
-	Schedules, Steps, Sends, Received              int
-	gaps, slow, tooSlow, failovers, flushes, kills int
-	duplicates                                     int
+	Schedules, Steps, Sends, Received int
+	Gaps, SlowReaders, CutOff         int
+	Failovers, Flushes, Kills         int
+	Duplicates                        int
 }
 
 // String tells the counts.
 func (c Counts) String() string {
-	return fmt.Sprintf("%d schedules, %d steps, %d sends, %d deliveries, %d gaps, %d slow readers, %d cut off, %d failovers, %d flushes, %d gateways killed",
-		c.Schedules, c.Steps, c.Sends, c.Received, c.gaps, c.slow, c.tooSlow, c.failovers, c.flushes, c.kills)
+	return fmt.Sprintf("%d schedules, %d steps, %d sends, %d deliveries (%d twice), %d gaps, %d slow readers, %d cut off, %d failovers, %d flushes, %d gateways killed",
+		c.Schedules, c.Steps, c.Sends, c.Received, c.Duplicates, c.Gaps, c.SlowReaders, c.CutOff, c.Failovers, c.Flushes, c.Kills)
 }
 
-func (c *Counts) add(o *world) {
-	c.Schedules++
-	c.Steps += o.step
-	c.Sends += o.sent
-	c.Received += o.count.received
-	c.gaps += o.count.gaps
-	c.slow += o.count.slow
-	c.tooSlow += o.count.tooSlow
-	c.failovers += o.count.failovers
-	c.flushes += o.count.flushes
-	c.kills += o.count.kills
-	c.duplicates += o.count.duplicates
+// Add adds another's counts.
+func (c *Counts) Add(o *Counts) {
+	c.Schedules += o.Schedules
+	c.Steps += o.Steps
+	c.Sends += o.Sends
+	c.Received += o.Received
+	c.Gaps += o.Gaps
+	c.SlowReaders += o.SlowReaders
+	c.CutOff += o.CutOff
+	c.Failovers += o.Failovers
+	c.Flushes += o.Flushes
+	c.Kills += o.Kills
+	c.Duplicates += o.Duplicates
 }
 
 type world struct {
@@ -89,12 +91,8 @@ type world struct {
 	aged     [maxRooms]map[protocol.ID]bool // trimmed once, if only on a primary that was lost
 	versions map[uint64]bool
 	epochs   int
-	sent     int
 	settling bool
-	broken   *Violation
-	count    struct {
-		received, gaps, slow, tooSlow, failovers, flushes, kills, duplicates int
-	}
+	count    Counts
 }
 
 // Run plays a schedule and returns the first promise that was broken, if any.
@@ -123,7 +121,8 @@ func Run(s Schedule, newCore NewCore, counts *Counts, trace func(string)) (v *Vi
 	w.pcg.Seed(s.World, 2)
 	w.settle()
 	if counts != nil {
-		counts.add(w)
+		w.count.Schedules, w.count.Steps = 1, w.step
+		counts.Add(&w.count)
 	}
 	return nil
 }
