@@ -1,7 +1,6 @@
 package follow
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
@@ -46,6 +45,10 @@ type pull struct {
 	done    bool
 }
 
+// mostPositions bounds what a client may have kept: as many as a user can have
+// rooms.
+const mostPositions = 10_000
+
 // maxParked bounds how many rooms one connection waits for at once.
 const maxParked = 8
 
@@ -62,7 +65,13 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 		return false
 	}
 	j := c.jobOf(ref)
-	maps.Copy(j.positions, pos)
+	for room, at := range pos {
+		// While the index is not known, all of them may be the user's.
+		if u.known && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
+			continue
+		}
+		j.positions[room] = at
+	}
 	j.complete = !more
 	if ref.state == connHeld && j.complete {
 		c.resume(u, ref)

@@ -23,7 +23,7 @@ var mutations = []struct {
 	{"F1: a confirmation of an earlier subscription is not taken", "link.go", "if l.stale[ch] > 0 {", "if false {"},
 	{"F2: a left is obeyed at once", "room.go", "\t\t\t\tc.suspend(m)\n", ""},
 	{"F2: an answer that joined or left has overtaken is asked again", "room.go", "case m.again:", "case false:"},
-	{"F2: what was read is only for who still follows", "catchup.go", "p.stalled = m.state != memberIn", "p.stalled = false"},
+	{"F2: what was read is only for who still follows", "catchup.go", "p.stalled = m.state != memberIn", "p.stalled = false && m.state != memberIn"},
 	{"F2: one who left and came back is told a gap", "member.go", "\t\tc.tellGap(ref.id, m.r, m.from)\n", ""},
 	{"F2: a refusal stands only until the version moves", "member.go", "if !m.indexed {\n\t\t\tc.unlink(m)", "if true {\n\t\t\tc.unlink(m)"},
 	{"F3: joined is followed from its head", "member.go", "\t\t\tc.catchUpFrom(ref, m.r, m.from)\n", "\t\t\tc.attach(ref.id, m.r)\n"},
@@ -92,7 +92,8 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		if failed {
 			names := regexp.MustCompile(`--- FAIL: (Test\w+)`).FindAllStringSubmatch(out, -1)
 			if len(names) == 0 {
-				t.Fatalf("%s: does not build:\n%s", m.rule, out)
+				t.Errorf("%s: does not build:\n%s", m.rule, out)
+				continue
 			}
 			noticed = append(noticed, names[0][1])
 			if len(names) > 1 {
