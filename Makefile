@@ -48,8 +48,9 @@ bench: ## the figures that the budgets are held against
 	go test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
 
 .PHONY: chaos
-chaos: deps ## faults at full volume: 100,000 messages, processes killed under load
+chaos: deps ## faults at full volume: 100,000 messages, processes killed under load; a million simulated schedules
 	MADANG_TEST_FULL=1 go test -tags $(TAGS) -count=1 -timeout 60m -v ./test/...
+	MADANG_TEST_FULL=1 go test -tags $(TAGS) -count=1 -timeout 60m -v ./gateway/follow/...
 
 .PHONY: fmt
 fmt: ## format all Go files
