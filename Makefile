@@ -9,6 +9,7 @@ TAGS     := nomsgpack
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/madang-chat/madang/internal/app.version=$(VERSION)
 FUZZTIME ?= 3s
+CHAOSTIME ?= 10m
 export GOTOOLCHAIN ?= local
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -48,7 +49,8 @@ bench: ## the figures that the budgets are held against
 	go test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
 
 .PHONY: chaos
-chaos: deps ## faults at full volume: 100,000 messages, processes killed under load; a million simulated schedules
+chaos: deps ## faults at full volume: 10 minutes of processes killed under load; a million simulated schedules
+	go run -tags $(TAGS) ./test/chaos -for $(CHAOSTIME)
 	MADANG_TEST_FULL=1 go test -tags $(TAGS) -count=1 -timeout 60m -v ./test/...
 	MADANG_TEST_FULL=1 go test -tags $(TAGS) -count=1 -timeout 60m -v ./gateway/follow/...
 
