@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/madang-chat/madang/gateway/balance"
 	"github.com/madang-chat/madang/gateway/hub"
 	"github.com/madang-chat/madang/gateway/loop"
 	"github.com/madang-chat/madang/internal/chat"
@@ -26,6 +27,8 @@ type Options struct {
 	// DrainOver is the time over which Stop asks clients to move elsewhere.
 	// Longer spreads their return; 0 closes everyone at once.
 	DrainOver time.Duration
+	// Rebalance says when clients are asked to move to gateways that have fewer.
+	Rebalance balance.Config
 }
 
 // Gateway holds client sockets and delivers to them. It owns only its sockets;
@@ -34,6 +37,7 @@ type Gateway struct {
 	opts Options
 	hub  *hub.Hub
 	grp  *loop.Group
+	even *rebalancer
 	stop sync.Once
 	err  error
 }
@@ -59,6 +63,7 @@ func New(o Options) (*Gateway, error) {
 	if g.grp, err = loop.New(o.Loop); err != nil {
 		return nil, err
 	}
+	g.even = newRebalancer(g, o.Rebalance, o.Hub.Logger)
 	return g, nil
 }
 
@@ -66,6 +71,7 @@ func New(o Options) (*Gateway, error) {
 func (g *Gateway) Start() {
 	g.hub.Start(g.grp)
 	g.grp.Start()
+	g.even.start()
 }
 
 // Addr is where clients connect.
@@ -86,6 +92,8 @@ func (g *Gateway) HubStats() hub.Stats { return g.hub.Stats() }
 // It returns by ctx's deadline at the latest and is idempotent.
 func (g *Gateway) Stop(ctx context.Context) error {
 	g.stop.Do(func() {
+		g.even.stop()
+		g.hub.Leave()
 		if g.opts.DrainOver > 0 && g.grp.Open() > 0 {
 			g.err = g.grp.Drain(ctx, g.opts.DrainOver)
 		}

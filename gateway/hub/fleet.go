@@ -32,6 +32,8 @@ type fleet struct {
 	counter  uint64
 	judge    chat.Fleet
 	sealed   bool // a write was refused because this ID was declared dead
+	leaving  bool // it drains
+	told     bool // and the fleet knows
 	sweeping map[string]bool
 	st       FleetStats
 }
@@ -103,7 +105,7 @@ func (f *fleet) run(ctx context.Context) {
 func (f *fleet) renew(ctx context.Context) {
 	f.mu.Lock()
 	since := time.Since(f.renewed)
-	if !f.sealed && since < renewEvery-wakeEvery/2 {
+	if !f.sealed && f.leaving == f.told && since < renewEvery-wakeEvery/2 {
 		f.mu.Unlock()
 		return
 	}
@@ -113,7 +115,7 @@ func (f *fleet) renew(ctx context.Context) {
 		f.mu.Lock()
 	}
 	f.counter++
-	l := chat.Lease{Gateway: f.id, Counter: f.counter, Addr: f.addr}
+	l := chat.Lease{Gateway: f.id, Counter: f.counter, Addr: f.addr, Leaving: f.leaving}
 	f.mu.Unlock()
 	l.Conns = f.conns()
 
@@ -124,7 +126,7 @@ func (f *fleet) renew(ctx context.Context) {
 	switch {
 	case err == nil:
 		f.mu.Lock()
-		f.renewed = began
+		f.renewed, f.told = began, l.Leaving
 		f.mu.Unlock()
 	case errors.Is(err, chat.ErrDeclaredDead):
 		f.takeNewID()
@@ -247,6 +249,13 @@ func (f *fleet) peers() []chat.Lease {
 	return alive
 }
 
+// leave has the fleet told that this gateway drains.
+func (f *fleet) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaving = true
+}
+
 func (f *fleet) stats() FleetStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -256,6 +265,14 @@ func (f *fleet) stats() FleetStats {
 		st.Conns += l.Conns
 	}
 	return st
+}
+
+// Leave tells the fleet that this gateway's clients are being asked to go: its
+// count is no measure of anything any more.
+func (h *Hub) Leave() {
+	if h.alive != nil {
+		h.alive.fleet.leave()
+	}
 }
 
 // Peers are the gateways of the fleet that live, this one included, with their

@@ -126,12 +126,20 @@ func (g *Group) Refuse(on bool) { g.refusing.Store(on) }
 // Shed asks up to n connections, taken from all loops, to move elsewhere: `bye`
 // with the reason, then close 4012.
 func (g *Group) Shed(n int, reason protocol.ByeReason) {
-	share := n / len(g.loops)
+	open := make([]int, len(g.loops))
+	total := 0
 	for i, l := range g.loops {
-		mine := share
-		if i < n%len(g.loops) {
-			mine++
+		open[i] = l.openNow()
+		total += open[i]
+	}
+	n = min(n, total)
+	for i, l := range g.loops {
+		if total == 0 {
+			return
 		}
+		// In proportion to what it has of what is left; the last one gets the rest.
+		mine := (n*open[i] + total/2) / total
+		n, total = n-mine, total-open[i]
 		if mine > 0 {
 			l.call(func() { l.shed(mine, reason) })
 		}

@@ -224,6 +224,13 @@ func (l *loop) snapshot() Stats {
 	return s
 }
 
+// openNow is called from any goroutine.
+func (l *loop) openNow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int(l.published.Open)
+}
+
 // publish makes the loop's figures visible. One uncontended lock per turn is
 // cheaper than an atomic operation per delivery.
 func (l *loop) publish() {

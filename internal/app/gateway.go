@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/gateway"
+	"github.com/madang-chat/madang/gateway/balance"
 	"github.com/madang-chat/madang/gateway/follow"
 	"github.com/madang-chat/madang/gateway/hub"
 	"github.com/madang-chat/madang/gateway/live"
@@ -128,6 +129,7 @@ func (g *gatewayPart) start(context.Context) error {
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
 			},
 		},
+		Rebalance: balance.Config{Percent: c.Rebalance},
 		DrainOver: time.Duration(drainShare * float64(c.DrainTimeout)),
 	})
 	if err != nil {

@@ -34,6 +34,7 @@ var layers = []layer{
 	{dirs: []string{"internal/config", "internal/archtest", "internal/certfile", "web", "grafana/...", "deploy/..."}},
 	{dirs: []string{"internal/metrics"}, may: []string{"gateway/...", "internal/redisstore"}},
 	{dirs: []string{"internal/redisstore/..."}, may: []string{"internal/chat", "protocol"}},
+	{dirs: []string{"gateway/balance"}},
 	{dirs: []string{"gateway/poll", "gateway/wsframe"}, may: []string{"protocol"}},
 	{dirs: []string{"gateway/edge"}, may: []string{"protocol"}},
 	{dirs: []string{"gateway/session"}, may: []string{"protocol", "gateway/wsframe", "gateway/edge"}},

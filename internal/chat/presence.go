@@ -19,6 +19,7 @@ type Lease struct {
 	Counter uint64 // moves with every renewal; 0 when there is no lease any more
 	Addr    string // where clients reach it, for operators
 	Conns   int
+	Leaving bool  // its clients are being asked to go
 	AgeMs   int64 // since it was written, by Redis's clock; not written
 }
 

@@ -65,6 +65,9 @@ func (s *Store) RenewLease(ctx context.Context, l chat.Lease) error {
 		return forCaller(err)
 	}
 	value := fmt.Sprintf("%d %d %s", l.Counter, l.Conns, l.Addr)
+	if l.Leaving {
+		value += leavingMark
+	}
 	reply, err := renewScript.Run(ctx, client, []string{s.keys.lease(l.Gateway)}, value, leaseTTL.Milliseconds()).Result()
 	if err != nil {
 		return forCaller(err)
@@ -151,7 +154,10 @@ func (s *Store) getAll(ctx context.Context, keys []string) ([]string, error) {
 	return values, nil
 }
 
-// parseLease reads "counter connections address". What is no lease, because it is
+// leavingMark ends the lease of a gateway that drains.
+const leavingMark = " leaving"
+
+// parseLease reads "counter connections address", and " leaving" perhaps. What is no lease, because it is
 // gone or says "dead", has no counter.
 func parseLease(id, value string) chat.Lease {
 	l := chat.Lease{Gateway: id}
@@ -162,7 +168,7 @@ func parseLease(id, value string) chat.Lease {
 		return l
 	}
 	l.Conns, _ = strconv.Atoi(conns)
-	l.Addr = addr
+	l.Addr, l.Leaving = strings.CutSuffix(addr, leavingMark)
 	return l
 }
 

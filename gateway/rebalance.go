@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/balance"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// rebalancer asks clients to move when this gateway has far more of them than the
+// fleet's mean. Those that leave the fleet don't count: their clients are on their
+// way, and would make the others look crowded.
+type rebalancer struct {
+	gateway *Gateway
+	conf    balance.Config
+	log     *slog.Logger
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+func newRebalancer(g *Gateway, conf balance.Config, log *slog.Logger) *rebalancer {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &rebalancer{gateway: g, conf: conf.Defaults(), log: log}
+}
+
+func (r *rebalancer) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	if r.conf.Percent > 0 {
+		r.done.Go(func() { r.run(ctx) }) // ends with stop, which waits for it
+	}
+}
+
+func (r *rebalancer) stop() {
+	if r.cancel != nil {
+		r.cancel()
+		r.done.Wait()
+	}
+}
+
+func (r *rebalancer) run(ctx context.Context) {
+	ticker := time.NewTicker(r.conf.Every)
+	defer ticker.Stop()
+	var decide balance.Balance
+	began := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		self, alive := r.gateway.Peers()
+		var others []int
+		for _, l := range alive {
+			if l.Gateway != self && !l.Leaving {
+				others = append(others, l.Conns)
+			}
+		}
+		now, own := time.Since(began), r.gateway.grp.Open()
+		rested := decide.Resting(now)
+		if n := decide.Next(now, own, others, r.conf); n > 0 {
+			r.log.Info("asking clients to move", "clients", n, "connections", own, "others", others)
+			r.gateway.grp.Shed(n, protocol.ByeRebalance)
+		} else if !rested && decide.Resting(now) {
+			r.log.Warn("clients that are asked to move come back: leaving them alone for a while", "connections", own)
+		}
+	}
+}
