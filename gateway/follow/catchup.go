@@ -14,8 +14,8 @@ type job struct {
 	id   edge.ConnID
 	dead bool
 
-	// positions are where the client is in rooms that are still to be caught up
-	// or decided; start are the heads at hello, until the client's have come.
+	// positions are where the client is in rooms that are still to be decided, or
+	// all of them until they have come; start are the heads at hello, until the client's have come.
 	positions, start map[string]protocol.ID
 	// joined are rooms that it is to be told of when its positions have come:
 	// before, it could not be said what will be delivered.
@@ -93,6 +93,7 @@ func (c *Core) resume(u *user, ref *connRef) {
 			continue
 		}
 		pos, known := j.positions[m.r.name]
+		delete(j.positions, m.r.name)
 		if !known {
 			pos, known = start[m.r.name]
 		}
@@ -208,7 +209,6 @@ func (j *job) remove(p *pull) {
 		j.parked--
 	}
 	j.pulls = slices.DeleteFunc(j.pulls, func(o *pull) bool { return o == p })
-	delete(j.positions, p.r.name)
 }
 
 // catchUpFrom brings a connection up to date in a room, then attaches it.

@@ -255,6 +255,7 @@ func (c *Core) begin(ref *connRef, m *membership) {
 				return
 			}
 			if pos, ok := ref.job.positions[m.r.name]; ok {
+				delete(ref.job.positions, m.r.name)
 				c.catchUpFrom(ref, m.r, pos)
 				return
 			}
