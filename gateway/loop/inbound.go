@@ -91,8 +91,20 @@ func (l *loop) received(slot uint32, c *conn, p []byte) {
 		l.receivedEarly(slot, c, p)
 	case phaseOpen:
 		l.receivedFrames(slot, c, p)
+	case phaseClosing, phaseLinger:
+		l.threwAway(slot, c, len(p))
 	}
-	// A closing connection's bytes are read only so that its end can be seen.
+}
+
+// threwAway notes that bytes of a closing connection were read, which is done only
+// so that its end can be seen. Each costs it some of its time: about a megabyte is
+// taken from a client that does not stop, and then it is reset.
+func (l *loop) threwAway(slot uint32, c *conn, n int) {
+	const bytesPerTick = 16 << 10
+	c.deadline -= min(c.deadline, uint32(n/bytesPerTick))
+	if l.tick >= c.deadline {
+		l.abort(slot, c)
+	}
 }
 
 // receivedFrames decodes bytes and does what they ask.

@@ -272,8 +272,8 @@ func TestALongResume(t *testing.T) {
 // their deadline.
 func TestHalfFramesOfAThousandClients(t *testing.T) {
 	g := start(t, func(o *loop.Options) {
-		o.MessageTimeout = time.Second
-		o.HeadTimeout = time.Second
+		o.MessageTimeout = 4 * time.Second // a thousand connections take a while on a busy machine
+		o.HeadTimeout = 4 * time.Second
 		o.MaxPerUser = 2000
 	})
 	alice := g.dial("alice")

@@ -122,7 +122,8 @@ func (l *loop) receivedTLS(slot uint32, c *conn, p []byte) {
 		return
 	}
 	if !c.phase.early() && c.phase != phaseOpen {
-		return // read only so that its end can be seen
+		l.threwAway(slot, c, len(p))
+		return
 	}
 	l.decrypt(slot, c, t, p)
 }
