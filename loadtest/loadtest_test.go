@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -276,6 +277,15 @@ func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
 		"wrong secret":                  {func(s *loadtest.Spec) { s.Secret = bytes.Repeat([]byte("x"), 40) }, "give the secret that the servers run with"},
 		"short secret":                  {func(s *loadtest.Spec) { s.Secret = []byte("x") }, "shorter than 32 bytes"},
 		"absurd rate":                   {func(s *loadtest.Spec) { s.Rate = 1e12 }, "--rate"},
+		"no clients":                    {func(s *loadtest.Spec) { s.Clients, s.Rooms = 0, 0 }, "give --clients, or --rooms and --members"},
+		"a rate that is no number":      {func(s *loadtest.Spec) { s.Rate = math.NaN() }, "--rate NaN is not between"},
+		"negative members":              {func(s *loadtest.Spec) { s.Members = -1 }, "--members -1 is not between"},
+		"negative drain":                {func(s *loadtest.Spec) { s.Drain = -1 }, "--drain -1ns is not between"},
+		"negative ping":                 {func(s *loadtest.Spec) { s.PingEvery = -1 }, "--ping -1ns is not between"},
+		"nothing in flight":             {func(s *loadtest.Spec) { s.InFlight = -1 }, "--in-flight -1 is not between"},
+		"absurd processes":              {func(s *loadtest.Spec) { s.Clients, s.Receivers = 100_000, 100_000 }, "--receivers 100000 is not between"},
+		"steps that go down":            {func(s *loadtest.Spec) { s.StepFrom, s.StepTo = 100, 1 }, "--to 1 is not between 100"},
+		"two mistakes, both named":      {func(s *loadtest.Spec) { s.Rate, s.TextBytes = 1e12, 1<<30 }, "--size"},
 		"absurd clients":                {func(s *loadtest.Spec) { s.Clients = 1 << 40 }, "clients"},
 		"more members than clients":     {func(s *loadtest.Spec) { s.Clients, s.Members = 3, 5 }, "members"},
 		"unknown scenario":              {func(s *loadtest.Spec) { s.Scenario = "dance" }, "give one of capacity, chat"},

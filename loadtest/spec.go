@@ -106,14 +106,6 @@ type Tolerances struct {
 	Doubled  bool // a send may be in the log under two IDs after a failover
 }
 
-// Bounds beyond which a number is a typing error.
-const (
-	maxRate        = 5_000_000
-	maxSenders     = 10_000
-	maxText        = 60_000
-	maxRunDuration = 7 * 24 * time.Hour
-)
-
 // complete fills in defaults and reports everything that is wrong, at once.
 func (s *Spec) complete() error {
 	var errs []error
@@ -181,29 +173,15 @@ func (s *Spec) complete() error {
 		}
 		s.WorkerCommand = []string{self, "loadtest", "worker"}
 	}
-	switch {
-	case s.Rate > maxRate:
-		wrong("--rate %g: more than %d sends per second are not meant seriously", s.Rate, maxRate)
-	case s.ConnectRate < 0 || s.ConnectRate > maxRate:
-		wrong("--connect-rate %g is not between 0 and %d", s.ConnectRate, maxRate)
-	case s.Senders < 1 || s.Senders > maxSenders:
-		wrong("--senders %d is not between 1 and %d", s.Senders, maxSenders)
-	case s.TextBytes < 1 || s.TextBytes > maxText:
-		wrong("--size %d is not between 1 and %d", s.TextBytes, maxText)
-	case s.Duration < 0 || s.Duration > maxRunDuration:
-		wrong("--duration %v is not between 0 and %v", s.Duration, maxRunDuration)
-	case s.SlowShare < 0 || s.SlowShare > 1:
-		wrong("--slow-share %g is not between 0 and 1", s.SlowShare)
-	case s.StepFactor <= 1:
-		wrong("--step-factor %g is not greater than 1", s.StepFactor)
-	case s.Senders < s.SenderProcesses:
-		wrong("%d sender processes for %d connections", s.SenderProcesses, s.Senders)
-	}
+	s.checkBounds(wrong)
 	if s.sends() && len(s.APIs) == 0 && !s.echoes() {
 		wrong("--api: the address of an API must be given, as host:port, to send messages and to make rooms")
 	}
+	if len(errs) > 0 { // what is absurd must not be tried
+		return errors.Join(errs...)
+	}
 	if _, err := crowd.New(s.shape()); err != nil {
-		wrong("%w", err)
+		wrong("%w (--clients, --rooms, --members)", err)
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,74 @@
+package loadtest
+
+import (
+	"math"
+	"time"
+)
+
+// Bounds beyond which a number is a typing error.
+const (
+	maxRate        = 5_000_000
+	maxClients     = 10_000_000 // as a crowd has it
+	maxSenders     = 10_000
+	maxText        = 60_000
+	maxProcesses   = 1000
+	maxRunDuration = 7 * 24 * time.Hour
+	maxTimes       = 10_000
+)
+
+// checkBounds tells wrong of every number that can't be meant, under the name of
+// its flag. Not-a-number is within no bounds.
+func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
+	number := func(flag string, v, low, high float64) {
+		if !(v >= low && v <= high) {
+			wrong("--%s %v is not between %v and %v", flag, v, low, high)
+		}
+	}
+	count := func(flag string, v, low, high int) {
+		if v < low || v > high {
+			wrong("--%s %d is not between %d and %d", flag, v, low, high)
+		}
+	}
+	span := func(flag string, d time.Duration) {
+		if d < 0 || d > maxRunDuration {
+			wrong("--%s %v is not between 0 and %v", flag, d, maxRunDuration)
+		}
+	}
+	if s.Clients == 0 {
+		wrong("there are no clients: give --clients, or --rooms and --members")
+	} else {
+		count("clients", s.Clients, 1, maxClients)
+	}
+	count("rooms", s.Rooms, 0, maxClients)
+	count("members", s.Members, 1, maxClients)
+	number("rate", s.Rate, math.Inf(-1), maxRate)
+	number("connect-rate", s.ConnectRate, 0, maxRate)
+	number("zipf", s.Zipf, 0, 10)
+	number("share", s.SlowShare, 0, 1)
+	number("from", s.StepFrom, math.SmallestNonzeroFloat64, maxRate)
+	number("to", s.StepTo, s.StepFrom, maxRate)
+	number("factor", s.StepFactor, 1.01, 1000)
+	count("senders", s.Senders, 1, maxSenders)
+	count("sender-processes", s.SenderProcesses, 1, min(s.Senders, maxProcesses))
+	count("receivers", s.Receivers, 0, min(max(s.Clients, 1), maxProcesses))
+	count("in-flight", s.InFlight, 1, maxClients)
+	count("size", s.TextBytes, 1, maxText)
+	count("times", s.StormTimes, 0, maxTimes)
+	span("duration", s.Duration)
+	span("warmup", s.Warmup)
+	span("drain", s.Drain)
+	span("connect-timeout", s.ConnectTimeout)
+	span("ping", s.PingEvery)
+	span("spread", s.StormSpread)
+	span("for", s.SlowFor)
+	span("step", s.StepTime)
+	for flag, v := range map[string]float64{
+		"max-loss": s.Objectives.MaxLoss, "min-rate": s.Objectives.MinRate, "min-send-rate": s.Objectives.MinSendRate,
+		"max-cpu-per-delivery": s.Objectives.MaxCPUPerDelivery, "max-memory-per-conn": s.Objectives.MaxMemoryPerConn,
+		"max-drops": s.Objectives.MaxDrops,
+	} {
+		if math.IsNaN(v) {
+			wrong("--%s %v is not a number", flag, v)
+		}
+	}
+}
