@@ -169,23 +169,21 @@ func (d *Decoder) Next(p []byte, limits *Limits, pool *Pool) (Item, []byte, *Err
 		pool.Put(d.buf)
 		d.buf, d.returned = nil, false
 	}
-	for {
-		if !d.inFrame {
-			rest, err := d.readHeader(p, limits)
-			p = rest
-			if err != nil || !d.inFrame {
-				return Item{}, nil, err
-			}
+	if !d.inFrame {
+		rest, err := d.readHeader(p, limits)
+		p = rest
+		if err != nil || !d.inFrame {
+			return Item{}, nil, err
 		}
-		if d.opcode >= opClose {
-			payload, rest, done := d.readControl(p)
-			if !done {
-				return Item{}, nil, nil
-			}
-			return Item{Op: controlOp(d.opcode), Payload: payload}, rest, nil
-		}
-		return d.readData(p, limits, pool)
 	}
+	if d.opcode >= opClose {
+		payload, rest, done := d.readControl(p)
+		if !done {
+			return Item{}, nil, nil
+		}
+		return Item{Op: controlOp(d.opcode), Payload: payload}, rest, nil
+	}
+	return d.readData(p, limits, pool)
 }
 
 func controlOp(opcode byte) Op {
