@@ -14,8 +14,9 @@ type job struct {
 	id   edge.ConnID
 	dead bool
 
-	// positions are where the client is in rooms that are still to be decided, or
-	// all of them until they have come; start are the heads at hello, until the client's have come.
+	// positions are where the client is, in all rooms until they have all come,
+	// then in those that are not decided yet; start are the heads at hello, until
+	// then.
 	positions, start map[string]protocol.ID
 	// joined are rooms that it is to be told of when its positions have come:
 	// before, it could not be said what will be delivered.
@@ -66,8 +67,8 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 	}
 	j := c.jobOf(ref)
 	for room, at := range pos {
-		// While the index is not known, all of them may be the user's.
-		if u.known && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
+		// Until hello every room may turn out to be the user's.
+		if ref.state == connHeld && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
 			continue
 		}
 		j.positions[room] = at

@@ -51,7 +51,7 @@ func (c *Core) LinkDown(n int, gen uint64) {
 }
 
 // silence forgets what only a link that carries everything could vouch for:
-// confirmations, events that wait behind a read, and every read under way. An
+// confirmations, events that wait behind an index, and every read under way. An
 // answer may be older than what the link is silent about, and if it raised a
 // room's head, a tail that was lost meanwhile would not look lost (L2).
 func (c *Core) silence(n int) {
@@ -67,7 +67,6 @@ func (c *Core) silence(n int) {
 			r.sub.asked, r.sub.confirmed = false, false
 			r.unask()
 			r.logTok = 0
-			r.pend, r.pendBytes, r.pendKnown, r.pendOver = nil, 0, 0, false
 		}
 	}
 }

@@ -118,6 +118,41 @@ func TestL2MembersAreRecheckedWhenAVersionWasLost(t *testing.T) {
 	bob.gets()
 }
 
+// Alice is removed at version 101, and the link breaks before it brings that; Bob
+// was checked at 102, which is what the audit finds, too.
+func TestL2AVersionIsNotTrustedBeforeItsEventsWereHeard(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.opens("bob")
+	s.confirmed("bob")
+	s.answers("user bob").index(8, "r")
+	s.answers("room r bob").room("1-0", 102, "bob")
+	bob.gets("hello 8")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 102, "bob")
+	s.answers("room r alice bob").room("1-0", 102, "bob")
+	alice.gets("left r alice")
+	bob.gets()
+}
+
+// Alice joins rlost at revision 9, which a failover loses while her index is being
+// read.
+func TestL2WhatWaitedForAnIndexWhenTheLinkBrokeIsForgotten(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	old := s.answers("user alice")
+	s.published("alice", joined("rlost", "alice", "0-0", 9))
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice")
+	old.index(9, "rlost")
+	s.answers("user alice").index(7)
+	alice.gets("hello 7")
+}
+
 // A `joined` moves the revision past a `left` that the link had not brought: that
 // the index has the same revision does not mean that nothing is missing.
 func TestL2AnIndexIsComparedWholeWhenEventsHaveMovedItsRevision(t *testing.T) {

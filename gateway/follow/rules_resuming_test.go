@@ -87,6 +87,21 @@ func TestR1PositionsMayComeBeforeHello(t *testing.T) {
 	late.gets("hello 7", "2-0", "3-0", "resumed 7")
 }
 
+func TestR1APositionThatCameBeforeHelloIsKeptForARoomThatIsFoundThen(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	late := s.resumes("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	late.has("r 1-0", "rnew 3-0")
+	s.published("alice", joined("rnew", "alice", "2-0", 8))
+	s.confirmed("r", "rnew")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.answers("room rnew alice").room("4-0", 100, "alice")
+	s.answers("log rnew 3-0").log("4-0", "3-0", "4-0")
+	late.gets("hello 8", "4-0", "resumed 8")
+}
+
 func TestR1WhatIsNewFollowsWhatWasMissedWithoutASeam(t *testing.T) {
 	s, _ := playing(t)
 	late := s.resumes("alice")
