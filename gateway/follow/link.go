@@ -169,9 +169,9 @@ func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []by
 }
 
 // Canary takes in a partition's epoch. A new one means that Redis lost the
-// partition's data: every room in it is told a gap as soon as its new head is
-// known, and every user's index is read again (L3). The first one of a partition
-// proves nothing about what was read before it, which is compared.
+// partition's data, though its links may have stayed up: everything in it is read
+// again and compared, and rooms' heads will be found behind, or not in the log
+// (L3). The first one of a partition proves nothing about what was read before it.
 func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	if l := &c.links[n]; l.gen != gen {
 		return
@@ -183,7 +183,6 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	}
 	for _, r := range c.roomList {
 		if r != nil && int(r.sub.partition) == partition {
-			r.lost = r.lost || known
 			r.audit = r.state != roomNew
 			r.unask()
 			c.wantAsk(r)

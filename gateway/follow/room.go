@@ -16,7 +16,6 @@ type room struct {
 
 	state    roomState
 	audit    bool // the next answer is compared: the channel may have been silent
-	lost     bool // a new epoch: the room's connections are to be told a gap
 	inAsking bool
 	dropped  bool
 
@@ -142,7 +141,7 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	switch {
 	case first:
 		r.head, r.n, r.version, r.state = st.Head, st.N, st.Version, roomLive
-		r.audit, r.lost = false, false
+		r.audit = false
 	case r.audit || st.Head.Less(r.askHead):
 		// Whatever it was asked for: a head that is behind is a lost tail.
 		c.auditRoom(r, st)
@@ -176,14 +175,13 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 // held when the read was sent (L2, L3).
 func (c *Core) auditRoom(r *room, st chat.RoomState) {
 	c.stats.Audits++
-	lost := r.lost
-	r.audit, r.lost = false, false
+	r.audit = false
 	if st.Version != r.version || !st.Exists {
 		r.version = st.Version
 		c.recheckAll(r)
 	}
 	switch {
-	case lost || st.Head.Less(r.askHead):
+	case st.Head.Less(r.askHead):
 		c.loseTail(r, st.Head, st.N)
 	case r.head.Less(st.Head) || r.state == roomCatching:
 		c.catchUp(r)
