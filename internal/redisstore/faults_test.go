@@ -415,6 +415,30 @@ func TestAFullRedisRefusesAndLosesNothing(t *testing.T) {
 	}
 }
 
+// A Redis that is full for longer than a canary may stay away is still heard.
+func TestReceivingGoesOnWhileRedisIsFull(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 5*time.Second)
+	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
+	must(t, err)
+	for full := time.Now(); time.Since(full) < 7*time.Second; time.Sleep(100 * time.Millisecond) {
+		if ok, why := s.Healthy(); !ok {
+			t.Fatalf("after %v: %s", time.Since(full), why)
+		}
+	}
+	_, err = trySend(s, id, "k", time.Second)
+	wantErr(t, err, chat.ErrStorageFull)
+	errs := s.PublishLive(t.Context(), []chat.LiveEvent{{Room: id, Event: []byte("typing")}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	soon(t, 3*time.Second, "a live event", func() bool { return len(e.heard(roomCh(id))) == 1 })
+}
+
 // proxy stands before a Redis, counts what clients send and can swallow it.
 type proxy struct {
 	net.Listener
