@@ -156,6 +156,22 @@ func TestR1ASlowReadersReportAcrossADetachIsAnsweredByAGap(t *testing.T) {
 	alice.gets("3-0", "resumed 7")
 }
 
+// Alice leaves and joins while her catch-up is under way: it waits, and goes on.
+func TestR1ACatchUpWaitsWhileTheMembersAreAsked(t *testing.T) {
+	s, _ := playing(t)
+	late := s.resumes("alice")
+	late.has("r 0-0")
+	log := s.answers("log r 0-0")
+	s.published("r", left("r", "alice", 0))
+	log.log("1-0", "1-0")
+	late.gets("hello 7")
+	s.answers("room r alice").room("1-0", 102, "alice")
+	s.answers("log r 0-0").log("1-0", "1-0")
+	late.gets("1-0", "resumed 7")
+	s.published("r", "2-0")
+	late.gets("2-0")
+}
+
 func TestR1AStormIsAnsweredByOneRead(t *testing.T) {
 	s, _ := playing(t)
 	var back []*phone
