@@ -213,6 +213,22 @@ func TestR2AGapTellsThePositionAndTheHeadAndWhatFollowsIsDelivered(t *testing.T)
 	late.gets("hello 7", "gap r after 5-0 head 9-0", "resumed 7", "10-0")
 }
 
+// A slow socket was left out of 2-0 and 3-0, which are lost: it goes on from the
+// gap like everybody, not from where its loop says it was.
+func TestR2WhatALoopLeftOutIsForgottenWithALostTail(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", "2-0", "3-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("0-0", 100)
+	alice.got = nil
+	s.answers("log r 0-0").log("0-0")
+	alice.lags("r", "1-0") // said before the Detach
+	alice.gets("gap r after 1-0 head 0-0")
+	s.reads()
+}
+
 func TestR2TheZeroPositionIsProvenByTheFirstMessage(t *testing.T) {
 	s, _ := playing(t)
 	late := s.resumes("alice")
