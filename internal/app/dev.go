@@ -49,7 +49,7 @@ func NewDev(c config.Dev, log *slog.Logger) (*Dev, error) {
 		d.SecretSource = "random; new at each start (--jwt-secret-file keeps tokens valid)"
 		d.config.JWTSecret = rand.Text() + rand.Text()
 	}
-	if c.Redis.URL == "" {
+	if c.Redis.URL == "" && c.RedisFile == "" {
 		d.mini = miniredis.NewMiniRedis()
 		d.mini.ClockTTL(true) // time-to-live runs by the clock, not by the test's hand
 	}
@@ -139,7 +139,7 @@ func (d *Dev) AdminAddr() string { return d.process.admin.Addr() }
 func (d *Dev) Banner() string {
 	redis := "embedded, forgets everything at the end (--redis for a real one)"
 	if d.mini == nil {
-		redis = hideUserinfo(d.config.Redis.URL)
+		redis = d.process.redis
 	}
 	admin := "none"
 	if addr := d.AdminAddr(); addr != "" {

@@ -75,20 +75,28 @@ func roomsOf(h config.HTTP, r config.Receipts) rooms {
 }
 
 func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
+	url, err := r.Where()
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := r.TLS()
+	if err != nil {
+		return nil, err
+	}
 	s := &process{
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
 		ready:    &readiness{},
-		redis:    hideUserinfo(r.URL),
+		redis:    hideUserinfo(url),
 
 		drainDelay: p.DrainDelay,
 	}
-	var err error
 	if s.tokens, err = newTokens(a, tokens, log); err != nil {
 		return nil, err
 	}
 	s.store, err = redisstore.Open(redisstore.Options{
-		URL:            r.URL,
+		URL:            url,
+		TLS:            tlsConfig,
 		Partitions:     r.Partitions,
 		MinReplicasAck: r.MinReplicasAck,
 		AckTimeout:     r.ReplicaTimeout,

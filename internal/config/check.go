@@ -92,13 +92,21 @@ func (c Process) check(p *problems) {
 }
 
 func (c Redis) check(p *problems) {
-	if err := checkRedisURL(c.URL); err != nil {
+	if c.RedisFile != "" {
+		if _, err := c.Where(); err != nil {
+			*p = append(*p, err)
+		}
+	} else if err := checkRedisURL(c.URL); err != nil {
 		p.add("redis", "%v", err)
 	}
 	c.checkNumbers(p)
 }
 
 func (c Redis) checkNumbers(p *problems) {
+	p.pair("redis-cert", c.RedisCert, "redis-key", c.RedisKey)
+	if _, err := c.TLS(); err != nil {
+		*p = append(*p, err)
+	}
 	p.between("partitions", int64(c.Partitions), 1, 16384)
 	p.duration("redis-timeout", c.RedisTimeout, 10*time.Millisecond, time.Minute)
 	p.between("min-replicas-ack", int64(c.MinReplicasAck), 0, 100)

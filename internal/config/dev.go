@@ -16,7 +16,7 @@ type Dev struct {
 func (c Dev) Validate() error {
 	var p problems
 	c.Process.check(&p)
-	if c.Redis.URL == "" {
+	if c.Redis.URL == "" && c.RedisFile == "" {
 		c.Redis.checkNumbers(&p)
 	} else {
 		c.Redis.check(&p)

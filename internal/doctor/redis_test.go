@@ -134,7 +134,7 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 // examine looks at a Redis that really runs.
 func examine(t *testing.T, url string) map[string]Finding {
 	t.Helper()
-	r, err := Examine(context.Background(), sample(), config.Doctor{Roles: []string{"api"}, RedisURL: url, Partitions: 256})
+	r, err := Examine(context.Background(), sample(), config.Doctor{Roles: []string{"api"}, Redis: config.Redis{URL: url, Partitions: 256}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,45 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestRedisURLComesFromAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("redis://user:pass@10.0.0.1:6379/0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := Defaults[API]().Redis
+	c.RedisFile = file
+	if url, err := c.Where(); err != nil || url != "redis://user:pass@10.0.0.1:6379/0" {
+		t.Errorf("%q, %v", url, err)
+	}
+}
+
+// What is wrong with files is said with the flag's name, and never with what a
+// file holds: it may be a password.
+func TestWrongRedisFilesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "url")
+	if err := os.WriteFile(file, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Redis){
+		"--redis-file: ":                     func(r *Redis) { r.RedisFile = file },
+		"--redis-file":                       func(r *Redis) { r.RedisFile = filepath.Join(dir, "none") },
+		"--redis-ca: ":                       func(r *Redis) { r.RedisCA = file },
+		"--redis-ca":                         func(r *Redis) { r.RedisCA = filepath.Join(dir, "none") },
+		"--redis-key: --redis-cert needs it": func(r *Redis) { r.RedisCert = file },
+		"--redis-cert: ":                     func(r *Redis) { r.RedisCert, r.RedisKey = file, file },
+	} {
+		c := Defaults[API]()
+		c.JWTSecret = strings.Repeat("x", 32)
+		change(&c.Redis)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
