@@ -9,6 +9,7 @@ TAGS     := nomsgpack
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/madang-chat/madang/internal/app.version=$(VERSION)
 FUZZTIME ?= 3s
+FUZZCOUNT ?= 2000000x
 CHAOSTIME ?= 10m
 export GOTOOLCHAIN ?= local
 
@@ -27,7 +28,7 @@ build: ## bin/madang
 test: deps lint ## everything that CI runs: lint, all tests with -race, each fuzz target for $(FUZZTIME)
 	go test -tags $(TAGS) -race -timeout 12m ./...
 	cd deploy/check && go vet . && go test .
-	@$(MAKE) --no-print-directory fuzz
+	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: deps
 deps: ## what the tests need from the system (by apt, when it is missing)
@@ -41,8 +42,8 @@ lint: ## gofmt, vet, staticcheck (import rules are a test: internal/archtest)
 	go run $(STATICCHECK) -tags $(TAGS) ./...
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (3s)
-	@.ci/fuzz $(FUZZTIME)
+fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of what reads clients' bytes
+	@.ci/fuzz $(FUZZCOUNT)
 
 .PHONY: bench
 bench: ## the figures that the budgets are held against

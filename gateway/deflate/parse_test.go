@@ -20,7 +20,7 @@ func farthest(t testing.TB, z []byte) int {
 			}
 			r.skip(n)
 		case 1:
-			far = max(far, r.block(fixedCodes()))
+			far = max(far, r.block(fixedLiterals, fixedDistances))
 		case 2:
 			far = max(far, r.block(r.dynamicCodes()))
 		default:
@@ -54,34 +54,41 @@ func (r *bitReader) bits(n int) int {
 func (r *bitReader) align()     { r.pos = (r.pos + 7) &^ 7 }
 func (r *bitReader) skip(n int) { r.pos += 8 * n }
 
-// code maps a Huffman code, its length in the upper bits, to a symbol.
-type code map[int]int
+// code is a canonical Huffman code: how many symbols have each length, and the
+// symbols in order.
+type code struct {
+	count   [16]int
+	symbols []int
+}
 
-func makeCode(lengths []int) code {
-	c, next := code{}, 0
+func makeCode(lengths []int) (c code) {
 	for n := 1; n <= 15; n++ {
 		for symbol, length := range lengths {
 			if length == n {
-				c[n<<16|next] = symbol
-				next++
+				c.count[n]++
+				c.symbols = append(c.symbols, symbol)
 			}
 		}
-		next <<= 1
 	}
 	return c
 }
 
 func (r *bitReader) symbol(c code) int {
-	v := 0
+	v, first, index := 0, 0, 0
 	for n := 1; n <= 15; n++ {
-		v = v<<1 | r.bits(1)
-		if s, ok := c[n<<16|v]; ok {
-			return s
+		v |= r.bits(1)
+		if v-first < c.count[n] {
+			return c.symbols[index+v-first]
 		}
+		index += c.count[n]
+		first = (first + c.count[n]) << 1
+		v <<= 1
 	}
 	r.t.Fatal("no such code")
 	return 0
 }
+
+var fixedLiterals, fixedDistances = fixedCodes()
 
 func fixedCodes() (literals, distances code) {
 	l, d := make([]int, 288), make([]int, 30)
