@@ -56,12 +56,17 @@ func (r *rebalancer) run(ctx context.Context) {
 		}
 		self, alive := r.gateway.Peers()
 		var others []int
+		now, own := time.Since(began), r.gateway.grp.Open()
 		for _, l := range alive {
-			if l.Gateway != self && !l.Leaving {
+			switch {
+			case l.Gateway == self:
+				// As old as the others': in a storm everybody's own count is ahead of
+				// what it knows of them.
+				own = min(own, l.Conns)
+			case !l.Leaving:
 				others = append(others, l.Conns)
 			}
 		}
-		now, own := time.Since(began), r.gateway.grp.Open()
 		rested := decide.Resting(now)
 		if n := decide.Next(now, own, others, r.conf); n > 0 {
 			r.log.Info("asking clients to move", "clients", n, "connections", own, "others", others)

@@ -41,9 +41,12 @@ func (l *loop) drainSome() {
 	open := int(l.stats.Open)
 	share := open
 	if left := int(l.drainUntil) - int(l.tick); left > 0 {
-		share = (open + left - 1) / left
-		if l.wheel.done == l.drainTick {
-			share = 0 // once per tick
+		share = 0
+		if l.wheel.done != l.drainTick { // once per tick
+			// Fractions are kept: rounding up would close few connections in no time.
+			l.drainCredit += float64(open) / float64(left)
+			share = int(l.drainCredit)
+			l.drainCredit -= float64(share)
 		}
 	}
 	l.drainTick = l.wheel.done

@@ -87,6 +87,7 @@ type loop struct {
 	drainUntil  uint32
 	drainCursor uint32
 	drainTick   uint32 // the tick it was last done at
+	drainCredit float64
 	stopping    bool
 	killed      bool
 
