@@ -215,7 +215,7 @@ func remedy(reason string) string {
 		"cannot assign requested":      "ports are exhausted: give more addresses to connect from (--source), or wait for TIME_WAIT to end",
 		"connection refused":           "nobody listens there: is the gateway running?",
 		"connection reset":             "the gateway resets connections: see its log and limits",
-		"no answer":                    "the gateway does not answer in time: lower --connect-rate or --in-flight, or give --connect-timeout",
+		"no answer":                    "the gateway does not answer in time: is it at its limit of open files (ulimit -n, madang doctor)? Else lower --connect-rate or --in-flight, or give --connect-timeout",
 		"hello: not come":              "the gateway accepts but does not say hello: is its Redis reachable? See its log and /readyz",
 		"not an HTTP":                  "this is no HTTP server",
 		"is not HTTP/1.1":              "this is no HTTP server",

@@ -154,7 +154,7 @@ func (f *Fleet) startRedis(ctx context.Context, o Options, addr string) error {
 	err := f.launch("redis", "", o.Redis, "--bind", host, "--port", port, "--dir", f.Dir, "--save", "", "--appendonly", aof,
 		"--maxmemory-policy", "noeviction")
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%s is not installed: install it (Debian: apt-get install redis-server), or give a running one with --redis: %w", o.Redis, err)
+		return fmt.Errorf("%s is not installed: install it (Debian: apt-get install redis-server), or give a running one with --fleet-redis: %w", o.Redis, err)
 	}
 	if err != nil {
 		return err
