@@ -1,11 +1,11 @@
 package sim
 
-// actions are what may happen in a step, with how often. One that can't happen
-// in the present state passes.
+// actions are what may happen in a step, with how often. Each says whether it
+// could happen in the present state.
 var actions = []struct {
 	weight int
 	fault  bool
-	do     func(w *world)
+	do     func(w *world) bool
 }{
 	{14, false, (*world).playSend},
 	{4, false, (*world).playMember},
@@ -15,9 +15,9 @@ var actions = []struct {
 	{9, false, (*world).playConnect},
 	{3, false, (*world).playDisconnect},
 	{14, false, (*world).playReceive},
-	{6, false, (*world).playClient},
-	{22, false, (*world).playLinks},
-	{14, false, (*world).playReads},
+	{8, false, (*world).playClient},
+	{20, false, (*world).playLinks},
+	{12, false, (*world).playReads},
 	{14, false, (*world).playLoops},
 	{3, false, (*world).playTime},
 	{3, false, (*world).playFlush},
@@ -36,18 +36,24 @@ var totalWeight = func() (n int) {
 	return n
 }()
 
+// tries is how many actions a step tries until one can happen.
+const tries = 4
+
 func (w *world) play() {
-	n := w.pick(totalWeight)
-	for _, a := range actions {
-		if n -= a.weight; n < 0 {
-			if !a.fault || w.faults {
-				a.do(w)
-			}
+	for range tries {
+		n := w.pick(totalWeight)
+		i := 0
+		for n >= actions[i].weight {
+			n -= actions[i].weight
+			i++
+		}
+		if a := actions[i]; (!a.fault || w.faults) && a.do(w) {
 			return
 		}
 	}
 }
 
+func (w *world) anyShard() *shard     { return w.shards[w.pick(len(w.shards))] }
 func (w *world) anyGateway() *gateway { return w.gateways[w.pick(len(w.gateways))] }
 func (w *world) anyClient() *client   { return w.clients[w.pick(len(w.clients))] }
 func (w *world) anyRoom() int         { return w.pick(len(w.rooms)) }
@@ -61,7 +67,7 @@ func (w *world) writer(s *shard) int {
 	return s.node
 }
 
-func (w *world) playSend() {
+func (w *world) playSend() bool {
 	room := w.anyRoom()
 	s := w.roomShard(room)
 	if !s.data().rooms[room].exists && w.pick(3) == 0 {
@@ -70,73 +76,83 @@ func (w *world) playSend() {
 			members[u] = w.pick(2) == 0
 		}
 		w.create(room, members, s.node)
-		return
+		return true
 	}
 	n := 1 + w.pick(8)/5
 	if w.pick(12) == 0 {
 		n = 4 + w.pick(8) // more than a resume may fill, or a slow socket hold
 	}
+	sent := false
 	for range n {
-		w.send(room, w.anyUser(), w.writer(s))
+		sent = w.send(room, w.anyUser(), w.writer(s)) || sent
 	}
+	return sent
 }
 
-func (w *world) playMember() {
-	room := w.anyRoom()
-	user := w.anyUser()
+func (w *world) playMember() bool {
+	room, user := w.anyRoom(), w.anyUser()
 	node := w.writer(w.roomShard(room))
 	if w.pick(3) == 0 { // and back again at once
 		is := w.roomShard(room).data().rooms[room].members[user]
-		w.setMember(room, user, !is, node)
-		w.setMember(room, user, is, node)
-		return
+		return w.setMember(room, user, !is, node) && w.setMember(room, user, is, node)
 	}
-	w.setMember(room, user, w.pick(5) > 1, node)
+	return w.setMember(room, user, w.pick(5) > 1, node)
 }
 
-func (w *world) playSweep() {
-	s := w.shards[w.pick(len(w.shards))]
-	if n := len(s.data().outbox); n > 0 {
+func (w *world) playSweep() bool {
+	s := w.anyShard()
+	n := len(s.data().outbox)
+	if n > 0 {
 		w.sweep(s, w.pick(n), w.pick(5) == 0)
 	}
+	return n > 0
 }
 
-func (w *world) playTrim() { w.trim(w.anyRoom(), 1+w.pick(6)) }
+func (w *world) playTrim() bool { return w.trim(w.anyRoom(), 1+w.pick(6)) }
 
-func (w *world) playReplicate() {
-	s := w.shards[w.pick(len(w.shards))]
-	if behind := len(s.history) - 1 - s.acked; s.old == nil && behind > 0 {
-		s.acked += 1 + w.pick(behind)
-		s.history = s.history[s.acked:]
-		s.acked = 0
+func (w *world) playReplicate() bool {
+	s := w.anyShard()
+	behind := len(s.history) - 1
+	if s.old != nil || behind == 0 {
+		return false
 	}
+	s.history = s.history[1+w.pick(behind):]
+	return true
 }
 
-func (w *world) playConnect() {
-	if c := w.anyClient(); c.conn == nil {
-		c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), w.pick(3) != 0)
+func (w *world) playConnect() bool {
+	c := w.anyClient()
+	if c.conn != nil {
+		return false
 	}
+	c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), w.pick(3) != 0)
+	return true
 }
 
-func (w *world) playDisconnect() {
-	if c := w.anyClient(); c.conn != nil {
-		c.conn.l.close(c.conn)
+func (w *world) playDisconnect() bool {
+	c := w.anyClient()
+	if c.conn == nil {
+		return false
 	}
+	c.conn.l.close(c.conn)
+	return true
 }
 
-func (w *world) playReceive() {
+func (w *world) playReceive() (did bool) {
 	c := w.anyClient()
 	if c.lazy && w.pick(4) != 0 {
-		return
+		return false
 	}
 	for range 1 + w.pick(4) {
 		if c.conn != nil && len(c.conn.wire) > 0 {
 			c.conn.receive()
+			did = true
 		}
 	}
+	return did
 }
 
-func (w *world) playClient() {
+func (w *world) playClient() bool {
 	c := w.anyClient()
 	switch {
 	case c.conn != nil && c.resume && !c.positions && (c.greeted || w.pick(2) == 0):
@@ -145,16 +161,16 @@ func (w *world) playClient() {
 			forget = w.anyRoom()
 		}
 		c.sendPositions(w.pick(3) == 0, forget)
+		return true
 	case c.conn != nil && c.list && c.greeted:
 		c.listRooms()
-	default:
-		if room := w.anyRoom(); c.views[room].hole {
-			c.page(room)
-		}
+		return true
 	}
+	room := w.anyRoom()
+	return c.views[room].hole && c.page(room)
 }
 
-func (w *world) playLinks() {
+func (w *world) playLinks() bool {
 	g := w.anyGateway()
 	n := w.pick(len(g.links))
 	l := g.links[n]
@@ -173,13 +189,16 @@ func (w *world) playLinks() {
 		}
 	case len(l.ups) > 0:
 		g.takeUp(n)
+	default:
+		return false
 	}
+	return true
 }
 
-func (w *world) playReads() {
+func (w *world) playReads() bool {
 	g := w.anyGateway()
 	if len(g.reads) == 0 {
-		return
+		return false
 	}
 	i := w.pick(len(g.reads))
 	switch w.pick(8) {
@@ -192,42 +211,50 @@ func (w *world) playReads() {
 	default:
 		g.answer(i, false)
 	}
+	return true
 }
 
-func (w *world) playLoops() {
+func (w *world) playLoops() bool {
 	g := w.anyGateway()
 	l := g.loops[w.pick(len(g.loops))]
 	if w.pick(2) == 0 {
-		if len(l.events) > 0 {
-			l.handle()
+		if len(l.events) == 0 {
+			return false
 		}
-		return
+		l.handle()
+		return true
 	}
-	if len(l.cmds) > 0 {
-		for range 1 + w.pick(len(l.cmds)) {
-			l.obey()
-		}
+	if len(l.cmds) == 0 {
+		return false
 	}
+	for range 1 + w.pick(len(l.cmds)) {
+		l.obey()
+	}
+	return true
 }
 
-func (w *world) playTime() {
+func (w *world) playTime() bool {
 	w.now += int64(w.pick(60))
-	w.anyGateway().flush()
+	return w.playFlush()
 }
 
-func (w *world) playFlush() { w.anyGateway().flush() }
+func (w *world) playFlush() bool {
+	w.anyGateway().flush()
+	return true
+}
 
-func (w *world) playCanary() {
+func (w *world) playCanary() bool {
 	g := w.anyGateway()
 	g.canary(w.pick(len(g.links)))
+	return true
 }
 
-func (w *world) playLinkFault() {
+func (w *world) playLinkFault() bool {
 	g := w.anyGateway()
 	n := w.pick(len(g.links))
 	l := g.links[n]
 	if !l.up {
-		return
+		return false
 	}
 	switch w.pick(3) {
 	case 0: // noticed, when some of what was on the way has come
@@ -244,45 +271,52 @@ func (w *world) playLinkFault() {
 	case 2: // a full buffer, or a reset
 		g.breakLink(n)
 	}
+	return true
 }
 
-func (w *world) playFailover() {
-	s := w.shards[w.pick(len(w.shards))]
+func (w *world) playFailover() bool {
+	s := w.anyShard()
 	if s.old != nil {
 		if w.trace != nil {
 			w.logf("shard %d: the old primary becomes a replica", s.id)
 		}
 		s.resync()
-		return
+		return true
 	}
 	w.count.Failovers++
 	lost := s.failover()
 	if w.trace != nil {
 		w.logf("shard %d fails over to node %d, %d writes lost", s.id, s.node, lost)
 	}
+	return true
 }
 
-func (w *world) playView() {
+// playView lets a gateway learn who the primary is.
+func (w *world) playView() bool {
 	g := w.anyGateway()
 	n := w.pick(len(g.view))
+	if g.view[n] == w.shards[n].node {
+		return false
+	}
 	g.view[n] = w.shards[n].node
+	return true
 }
 
-func (w *world) playFlushAll() {
+func (w *world) playFlushAll() bool {
 	if w.pick(2) == 0 {
-		w.count.Flushes++
-		w.flush(w.shards[w.pick(len(w.shards))])
+		return false
 	}
+	w.count.Flushes++
+	w.flush(w.anyShard())
+	return true
 }
 
 // playKill is a kill -9 of a gateway, which comes back with nothing.
-func (w *world) playKill() {
+func (w *world) playKill() bool {
 	if w.pick(2) == 0 {
-		w.kill(w.pick(len(w.gateways)))
+		return false
 	}
-}
-
-func (w *world) kill(i int) {
+	i := w.pick(len(w.gateways))
 	w.count.Kills++
 	if w.trace != nil {
 		w.logf("g%d is killed", i)
@@ -293,4 +327,5 @@ func (w *world) kill(i int) {
 		}
 	}
 	w.gateways[i] = w.newGateway(i)
+	return true
 }

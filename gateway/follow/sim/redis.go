@@ -81,8 +81,7 @@ type shard struct {
 	id      int
 	node    int // of the primary; grows with every failover
 	skew    int64
-	history []dataset // the primary's, newest last
-	acked   int       // history[acked] is the replica's
+	history []dataset // the primary's, newest last; the first is the replica's
 	old     *dataset  // of the demoted primary, while it believes it is none
 }
 
@@ -120,11 +119,10 @@ func (s *shard) reached(node int) int {
 // failover makes the replica the primary; what it had not received is lost
 // there. The old primary goes on until it learns of it.
 func (s *shard) failover() (lost int) {
-	lost = len(s.history) - 1 - s.acked
+	lost = len(s.history) - 1
 	old := *s.data()
 	s.old = &old
-	s.history = append([]dataset(nil), s.history[s.acked])
-	s.acked = 0
+	s.history = s.history[:1:1]
 	s.node++
 	return lost
 }
@@ -132,7 +130,7 @@ func (s *shard) failover() (lost int) {
 // resync makes the demoted primary a replica.
 func (s *shard) resync() {
 	s.old = nil
-	s.acked = len(s.history) - 1
+	s.history = s.history[len(s.history)-1:]
 }
 
 func (w *world) roomShard(room int) *shard { return w.shards[room%len(w.shards)] }
@@ -228,12 +226,12 @@ func (w *world) fresh(v uint64) uint64 {
 }
 
 // setMember adds or removes a member, as the members scripts do (M1).
-func (w *world) setMember(room, user int, member bool, node int) {
+func (w *world) setMember(room, user int, member bool, node int) bool {
 	s := w.roomShard(room)
 	node = s.reached(node)
 	r := &s.on(node).rooms[room]
 	if !r.exists || r.members[user] == member {
-		return
+		return false
 	}
 	version := w.fresh(max(r.version+1, w.timeMs(s, node)))
 	head := r.head
@@ -247,6 +245,7 @@ func (w *world) setMember(room, user int, member bool, node int) {
 		w.logf("member %s of %s: %v (version %d, head %v) on node %d", userNames[user], roomNames[room], member, version, head, node)
 	}
 	w.publishMember(s, node, room, user, member, head)
+	return true
 }
 
 func (w *world) publishMember(s *shard, node, room, user int, member bool, head protocol.ID) {
@@ -300,12 +299,12 @@ func (w *world) index(s *shard, c change, repair bool) {
 }
 
 // trim cuts a log's oldest entries.
-func (w *world) trim(room, n int) {
+func (w *world) trim(room, n int) bool {
 	s := w.roomShard(room)
 	r := &s.data().rooms[room]
 	n = min(n, len(r.log()))
 	if n == 0 {
-		return
+		return false
 	}
 	for _, e := range r.log()[:n] {
 		w.aged[room][e.id] = true
@@ -314,6 +313,7 @@ func (w *world) trim(room, n int) {
 	if w.trace != nil {
 		w.logf("trim %s by %d", roomNames[room], n)
 	}
+	return true
 }
 
 // flush empties a node (FLUSHALL, or a restart without persistence).
