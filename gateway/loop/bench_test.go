@@ -40,10 +40,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// clients opens the connections that spec ("addr count") asks for, says so, and
+// clients opens the connections that spec ("addr count [deflate]") asks for, says so, and
 // reads and throws away until its standard input ends.
 func clients(spec string) error {
 	addr, count, _ := strings.Cut(spec, " ")
+	count, compress := strings.CutSuffix(count, " deflate")
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -58,7 +59,7 @@ func clients(spec string) error {
 	for range 8 {
 		go func() {
 			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
-				fd, err := dialFD(addr, fmt.Sprintf("user%d", i))
+				fd, err := dialFD(addr, fmt.Sprintf("user%d", i), compress)
 				if err != nil {
 					errs <- err
 					return
@@ -97,12 +98,16 @@ func clients(spec string) error {
 }
 
 // dialFD opens and upgrades a connection and returns its descriptor.
-func dialFD(addr, user string) (int, error) {
+func dialFD(addr, user string, compress bool) (int, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := io.WriteString(conn, goodHead+"Authorization: Bearer "+user+"\r\n\r\n"); err != nil {
+	head := goodHead + "Authorization: Bearer " + user + "\r\n"
+	if compress {
+		head += "Sec-WebSocket-Extensions: " + offer + "\r\n"
+	}
+	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
 		return 0, err
 	}
 	buf := make([]byte, 512)
@@ -157,7 +162,11 @@ func open(b *testing.B, n int, set func(*loop.Options)) (*loop.Group, *openHub, 
 		b.Fatal(err)
 	}
 	child := exec.Command(exe)
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", childEnv, g.Addr(), n))
+	spec := fmt.Sprintf("%s %d", g.Addr(), n)
+	if o.Compress {
+		spec += " deflate"
+	}
+	child.Env = append(os.Environ(), childEnv+"="+spec)
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -276,13 +285,18 @@ func BenchmarkUpgrade(b *testing.B) {
 
 // BenchmarkIdle: user memory per idle connection that is a member of one room.
 func BenchmarkIdle(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { idle(b, nil) })
+	b.Run("compressed", func(b *testing.B) { idle(b, compressing) })
+}
+
+func idle(b *testing.B, set func(*loop.Options)) {
 	const conns = 18_000
 	for b.Loop() {
 		debug.FreeOSMemory()
 		base := rss()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		g, _, done := open(b, conns, nil)
+		g, _, done := open(b, conns, set)
 		time.Sleep(100 * time.Millisecond)
 		grown := rss() - base
 		debug.FreeOSMemory()
