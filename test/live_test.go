@@ -245,6 +245,27 @@ func TestARedisThatPausesTakesNobodyOffline(t *testing.T) {
 	}
 }
 
+// Nor does a Redis that is full: leases can't be renewed, and nobody may judge by
+// that.
+func TestAFullRedisTakesNobodyOffline(t *testing.T) {
+	t.Parallel()
+	redis := testkit.Redis(t)
+	f := fleet.StartProcesses(t, redis.URL(), 1, 2)
+	alice, bob := f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
+	alice.Connects()
+	bob.Connects()
+	watch(t, alice, "bob")
+	wantPresence(t, alice, "bob", "online")
+	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "1")
+	time.Sleep(20 * time.Second) // longer than a gateway may be silent
+	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "0")
+	wantQuiet(t, alice, "presence", 12*time.Second)
+	soon(t, 5*time.Second, "the API says online", func() bool { s, _ := presenceOf(t, alice, "bob"); return s == "online" })
+	if died := f.Gateways[0].Metric("madang_fleet_deaths_total") + f.Gateways[1].Metric("madang_fleet_deaths_total"); died > 0 {
+		t.Errorf("%v gateways were declared dead", died)
+	}
+}
+
 // Redis comes back empty: presence heals by itself, and no watcher sees everybody
 // leave and return.
 func TestPresenceHealsWhenRedisComesBackEmpty(t *testing.T) {

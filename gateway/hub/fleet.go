@@ -30,6 +30,7 @@ type fleet struct {
 	id       string
 	renewed  time.Time // zero: the present ID has no lease yet
 	counter  uint64
+	unheard  bool // the last renewal failed
 	judge    chat.Fleet
 	sealed   bool // a write was refused because this ID was declared dead
 	leaving  bool // it drains
@@ -126,13 +127,14 @@ func (f *fleet) renew(ctx context.Context) {
 	switch {
 	case err == nil:
 		f.mu.Lock()
-		f.renewed, f.told = began, l.Leaving
+		f.renewed, f.told, f.unheard = began, l.Leaving, false
 		f.mu.Unlock()
 	case errors.Is(err, chat.ErrDeclaredDead):
 		f.takeNewID()
 	case ctx.Err() == nil || !errors.Is(ctx.Err(), context.Canceled):
 		f.mu.Lock()
 		f.st.RenewFailed++
+		f.unheard = true
 		f.mu.Unlock()
 		f.log.Warn("lease not renewed", "err", err)
 	}
@@ -174,7 +176,9 @@ func (f *fleet) look(ctx context.Context, sweeps *sync.WaitGroup) {
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
+	if err != nil || f.unheard {
+		// A Redis that answers and takes no writes (it is full) keeps everybody from
+		// renewing: who can't renew judges nobody.
 		f.judge.Missed()
 		return
 	}
