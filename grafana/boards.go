@@ -100,6 +100,8 @@ func overview() Dashboard {
 					Queries: one(rate("process_cpu_seconds_total", `job=~"madang.*"`), "{{instance}}")},
 				{Title: "Memory", Kind: Graph, Unit: bytesU, About: "Resident memory of each process. The kernel's sockets (about 4 KB each) are not in it, but count for a container's limit.",
 					Queries: one(sel("process_resident_memory_bytes", `job=~"madang.*"`), "{{instance}}")},
+				{Title: "Log lines missing", Kind: Graph, Unit: perSec, About: "`flood`: too many alike, the log says of what. `slow_reader`: who collects the logs is stuck.",
+					Queries: one(sumBy("reason", rate("madang_log_lines_missing_total")), "{{reason}}")},
 				{Title: "What runs", Kind: Table, Unit: short, About: "Two versions are normal during a rolling upgrade, and only then.",
 					Queries: one(`count by (version, goversion) (`+sel("madang_build_info")+`)`, "")},
 			}},

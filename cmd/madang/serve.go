@@ -48,6 +48,7 @@ type apiCommand struct{ config.API }
 // Run serves the API until a signal.
 func (c *apiCommand) Run(ctx context.Context) error {
 	log := app.NewLogger(c.Process, os.Stderr)
+	defer app.CloseLog(log)
 	a, err := app.NewAPI(c.API, log)
 	if err != nil {
 		return err
@@ -60,6 +61,7 @@ type gatewayCommand struct{ config.Gateway }
 // Run serves sockets until a signal.
 func (c *gatewayCommand) Run(ctx context.Context) error {
 	log := app.NewLogger(c.Process, os.Stderr)
+	defer app.CloseLog(log)
 	g, err := app.NewGateway(c.Gateway, log)
 	if err != nil {
 		return err
@@ -72,6 +74,7 @@ type devCommand struct{ config.Dev }
 // Run serves everything until a signal.
 func (c *devCommand) Run(ctx context.Context) error {
 	log := app.NewLogger(c.Process, os.Stderr)
+	defer app.CloseLog(log)
 	d, err := app.NewDev(c.Dev, log)
 	if err != nil {
 		return err

@@ -48,6 +48,8 @@ func newAdmin(addr string, log *slog.Logger, registry *prometheus.Registry, notR
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "not ready\n%s\n", strings.Join(reasons, "\n"))
 	})
+	mux.HandleFunc("GET /loglevel", logLevel(log))
+	mux.HandleFunc("PUT /loglevel", logLevel(log))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -55,7 +57,7 @@ func newAdmin(addr string, log *slog.Logger, registry *prometheus.Registry, notR
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "/metrics\n/healthz\n/readyz\n/debug/pprof/")
+		fmt.Fprintln(w, "/metrics\n/healthz\n/readyz\n/loglevel\n/debug/pprof/")
 	})
 	return &admin{
 		addr:   addr,

@@ -114,6 +114,7 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, lim
 		return nil, fmt.Errorf("--redis: %w", err)
 	}
 	s.checks = []check{{"redis", s.redisAnswers}, {"jwks", s.tokens.notReady}}
+	metrics.WatchLog(s.registry, func() (uint64, uint64) { return lost(log), leftOut(log) })
 	metrics.WatchPool(s.registry, s.store.Pool)
 	metrics.WatchReady(s.registry, func() bool { return len(s.notReady(context.Background())) == 0 })
 	s.admin = newAdmin(p.AdminAddr, log, s.registry, s.notReady)

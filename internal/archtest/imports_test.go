@@ -41,7 +41,7 @@ var layers = []layer{
 	{dirs: []string{"gateway/..."}, may: []string{"protocol", "internal/chat", "internal/auth", "gateway/..."}},
 	{dirs: []string{"api/..."}, may: []string{"protocol", "internal/chat", "internal/auth", "api/..."}},
 	{dirs: []string{"loadtest/..."}, may: []string{"protocol", "internal/auth", "loadtest/..."}},
-	{dirs: []string{"internal/plan"}},
+	{dirs: []string{"internal/plan", "internal/logs"}},
 	{dirs: []string{"internal/doctor"}, may: []string{"internal/config", "internal/redisstore", "internal/plan"}},
 	{dirs: []string{"internal/app"}, may: []string{"protocol", "api/...", "gateway/...", "internal/...", "web"}},
 	{dirs: []string{"cmd/..."}, may: []string{"internal/app", "internal/config", "internal/auth", "internal/doctor", "internal/plan", "loadtest/..."}},

@@ -25,6 +25,18 @@ func WatchReady(r prometheus.Registerer, ready func() bool) {
 	}))
 }
 
+// WatchLog registers how many log lines nobody will read: lost because the log
+// was not read fast enough, left out because there were too many alike.
+func WatchLog(r prometheus.Registerer, lines func() (lost, leftOut uint64)) {
+	type snapshot struct{ lost, leftOut uint64 }
+	c := &collector[snapshot]{snapshot: func() snapshot { lost, leftOut := lines(); return snapshot{lost, leftOut} }}
+	desc := prometheus.NewDesc("madang_log_lines_missing_total", "Log lines that nobody will read, by reason: slow_reader, flood.", []string{"reason"}, nil)
+	c.figures = append(c.figures,
+		figure[snapshot]{desc, prometheus.CounterValue, func(s *snapshot) float64 { return float64(s.lost) }, []string{"slow_reader"}},
+		figure[snapshot]{desc, prometheus.CounterValue, func(s *snapshot) float64 { return float64(s.leftOut) }, []string{"flood"}})
+	r.MustRegister(c)
+}
+
 // WatchPool registers the figures of the connections to Redis.
 func WatchPool(r prometheus.Registerer, pool func() redisstore.PoolStats) {
 	c := &collector[redisstore.PoolStats]{snapshot: pool}

@@ -1,0 +1,164 @@
+package logs
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// page is a reader of a log that may stand still.
+type page struct {
+	mu   sync.Mutex
+	text strings.Builder
+	hold chan struct{} // closed: it reads
+}
+
+func (p *page) Write(b []byte) (int, error) {
+	<-p.hold
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *page) lines() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Split(strings.TrimSuffix(p.text.String(), "\n"), "\n")
+}
+
+func reading() *page {
+	p := &page{hold: make(chan struct{})}
+	close(p.hold)
+	return p
+}
+
+func TestLinesComeInOrderAndWhole(t *testing.T) {
+	p := reading()
+	l := New(Options{Out: p, JSON: true})
+	log := l.Logger().With("process", "a")
+	for i := range 1000 {
+		// Different messages: none is left out.
+		log.Info("line "+string(rune('a'+i%26))+strings.Repeat("x", i/26), "i", i)
+	}
+	l.Close()
+	lines := p.lines()
+	if len(lines) != 1000 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for i, line := range lines {
+		var got struct {
+			I       int
+			Process string
+		}
+		if err := json.Unmarshal([]byte(line), &got); err != nil || got.I != i || got.Process != "a" {
+			t.Fatalf("line %d is %s (%v)", i, line, err)
+		}
+	}
+}
+
+// A log that nobody reads holds nobody up, holds bounded memory, and says
+// afterwards what it lost.
+func TestNobodyWaitsForWhoReadsTheLog(t *testing.T) {
+	p := &page{hold: make(chan struct{})}
+	l := New(Options{Out: p, JSON: true, Level: "info"})
+	log := l.Logger()
+	start := time.Now()
+	long := strings.Repeat("y", 10_000)
+	for i := range 1000 {
+		log.Info("line " + string(rune('a'+i%26)) + strings.Repeat("x", i/26) + long)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("logging took %v while nobody read", d)
+	}
+	if l.Lost() == 0 {
+		t.Error("ten megabytes were kept in memory")
+	}
+	l.sink.mu.Lock()
+	held := len(l.sink.pending)
+	l.sink.mu.Unlock()
+	if held > sinkBytes {
+		t.Errorf("%d bytes wait", held)
+	}
+	close(p.hold)
+	l.Close()
+	last := p.lines()[len(p.lines())-1]
+	if !strings.Contains(last, `"lines_lost":`) {
+		t.Errorf("the last line is %.100s", last)
+	}
+}
+
+func TestCloseEndsThoughNobodyReads(t *testing.T) {
+	p := &page{hold: make(chan struct{})}
+	l := New(Options{Out: p})
+	l.Logger().Info("never read")
+	start := time.Now()
+	l.Close()
+	l.Close()
+	if d := time.Since(start); d > 10*closeTimeout {
+		t.Errorf("Close took %v", d)
+	}
+	close(p.hold)
+}
+
+func TestAFloodOfOneMessageIsThinned(t *testing.T) {
+	p := reading()
+	l := New(Options{Out: p, JSON: true})
+	h := l.Logger().Handler()
+	now := time.Unix(1000, 0)
+	say := func(at time.Time, message string) {
+		if err := h.Handle(t.Context(), slog.NewRecord(at, slog.LevelWarn, message, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10_000 {
+		say(now, "a client's mistake")
+	}
+	say(now, "another message")
+	say(now.Add(floodWindow), "a client's mistake")
+	l.Close()
+	lines := p.lines()
+	if len(lines) != floodLines+2 {
+		t.Errorf("%d lines of 10,000", len(lines))
+	}
+	if last := lines[len(lines)-1]; !strings.Contains(last, `"left_out_before":9980`) {
+		t.Errorf("the next one says %s", last)
+	}
+	if l.LeftOut() != 9980 {
+		t.Errorf("%d left out", l.LeftOut())
+	}
+}
+
+func TestTheLevelChangesWhileItRuns(t *testing.T) {
+	p := reading()
+	l := New(Options{Out: p, Level: "warn"})
+	log := l.Logger()
+	log.Info("not yet")
+	if From(log) != l || From(slog.Default()) != nil {
+		t.Error("From does not find the log of its own loggers only")
+	}
+	if err := From(log.With("a", 1)).SetLevel("debug"); err != nil {
+		t.Fatal(err)
+	}
+	log.Debug("now")
+	if err := l.SetLevel("loud"); err == nil || l.Level() != "debug" {
+		t.Errorf("a level that there is not: %v, and it is %s", err, l.Level())
+	}
+	l.Close()
+	if text := strings.Join(p.lines(), "\n"); strings.Contains(text, "not yet") || !strings.Contains(text, "now") {
+		t.Errorf("the log is %q", text)
+	}
+}
+
+func BenchmarkLine(b *testing.B) {
+	l := New(Options{Out: io.Discard, JSON: true})
+	defer l.Close()
+	log := l.Logger()
+	b.ReportAllocs()
+	for b.Loop() {
+		log.LogAttrs(b.Context(), slog.LevelInfo, "a line", slog.Int("n", 1))
+	}
+}
