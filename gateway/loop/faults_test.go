@@ -151,9 +151,10 @@ func TestEndlessMessagesAreCut(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.MessageTimeout = 400 * time.Millisecond })
 	r, _ := g.dialWS("alice")
 	r.sends(masked(0x01, `{"type":"`))
+	trickle := r.Conn // r becomes another below
 	go func() {
 		for range 100 {
-			if _, err := io.WriteString(r.Conn, masked(0x00, "a")); err != nil {
+			if _, err := io.WriteString(trickle, masked(0x00, "a")); err != nil {
 				return
 			}
 			time.Sleep(60 * time.Millisecond) // 16 a second: below the limit
