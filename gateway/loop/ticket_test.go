@@ -77,6 +77,8 @@ func TestTicketLetsInOnce(t *testing.T) {
 	r = g.dialRaw()
 	r.sends(withTicket("ticket=T2") + "Authorization: Bearer bob\r\n\r\n")
 	wantStatus(t, r, 400)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if len(d.tickets) != 1 {
 		t.Errorf("tickets left: %v", d.tickets)
 	}
