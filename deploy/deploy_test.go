@@ -43,6 +43,8 @@ func (p process) parse(t *testing.T) *line {
 	dir := t.TempDir()
 	secret := filepath.Join(dir, "secret")
 	write(t, secret, strings.Repeat("s", 64))
+	redisURL := filepath.Join(dir, "redis-url")
+	write(t, redisURL, "redis+sentinel://madang:password@10.0.0.41:26379/madang/0\n")
 	args := slices.Clone(p.args)
 	for i, a := range args {
 		if i == 0 {
@@ -51,6 +53,8 @@ func (p process) parse(t *testing.T) *line {
 		switch args[i-1] {
 		case "--jwt-secret-file":
 			args[i] = secret
+		case "--redis-file":
+			args[i] = redisURL
 		case "--config":
 			if p.file == "" {
 				t.Fatalf("settings are in %s, which nobody provides", a)
