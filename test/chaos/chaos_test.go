@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { fleet.Main(m) }
 func TestNothingIsLostWhateverDies(t *testing.T) {
 	const seed = 1
 	for redis, kinds := range map[string]string{
-		standalone: "primary killed,gateway killed,API killed,reset,half open,stalled,rolled",
+		standalone: "primary killed,gateway killed,API killed,reset,half open,stalled,rolled,FLUSHALL",
 		sentinel:   "promoted,failover,gateway killed,primary stopped",
 		cluster:    "promoted,failover,slots,API killed,scripts",
 	} {

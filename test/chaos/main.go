@@ -108,7 +108,7 @@ func command(ctx context.Context) error {
 	bad := false
 	for _, kind := range arrangements {
 		opt := opt.on(kind, only)
-		if len(opt.kinds) == 0 {
+		if len(opt.kinds) == 0 && !opt.flushAll {
 			fmt.Printf("chaos: none of these faults happens to %s\n", kind)
 			continue
 		}
@@ -135,6 +135,10 @@ func command(ctx context.Context) error {
 	return nil
 }
 
+// flushed names the scenario that follows a standalone server's faults: Redis is
+// emptied while its links stay up.
+const flushed = "FLUSHALL"
+
 // on completes the options for an arrangement.
 func (o options) on(redis, only string) options {
 	o.redis = redis
@@ -144,7 +148,7 @@ func (o options) on(redis, only string) options {
 			o.ack = 0
 		}
 	}
-	o.flushAll = redis == standalone
+	o.flushAll = redis == standalone && (only == "" || strings.Contains(only, flushed))
 	for _, f := range faultsOn(redis, o.ack) {
 		for _, part := range strings.Split(only, ",") {
 			if strings.Contains(f.name, part) {

@@ -33,6 +33,7 @@ type receiver struct {
 	w           *world
 	name, token string
 	readers     map[string]ledger.ReaderID // by room
+	listens     bool                       // is in a busy room: silence means something
 
 	// Guarded by world.mu.
 	positions map[string]ledger.Pos          // the last message of each room
@@ -55,7 +56,7 @@ func newReceiver(w *world, name, token string) *receiver {
 }
 
 func (r *receiver) joins(room string, id ledger.ReaderID) {
-	r.readers[room], r.has[room] = id, map[ledger.Pos]bool{0: true}
+	r.readers[room], r.has[room], r.positions[room] = id, map[ledger.Pos]bool{0: true}, 0
 }
 
 // run keeps a connection until ctx ends.
@@ -210,7 +211,9 @@ func (r *receiver) take(ctx context.Context, ev target.Event) {
 		r.has[room][ev.Pos] = true
 		verdict := w.book.Arrive(id, ev.Pos, ev.Prev, ev.Send)
 		r.positions[room] = max(r.positions[room], ev.Pos)
-		w.window.silence = max(w.window.silence, now.Sub(later(r.heard, w.window.from)))
+		if r.listens {
+			w.window.silence = max(w.window.silence, now.Sub(later(r.heard, w.window.from)))
+		}
 		r.heard = now
 		if verdict == ledger.New {
 			w.window.late = max(w.window.late, now.Sub(w.start.Add(time.Duration(ev.Due))))

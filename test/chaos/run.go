@@ -50,7 +50,7 @@ func run(ctx context.Context, opt options) (*result, error) {
 	res := &result{opt: opt, began: time.Now()}
 	w.calm(ctx, res)
 	plan := newPlan(opt.seed, opt.kinds)
-	for began := time.Now(); time.Since(began) < opt.during && ctx.Err() == nil && len(w.violations) == 0; {
+	for began := time.Now(); time.Since(began) < opt.during && ctx.Err() == nil && len(opt.kinds) > 0 && !w.violated(); {
 		s := plan.next()
 		res.outcomes = append(res.outcomes, w.strike(ctx, s))
 		sleep(ctx, time.Duration(300+plan.rng.IntN(700))*time.Millisecond)
@@ -75,6 +75,12 @@ func run(ctx context.Context, opt options) (*result, error) {
 	return res, nil
 }
 
+func (w *world) violated() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.violations) > 0
+}
+
 // calm measures without a fault, so that the other figures have something to be
 // compared with.
 func (w *world) calm(ctx context.Context, res *result) {
@@ -89,7 +95,9 @@ func (w *world) strike(ctx context.Context, s step) outcome {
 	w.opt.say("%s", s.name())
 	began := time.Now()
 	w.open()
-	var faults sync.WaitGroup
+	var faults, whispers sync.WaitGroup
+	striking, over := context.WithCancel(ctx)
+	whispers.Go(func() { w.whisper(striking, rand.New(rand.NewPCG(s.seed, 3))) })
 	for i, f := range s.faults {
 		faults.Go(func() {
 			detail, err := f.run(ctx, w, rand.New(rand.NewPCG(s.seed, uint64(i))))
@@ -101,10 +109,12 @@ func (w *world) strike(ctx context.Context, s step) outcome {
 		})
 	}
 	faults.Wait()
-	over := time.Now()
-	recovered := until(ctx, recovery, func() bool { return w.allReady() && w.allHear(over) && w.redis.inStep() })
+	over()
+	since := time.Now()
+	whispers.Wait()
+	recovered := until(ctx, recovery, func() bool { return w.allReady() && w.allHear(since) && w.redis.inStep() })
 	if !recovered && ctx.Err() == nil {
-		w.violate("%s: not recovered %v after it was over: %s", s.name(), recovery, w.trouble(over))
+		w.violate("%s: not recovered %v after it was over: %s", s.name(), recovery, w.trouble(since))
 	}
 	o := outcome{step: s, took: time.Since(began)}
 	o.window, o.gaps = w.shut()
@@ -145,7 +155,9 @@ func (w *world) shut() (window, uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.receivers {
-		w.window.silence = max(w.window.silence, time.Since(later(r.heard, w.window.from)))
+		if r.listens {
+			w.window.silence = max(w.window.silence, time.Since(later(r.heard, w.window.from)))
+		}
 	}
 	last := w.window
 	w.window.failed = map[string]int{}
@@ -163,16 +175,37 @@ func (w *world) allResumed() bool {
 	return true
 }
 
-// allHear says whether every receiver is caught up and has had a message since.
+// allHear says whether every receiver is caught up.
 func (w *world) allHear(since time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.receivers {
-		if !r.resumed || len(r.paging) > 0 || !r.heard.After(since) {
+		if r.deaf(since) != "" {
 			return false
 		}
 	}
 	return true
+}
+
+// deaf says what a receiver does not hear, "" when it hears everything: something
+// since a time, and all there is of the quiet rooms. mu is held.
+func (r *receiver) deaf(since time.Time) string {
+	switch {
+	case r.conn == nil:
+		return "not connected"
+	case !r.resumed:
+		return "not resumed, on " + r.gateway.name
+	case len(r.paging) > 0:
+		return fmt.Sprintf("paging %d rooms", len(r.paging))
+	case r.listens && !r.heard.After(since):
+		return "has heard nothing, on " + r.gateway.name
+	}
+	for i := r.w.busy; i < len(r.w.rooms); i++ {
+		if pos, member := r.positions[r.w.rooms[i]]; member && pos < r.w.last[i] && !r.w.mayLose() {
+			return fmt.Sprintf("has not heard the last of %s, on %s", r.w.rooms[i], r.gateway.name)
+		}
+	}
+	return ""
 }
 
 // trouble says what does not work.
@@ -185,9 +218,9 @@ func (w *world) trouble(since time.Time) (text string) {
 	w.mu.Lock()
 	deaf := 0
 	for _, r := range w.receivers {
-		if !r.resumed || len(r.paging) > 0 || !r.heard.After(since) {
+		if why := r.deaf(since); why != "" {
 			if deaf++; deaf <= 3 {
-				text += fmt.Sprintf("%s (connected %t, resumed %t, pages %d rooms, heard something %t); ", r.name, r.conn != nil, r.resumed, len(r.paging), r.heard.After(since))
+				text += r.name + ": " + why + "; "
 			}
 		}
 	}

@@ -21,37 +21,55 @@ const (
 	retryMost = time.Second
 )
 
-// send sends at a pace until ctx ends; every send is repeated, with its key, until
-// somebody acknowledges it.
+// send sends to the busy rooms, at a pace, until ctx ends.
 func (w *world) send(ctx context.Context, rng *rand.Rand, pace time.Duration) {
 	ticker := time.NewTicker(pace)
 	defer ticker.Stop()
-	last := map[string]ledger.Pos{} // by room: a sender's messages are in the order it sent them
+	last := map[int]ledger.Pos{} // by room
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		}
-		w.mu.Lock()
-		w.sends++
-		number := w.sends
-		w.unsettled++
-		w.mu.Unlock()
-		room := rng.IntN(len(w.rooms))
-		as := w.user(pick(rng, w.members[room]))
-		pos, ok := w.insist(room, as, number)
-		w.mu.Lock()
-		if ok {
-			w.unsettled--
-			w.acks = append(w.acks, ledger.Ack{Room: uint32(room), Send: number, Pos: pos})
-			if before := last[w.rooms[room]]; pos <= before && w.opt.ack > 0 {
-				w.violations = append(w.violations, fmt.Sprintf("%s: send %d became %s, the one before it %s", w.rooms[room], number, pos.ID(), before.ID()))
+			room := rng.IntN(w.busy)
+			pos, ok := w.sendOne(rng, room)
+			if ok && pos <= last[room] && !w.mayLose() {
+				w.violate("%s: a send became %s, the same sender's before it %s", w.rooms[room], pos.ID(), last[room].ID())
 			}
-			last[w.rooms[room]] = pos
+			last[room] = pos
 		}
+	}
+}
+
+// whisper sends one message at a time to the quiet rooms until ctx ends: what is
+// missed there shows by no later message.
+func (w *world) whisper(ctx context.Context, rng *rand.Rand) {
+	for ctx.Err() == nil {
+		for room := w.busy; room < len(w.rooms); room++ {
+			sleep(ctx, rand.N(100*time.Millisecond))
+			w.sendOne(rng, room)
+		}
+		sleep(ctx, time.Second)
+	}
+}
+
+// sendOne sends a message as one of the room's members and returns when it is
+// acknowledged; false: that was given up.
+func (w *world) sendOne(rng *rand.Rand, room int) (ledger.Pos, bool) {
+	w.mu.Lock()
+	w.sends++
+	number := w.sends
+	w.unsettled++
+	w.mu.Unlock()
+	pos, ok := w.insist(room, w.user(pick(rng, w.members[room])), number)
+	if ok {
+		w.mu.Lock()
+		w.unsettled--
+		w.acks = append(w.acks, ledger.Ack{Room: uint32(room), Send: number, Pos: pos})
+		w.last[room] = max(w.last[room], pos)
 		w.mu.Unlock()
 	}
+	return pos, ok
 }
 
 // insist sends one message until it is acknowledged.

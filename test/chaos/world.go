@@ -35,14 +35,16 @@ type world struct {
 	start    time.Time
 
 	rooms     []string
+	busy      int        // so many of them are sent to all the time, the others only during faults
 	members   [][]string // by room
 	receivers []*receiver
 
 	mu         sync.Mutex
 	book       ledger.Book
 	acks       []ledger.Ack
-	sends      ledger.Send // numbers given so far
-	unsettled  int         // sends that nobody has acknowledged yet
+	last       []ledger.Pos // by room: the newest that was acknowledged
+	sends      ledger.Send  // numbers given so far
+	unsettled  int          // sends that nobody has acknowledged yet
 	window     window
 	violations []string
 }
@@ -143,21 +145,16 @@ func (w *world) populate(ctx context.Context, secret string) error {
 		}
 		users[i] = newReceiver(w, name, token)
 	}
-	w.receivers = users
+	w.receivers, w.last = users, make([]ledger.Pos, w.opt.rooms)
+	w.busy = w.opt.rooms - w.opt.rooms/5
 	for r := range w.opt.rooms {
 		room := fmt.Sprintf("room-%d", r)
 		w.rooms = append(w.rooms, room)
 		var members []string
-		order := rng.Perm(len(users))
-		// Everyone is in a room at least, so that silence means something.
-		for k, mine := range order {
-			if mine == 2*r%len(users) || mine == (2*r+1)%len(users) {
-				order[k], order[mine%2] = order[mine%2], mine
-			}
-		}
-		for _, i := range order[:w.opt.members] {
+		for _, i := range rng.Perm(len(users))[:w.opt.members] {
 			members = append(members, users[i].name)
 			users[i].joins(room, w.book.Open(uint32(r), 0))
+			users[i].listens = users[i].listens || r < w.busy
 		}
 		w.members = append(w.members, members)
 		if err := w.makeRoom(ctx, room, members); err != nil {
