@@ -1,8 +1,6 @@
 package follow
 
 import (
-	"slices"
-
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -36,6 +34,7 @@ type job struct {
 type pull struct {
 	j       *job
 	r       *room
+	i       int         // in j.pulls
 	pos     protocol.ID // everything up to it is the client's
 	blind   bool        // it is not known what the client has
 	lagged  bool        // the socket had not kept up: it is attached, and left out
@@ -197,7 +196,7 @@ func (j *job) pullOf(r *room) *pull {
 }
 
 func (j *job) add(r *room, pos protocol.ID) *pull {
-	p := &pull{j: j, r: r, pos: pos}
+	p := &pull{j: j, r: r, i: len(j.pulls), pos: pos}
 	j.pulls = append(j.pulls, p)
 	return p
 }
@@ -209,7 +208,11 @@ func (j *job) remove(p *pull) {
 		p.parked = false
 		j.parked--
 	}
-	j.pulls = slices.DeleteFunc(j.pulls, func(o *pull) bool { return o == p })
+	last := len(j.pulls) - 1
+	j.pulls[p.i] = j.pulls[last]
+	j.pulls[p.i].i = p.i
+	j.pulls[last] = nil
+	j.pulls = j.pulls[:last]
 }
 
 // catchUpFrom brings a connection up to date in a room, then attaches it.

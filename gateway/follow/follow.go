@@ -11,9 +11,13 @@
 //     last one's ID is the room's head.
 //   - A connection is attached to a room only at a moment when everything up to
 //     the room's head has been queued for it, or a gap has been told.
+//   - Between a Detach and the next Attach a connection is told left, joined or a
+//     gap: what its loop had left out till then is forgotten, and must not matter.
 //   - What is read is read after the subscription was confirmed, and only by a
 //     token that is still asked for: late answers are thrown away.
-//   - Whoever follows a room for a user has checked the members (DELIVERY F1, F2).
+//   - A user's index decides which rooms are followed, the members of each whether
+//     the user gets them (DELIVERY F1, F2).
+//   - A connection has at most one catch-up per room.
 package follow
 
 import (
