@@ -27,11 +27,11 @@ type membership struct {
 	told    bool // connections were told `joined`
 	seen    bool // the index that is being compared has it
 	dead    bool // unlinked; an answer is of no interest
+	hasFrom bool
 
 	// from is where connections start that had their hello before they were
 	// members; if there is none, they are told a gap after it.
-	from    protocol.ID
-	hasFrom bool
+	from protocol.ID
 }
 
 type memberState uint8
