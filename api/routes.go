@@ -43,6 +43,7 @@ var routes = []route{
 	{http.MethodPost, "/v1/focus", user, (*API).focus},
 	{http.MethodPost, "/v1/typing", user, (*API).typing},
 	{http.MethodPost, "/v1/tickets", user, (*API).ticket},
+	{http.MethodPost, "/v1/users/:user/disconnect", caller, (*API).disconnect},
 	{http.MethodGet, "/openapi.json", public, (*API).serveSpec},
 	{http.MethodGet, "/docs", public, (*API).serveDocs},
 }

@@ -155,11 +155,11 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 	if u.known {
 		c.stats.Audits++
 		more := st.Disconnected > u.revoked
-		u.revoked = st.Disconnected
+		u.revoked = max(u.revoked, st.Disconnected)
 		c.closeRevoked(u.conns, u.revoked, more)
 		c.compareIndex(u, st)
 	} else {
-		u.revoked = st.Disconnected
+		u.revoked = max(u.revoked, st.Disconnected) // the event may be newer than the read
 		c.closeRevoked(u.conns, u.revoked, false)
 		u.known, u.rev, u.exact = true, st.Rev, true
 		u.rooms = make([]*membership, 0, len(st.Rooms))
@@ -228,6 +228,7 @@ type control struct {
 	User     string      `json:"user"`
 	Head     protocol.ID `json:"head"`
 	RoomsRev uint64      `json:"rooms_rev"`
+	BeforeMs uint64      `json:"before_ms"` // disconnect: what was issued before is revoked
 
 	payload []byte // whole
 }
@@ -255,9 +256,16 @@ func (c *Core) userEvent(u *user, payload []byte) {
 			c.readUser(u)
 		}
 	case "disconnect":
-		for i := range u.conns {
-			c.out.Close(u.conns[i].id, protocol.CloseTokenExpired)
+		// It may be late: who came with a newer token stays. One that does not say
+		// since when ends everything.
+		if ev.BeforeMs == 0 {
+			for i := range u.conns {
+				c.out.Close(u.conns[i].id, protocol.CloseTokenExpired)
+			}
+			return
 		}
+		u.revoked = max(u.revoked, ev.BeforeMs)
+		c.closeRevoked(u.conns, u.revoked, true)
 	default:
 		c.tell(u, edge.FrameOf(payload))
 	}

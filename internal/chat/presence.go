@@ -162,6 +162,14 @@ type Live interface {
 	RedeemTicket(ctx context.Context, id string) (Ticket, error)
 }
 
+// Revoker ends what users hold.
+type Revoker interface {
+	// Disconnect closes the user's connections on all gateways, and has tokens and
+	// tickets that were issued before the returned time (Unix ms) refused there
+	// from now on.
+	Disconnect(ctx context.Context, user string) (beforeMs uint64, err error)
+}
+
 // Presence is whether a user is online, as others may know it.
 type Presence struct {
 	User     string

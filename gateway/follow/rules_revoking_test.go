@@ -1,0 +1,25 @@
+package follow_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/follow"
+)
+
+// The event says since when: it may come late, and the next connection may come
+// while the user is still followed, so that no read tells of it.
+func TestM4ADisconnectionStandsForWhoComesLater(t *testing.T) {
+	s, alice := playing(t, func(c *follow.Config) { c.LingerMs = 1000 })
+	newer := s.open("alice", false, 3000)
+	newer.gets("hello 7")
+	s.published("alice", `{"type":"disconnect","before_ms":2000500,"rooms_rev":8}`)
+	alice.gets("close 4001") // its token does not say how old it is
+	newer.gets()
+	older := s.open("alice", false, 2000)
+	older.gets("close 4001", "hello 7")
+	newer.closes()
+	older.closes()
+	alice.closes()
+	later := s.open("alice", false, 1999) // still followed: nothing is read
+	later.gets("close 4001", "hello 7")
+}

@@ -1,0 +1,53 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/internal/redisstore"
+)
+
+func TestADisconnectionIsKeptAndTold(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		u := name("u")
+		room(t, s, u)
+		e := listen(s)
+		e.follow(t, userCh(u))
+		state := func() (rev, disconnected uint64, rooms int) {
+			t.Helper()
+			states, errs := s.ReadUsers(t.Context(), []string{u})
+			if errs != nil {
+				t.Fatal(errs)
+			}
+			return states[0].Rev, states[0].Disconnected, len(states[0].Rooms)
+		}
+		rev0, never, _ := state()
+		if never != 0 {
+			t.Fatalf("disconnected at %d", never)
+		}
+		first, err := s.Disconnect(t.Context(), u)
+		must(t, err)
+		if d := time.Since(time.UnixMilli(int64(first))).Abs(); d > time.Minute {
+			t.Errorf("disconnected %v from now", d)
+		}
+		rev1, at, rooms := state()
+		if at != first || rev1 <= rev0 || rooms != 1 {
+			t.Errorf("at %d, want %d; rev %d after %d; %d rooms", at, first, rev1, rev0, rooms)
+		}
+		second, err := s.Disconnect(t.Context(), u)
+		must(t, err)
+		if second <= first {
+			t.Errorf("%d after %d", second, first)
+		}
+		rev2, _, _ := state()
+		event := func(before, rev uint64) string {
+			return fmt.Sprintf(`{"type":"disconnect","before_ms":%d,"rooms_rev":%d}`, before, rev)
+		}
+		e.wantEvents(t, userCh(u), event(first, rev1), event(second, rev2))
+
+		// Somebody who was never in a room.
+		_, err = s.Disconnect(t.Context(), name("stranger"))
+		must(t, err)
+	})
+}
