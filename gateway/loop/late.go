@@ -34,6 +34,9 @@ const (
 	// sampleSize is how many of a room's connections are asked. Of nine, five must
 	// be late.
 	sampleSize = 9
+	// minSample is how many must have been asked for their median to mean the room:
+	// with fewer, one phone that fell asleep would.
+	minSample = 5
 	// probeLostMs is when an answer is no longer waited for.
 	probeLostMs = 10_000
 )
@@ -93,6 +96,7 @@ func (l *loop) reportLate() {
 			l.cool(num, h)
 			continue
 		}
+		l.prune(h, now)
 		if late := h.late(now); late >= lateAfterMs {
 			l.report(edge.Event{Kind: edge.EvLate, RoomNum: num, LateMs: int32(late), Events: h.events})
 		}
@@ -103,7 +107,7 @@ func (l *loop) reportLate() {
 
 // late is the median age of what the asked connections have read.
 func (h *hotRoom) late(now int64) int64 {
-	if len(h.probes) == 0 {
+	if len(h.probes) < minSample {
 		return 0
 	}
 	var ages [sampleSize]int64
@@ -117,15 +121,23 @@ func (h *hotRoom) late(now int64) int64 {
 	return sorted[(len(sorted)-1)/2]
 }
 
-// probe replaces the probes that were answered, or never will be, by new ones.
-func (l *loop) probe(rm *room, h *hotRoom, now int64) {
+// prune forgets whom it is pointless to wait for: a connection that is closing
+// reads nothing and says nothing of its room.
+func (l *loop) prune(h *hotRoom, now int64) {
 	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
-		answered := p.tookMs >= 0
-		gone := l.conns.get(p.slot, p.gen) == nil
-		if answered && now-p.sentMs < probeEveryMs && !gone {
+		c := l.conns.get(p.slot, p.gen)
+		if c != nil && c.phase == phaseOpen && now-p.sentMs < probeLostMs {
 			return false
 		}
-		if !answered && !gone && now-p.sentMs < probeLostMs {
+		l.forgetProbe(p)
+		return true
+	})
+}
+
+// probe replaces the probes that were answered a while ago by new ones.
+func (l *loop) probe(rm *room, h *hotRoom, now int64) {
+	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
+		if p.tookMs < 0 || now-p.sentMs < probeEveryMs {
 			return false
 		}
 		l.forgetProbe(p)

@@ -1,0 +1,79 @@
+package loop_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/loop"
+)
+
+// hot sends to room1, twenty messages every 50 ms, until ok or for three
+// seconds; it says whether ok came.
+func hot(g *gateway, ok func() bool) bool {
+	n := uint64(0)
+	for began := time.Now(); time.Since(began) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+		for range 20 {
+			n++
+			g.post(edge.Cmd{Kind: edge.CmdBroadcast, Room: room1, Frame: message(n)})
+		}
+	}
+	return false
+}
+
+// members are clients in room1; those that read answer pings, too.
+func members(g *gateway, reading, silent int) {
+	for i := range reading {
+		c := g.dial(fmt.Sprint("reads", i))
+		g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: c.id, Room: room1})
+		go func() {
+			for {
+				if _, _, err := c.Read(context.Background()); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	for i := range silent {
+		_, id := g.dialWS(fmt.Sprint("silent", i))
+		g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: id, Room: room1})
+	}
+}
+
+func TestABusyRoomWhoseClientsDoNotReadIsLate(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Loops = 1 })
+	members(g, 2, 8)
+	if !hot(g, func() bool { return g.hub.count(edge.EvLate) > 0 }) {
+		t.Fatal("nobody was told")
+	}
+	ev := g.hub.kind(t, edge.EvLate)
+	if ev.RoomNum != room1 || ev.LateMs <= 0 || ev.Events <= 0 {
+		t.Errorf("%+v", ev)
+	}
+}
+
+// A few clients that do not read make no room late, and no few make a room.
+func TestSingleSlowReadersMakeNoRoomLate(t *testing.T) {
+	for _, many := range []struct{ reading, silent int }{{8, 3}, {0, 4}} {
+		t.Run(fmt.Sprint(many), func(t *testing.T) {
+			g := start(t, func(o *loop.Options) { o.Loops = 1 })
+			members(g, many.reading, many.silent)
+			late := func() bool {
+				for _, ev := range g.hub.all() {
+					if ev.Kind == edge.EvLate && ev.LateMs > 1000 {
+						return true
+					}
+				}
+				return false
+			}
+			if hot(g, late) {
+				t.Error("the room was called late")
+			}
+		})
+	}
+}
