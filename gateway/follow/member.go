@@ -24,7 +24,6 @@ type membership struct {
 	asked   bool // in room.asked: a question is under way
 	again   bool // joined or left came meanwhile, which the answer may be older than (F2)
 	indexed bool // the index has it
-	told    bool // connections were told `joined`
 	seen    bool // the index that is being compared has it
 	dead    bool // unlinked; an answer is of no interest
 	hasFrom bool
