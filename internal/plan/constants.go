@@ -59,6 +59,12 @@ var (
 		"Redis CPU per message and subscribed gateway, 8 subscribed")
 	RedisMicrosPerCanary = constant("RedisMicrosPerCanary", "µs",
 		"Redis CPU per canary of a Cluster's partition, everything idle")
+	RedisMicrosPerUserMinute = constant("RedisMicrosPerUserMinute", "µs",
+		"Redis CPU per online idle user and minute: presence (docs/presence.md has its own benchmark)")
+	RedisMicrosPerLeaseRead = constant("RedisMicrosPerLeaseRead", "µs",
+		"Redis CPU per lease read, a hundred in a pipeline: each gateway reads all leases every second")
+	RedisBytesPerOnlineUser = constant("RedisBytesPerOnlineUser", "B",
+		"Redis memory per online user: presence and subscriptions")
 	RedisBytesPerRoom = constant("RedisBytesPerRoom", "B",
 		"Redis memory per room, members and messages apart")
 	RedisBytesPerMembership = constant("RedisBytesPerMembership", "B",
@@ -75,8 +81,8 @@ func Constants() []Constant {
 		KernelBytesPerSocket, GatewayBytesPerConn, GatewayBytesPerMembership,
 		GatewayMicrosPerOpen, GatewayMicrosPerMinute, GatewayMicrosPerMessage, GatewayMicrosPerDelivery,
 		FrameBytes, LinkBytes, APIMicrosPerSend,
-		RedisMicrosPerSend, RedisMicrosPerFollower, RedisMicrosPerCanary,
-		RedisBytesPerRoom, RedisBytesPerMembership, RedisBytesPerMessage, RedisBytesPerIdempotencyKey,
+		RedisMicrosPerSend, RedisMicrosPerFollower, RedisMicrosPerCanary, RedisMicrosPerUserMinute, RedisMicrosPerLeaseRead,
+		RedisBytesPerOnlineUser, RedisBytesPerRoom, RedisBytesPerMembership, RedisBytesPerMessage, RedisBytesPerIdempotencyKey,
 	}
 }
 

@@ -262,9 +262,10 @@ func (m model) canaries(g float64) float64 {
 }
 
 func (m model) redis(g float64) Part {
-	cpu := m.l.Rate*(m.c["RedisMicrosPerSend"]+m.followers(g)*m.c["RedisMicrosPerFollower"]) + m.canaries(g)*m.c["RedisMicrosPerCanary"]
+	cpu := m.l.Rate*(m.c["RedisMicrosPerSend"]+m.followers(g)*m.c["RedisMicrosPerFollower"]) + m.canaries(g)*m.c["RedisMicrosPerCanary"] +
+		float64(m.l.Connections)*m.c["RedisMicrosPerUserMinute"]/60 + g*g*m.c["RedisMicrosPerLeaseRead"]
 	rooms := float64(m.l.Rooms)
-	bytes := rooms*m.c["RedisBytesPerRoom"] + rooms*m.l.Members*m.c["RedisBytesPerMembership"] +
+	bytes := float64(m.l.Connections)*m.c["RedisBytesPerOnlineUser"] + rooms*m.c["RedisBytesPerRoom"] + rooms*m.l.Members*m.c["RedisBytesPerMembership"] +
 		m.kept()*(m.c["RedisBytesPerMessage"]+m.l.TextBytes) + m.l.Rate*m.l.Window.Seconds()*m.c["RedisBytesPerIdempotencyKey"]
 	out := (m.l.Rate*m.c["LinkBytes"] + m.l.Rate*m.followers(g)*(m.c["FrameBytes"]+m.l.TextBytes+packetBytes)) * 8
 	p := Part{Name: "Redis shards", Needs: []Need{
@@ -343,6 +344,9 @@ func (m model) notes(p Plan) []string {
 	}
 	if share := m.canaries(g) * m.c["RedisMicrosPerCanary"] / 1e6 / float64(p.Redis.Machines); share > 0.1 {
 		say("LIMIT: canaries alone (%s/s of %d gateways) are %.0f %% of each shard: fewer, larger gateways, or several deployments side by side.", count(m.canaries(g)), p.Gateways.Machines, 100*share)
+	}
+	if share := g * g * m.c["RedisMicrosPerLeaseRead"] / 1e6 / float64(p.Redis.Machines); share > 0.1 {
+		say("LIMIT: every gateway reads every lease every second: %s reads/s are %.0f %% of each shard: several deployments side by side.", count(g*g), 100*share)
 	}
 	if links := m.linksPerShard(g, float64(p.Redis.Machines)); links > 8000 {
 		say("LIMIT: %s subscriber connections per shard: maxclients must be raised (10,000 by default), and each costs buffers.", count(links))

@@ -20,7 +20,7 @@ var round = Costs{
 	"KernelBytesPerSocket": 4000, "GatewayBytesPerConn": 1000, "GatewayBytesPerMembership": 100,
 	"GatewayMicrosPerOpen": 100, "GatewayMicrosPerMinute": 60, "GatewayMicrosPerMessage": 100, "GatewayMicrosPerDelivery": 5,
 	"FrameBytes": 200, "LinkBytes": 300, "APIMicrosPerSend": 50,
-	"RedisMicrosPerSend": 20, "RedisMicrosPerFollower": 1, "RedisMicrosPerCanary": 10,
+	"RedisMicrosPerSend": 20, "RedisMicrosPerFollower": 1, "RedisMicrosPerCanary": 10, "RedisMicrosPerUserMinute": 6, "RedisMicrosPerLeaseRead": 1, "RedisBytesPerOnlineUser": 400,
 	"RedisBytesPerRoom": 400, "RedisBytesPerMembership": 100, "RedisBytesPerMessage": 200, "RedisBytesPerIdempotencyKey": 200,
 }
 
@@ -97,8 +97,8 @@ func TestTheArithmetic(t *testing.T) {
 	near("gateway CPU", p.Gateways.Needs[0].Total, (1000*follow*100+20_000*5+100_000*60/60)/1e6)
 	near("network", p.Gateways.Needs[2].Total, (20_000*(200+100+66)+1000*follow*66)*8)
 	near("API CPU", p.APIs.Needs[0].Total, 1000*50/1e6)
-	near("Redis CPU", p.Redis.Needs[0].Total, (1000*(20+follow*1)+g*4/2*10)/1e6)
-	near("Redis memory", p.Redis.Needs[1].Total, 10_000*400+200_000*100+3_600_000*(200+100)+60_000*200)
+	near("Redis CPU", p.Redis.Needs[0].Total, (1000*(20+follow*1)+g*4/2*10+100_000*6/60+g*g*1)/1e6)
+	near("Redis memory", p.Redis.Needs[1].Total, 100_000*400+10_000*400+200_000*100+3_600_000*(200+100)+60_000*200)
 }
 
 // Whatever the load, what is planned is enough, and more load never needs less.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // constants are the results, by the name that internal/plan gives them.
@@ -80,10 +82,12 @@ func idle(binary string, _ constants) (constants, error) {
 	for i := range users {
 		users[i] = user(i)
 	}
-	hold := func(roomsEach int, minute bool) (bytes, open, perMinute float64, err error) {
+	// held is what one client cost.
+	type held struct{ bytes, open, minute, redisBytes, redisMinute float64 }
+	hold := func(roomsEach int, minute bool) (h held, err error) {
 		f, err := startFleet(binary, true)
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
 		defer f.stop()
 		groups := idleUsers / roomSize
@@ -97,41 +101,49 @@ func idle(binary string, _ constants) (constants, error) {
 			return f.room(fmt.Sprintf("r%d-%d", set, g), members)
 		})
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
 		time.Sleep(2 * time.Second) // the outbox is swept
-		before, cpu := f.gateway.rss(), f.gateway.cpu()
+		redisIdle := redisCPU(f.redis)
+		time.Sleep(10 * time.Second)
+		redisIdle = redisCPU(f.redis) - redisIdle
+		before, cpu, memory := f.gateway.rss(), f.gateway.cpu(), redisInfo(f.redis, "memory", "used_memory_dataset")
 		c, err := f.connect(users)
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
 		defer c.close()
-		open = float64(f.gateway.cpu()-cpu) / float64(time.Microsecond) / idleUsers
+		h.open = float64(f.gateway.cpu()-cpu) / float64(time.Microsecond) / idleUsers
 		time.Sleep(10 * time.Second)
-		bytes = (f.gateway.rss() - before) / idleUsers
+		h.bytes = (f.gateway.rss() - before) / idleUsers
+		h.redisBytes = (redisInfo(f.redis, "memory", "used_memory_dataset") - memory) / idleUsers
 		if minute {
-			cpu = f.gateway.cpu()
+			cpu, redis := f.gateway.cpu(), redisCPU(f.redis)
 			time.Sleep(idleFor)
-			perMinute = float64(f.gateway.cpu()-cpu) / float64(time.Microsecond) / idleUsers * float64(time.Minute/idleFor)
+			minutes := float64(idleFor) / float64(time.Minute)
+			h.minute = float64(f.gateway.cpu()-cpu) / float64(time.Microsecond) / idleUsers / minutes
+			h.redisMinute = micros(redisCPU(f.redis)-redis, redisIdle/10, idleFor, idleUsers) / minutes
 		}
 		if n := c.ended.Load(); n > 0 {
-			return 0, 0, 0, fmt.Errorf("%d of %d idle connections ended", n, idleUsers)
+			return h, fmt.Errorf("%d of %d idle connections ended", n, idleUsers)
 		}
-		return bytes, open, perMinute, nil
+		return h, nil
 	}
-	one, open, minute, err := hold(1, true)
+	one, err := hold(1, true)
 	if err != nil {
 		return nil, err
 	}
-	many, _, _, err := hold(manyRooms, false)
+	many, err := hold(manyRooms, false)
 	if err != nil {
 		return nil, err
 	}
 	return constants{
-		"GatewayBytesPerConn":       one,
-		"GatewayBytesPerMembership": (many - one) / (manyRooms - 1),
-		"GatewayMicrosPerOpen":      open,
-		"GatewayMicrosPerMinute":    minute,
+		"GatewayBytesPerConn":       one.bytes,
+		"GatewayBytesPerMembership": (many.bytes - one.bytes) / (manyRooms - 1),
+		"GatewayMicrosPerOpen":      one.open,
+		"GatewayMicrosPerMinute":    one.minute,
+		"RedisBytesPerOnlineUser":   one.redisBytes,
+		"RedisMicrosPerUserMinute":  one.redisMinute,
 	}, nil
 }
 
@@ -314,7 +326,37 @@ func canaries(binary string, _ constants) (constants, error) {
 	if n < 100 {
 		return nil, fmt.Errorf("only %v canaries in 20 s", n)
 	}
-	return constants{"RedisMicrosPerCanary": float64(used) / float64(time.Microsecond) / n}, nil
+	lease, err := gets(node)
+	if err != nil {
+		return nil, err
+	}
+	return constants{"RedisMicrosPerCanary": float64(used) / float64(time.Microsecond) / n, "RedisMicrosPerLeaseRead": lease}, nil
+}
+
+// gets is what a small GET costs Redis when a hundred share a pipeline, as
+// leases are read.
+func gets(node *testkit.RedisServer) (float64, error) {
+	if _, err := node.Do("SET", "gateway:measured", "12345 1000 10.0.0.1:8081"); err != nil {
+		return 0, err
+	}
+	conn, err := net.Dial("tcp", node.Addr())
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	const batch, rounds = 100, 5000
+	command := strings.Repeat("*2\r\n$3\r\nGET\r\n$16\r\ngateway:measured\r\n", batch)
+	answer := make([]byte, batch*len("$24\r\n12345 1000 10.0.0.1:8081\r\n"))
+	before := redisCPU(node)
+	for range rounds {
+		if _, err := io.WriteString(conn, command); err != nil {
+			return 0, err
+		}
+		if _, err := io.ReadFull(conn, answer); err != nil {
+			return 0, err
+		}
+	}
+	return float64(redisCPU(node)-before) / float64(time.Microsecond) / (batch * rounds), nil
 }
 
 // memory: what is kept in Redis.
