@@ -30,7 +30,7 @@ type site struct {
 	clients, balancer           *host
 	apis, gateways              []*member
 	http                        *http.Client // from the clients' host
-	apiURL, gatewayAddr, master string
+	apiURL, gatewayAddr         string
 }
 
 // member is an API or a gateway.
