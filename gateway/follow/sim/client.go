@@ -36,6 +36,7 @@ type view struct {
 	known  bool        // filter means something
 	filter protocol.ID // what is not newer is dropped
 	wired  bool        // the filter was told by the gateway, not by HTTP
+	losses int         // how often Redis had lost data when HTTP told it
 	pos    protocol.ID // to resume from
 	hole   bool        // the messages up to base are to be paged
 	base   protocol.ID
@@ -221,7 +222,7 @@ func (c *client) message(room int, id, prev protocol.ID) {
 	if prev != v.filter {
 		// A receiver whose last message is not prev has a hole. It can only be one
 		// that the gateway couldn't know of: what it had read over HTTP was lost.
-		if v.wired || w.everLed(room, v.filter, id) && !w.lost(room, id) {
+		if v.wired || v.losses == w.losses() && w.everLed(room, v.filter, id) && !w.lost(room, id) {
 			w.violate("order", "c%d: %v of %s follows %v, but came after %v", c.id, id, roomNames[room], prev, v.filter)
 		}
 		v.startAt(prev, true)
@@ -258,6 +259,7 @@ func (c *client) page(room int) bool {
 			return false // what is sent until hello might be missed
 		}
 		v.startAt(r.head, false)
+		v.losses = c.w.losses()
 	}
 	log := r.log()
 	proven := v.base.IsZero() || v.base == r.head || r.has(v.base)
@@ -309,6 +311,7 @@ func (c *client) listRooms() {
 			v.leave()
 		case in && !v.active:
 			v.startAt(r.head, false)
+			v.losses = c.w.losses()
 		}
 	}
 }

@@ -204,6 +204,10 @@ func (w *world) everLed(room int, a, b protocol.ID) bool {
 	return true
 }
 
+// losses counts the occasions on which Redis may have lost data.
+func (w *world) losses() int { return w.count.Failovers + w.count.Flushes }
+
+// lost says whether a message is not in the log's lineage.
 func (w *world) lost(room int, id protocol.ID) bool {
 	return !w.roomShard(room).data().rooms[room].has(id)
 }
