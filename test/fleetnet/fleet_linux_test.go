@@ -24,13 +24,13 @@ func TestMain(m *testing.M) { fleet.Main(m) }
 // site is a deployment on a lan: Sentinel and two Redis servers, two APIs, three
 // gateways, HAProxy with the file that we deploy, and a host full of clients.
 type site struct {
-	t                           *testing.T
-	lan                         *lan
-	secret                      string
-	clients, balancer           *host
-	apis, gateways              []*member
-	http                        *http.Client // from the clients' host
-	apiURL, gatewayAddr         string
+	t                   *testing.T
+	lan                 *lan
+	secret              string
+	clients, balancer   *host
+	apis, gateways      []*member
+	http                *http.Client // from the clients' host
+	apiURL, gatewayAddr string
 }
 
 // member is an API or a gateway.
