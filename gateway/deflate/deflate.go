@@ -1,7 +1,8 @@
 // Package deflate is permessage-deflate (RFC 7692) as a gateway can afford it:
 // no context takeover in either direction, so that a connection has no state, a
 // message is compressed once for everybody, and one inflater serves all
-// connections of a loop.
+// connections of a loop. What clients send is read with a bound on everything: on
+// what comes out, and on the work it takes.
 //
 // It does no I/O and is not locked: each event loop owns a Deflater and an
 // Inflater.
