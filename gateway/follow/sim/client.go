@@ -19,7 +19,9 @@ type client struct {
 	conn  *conn
 	rev   uint64
 	knows bool // rev is that of the rooms it knows
-	views [maxRooms]view
+	// flushes of its index when it was last listed.
+	flushes int
+	views   [maxRooms]view
 
 	// Of the present connection.
 	resume    bool // `?resume` in the URL
@@ -301,7 +303,7 @@ func (c *client) listRooms() {
 	if c.w.trace != nil {
 		c.w.logf("c%d lists its rooms: %+v", c.id, st)
 	}
-	c.rev, c.knows = st.Rev, true
+	c.rev, c.knows, c.flushes = st.Rev, true, c.w.userShard(c.user).flushes
 	for room := range c.w.rooms {
 		v := &c.views[room]
 		r := &c.w.roomShard(room).data().rooms[room]

@@ -83,6 +83,7 @@ type shard struct {
 	skew    int64
 	history []dataset // the primary's, newest last; the first is the replica's
 	old     *dataset  // of the demoted primary, while it believes it is none
+	flushes int
 }
 
 func (s *shard) data() *dataset { return &s.history[len(s.history)-1] }
@@ -318,6 +319,7 @@ func (w *world) trim(room, n int) bool {
 
 // flush empties a node (FLUSHALL, or a restart without persistence).
 func (w *world) flush(s *shard) {
+	s.flushes++
 	s.write(s.node, func(d *dataset) { *d = dataset{} })
 	if w.trace != nil {
 		w.logf("flush shard %d", s.id)

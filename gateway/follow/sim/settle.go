@@ -144,8 +144,12 @@ func (w *world) serve(c *client) (busy bool) {
 		c.sendPositions(false, -1)
 		busy = true
 	}
-	if revs := w.userShard(c.user).data().users[c.user].revs; c.rev != 0 && !slices.Contains(revs, c.rev) {
-		c.list = true // what HTTP told it was lost, and it would learn so from its next hello
+	// Revisions are no chain. What HTTP told and a failover lost, a client learns
+	// from its next hello; what a flush took from its index under a revision that
+	// came later, when it next lists its rooms.
+	us := w.userShard(c.user)
+	if c.rev != 0 && !slices.Contains(us.data().users[c.user].revs, c.rev) || c.flushes != us.flushes {
+		c.list = true
 	}
 	if c.list && c.greeted {
 		c.listRooms()
