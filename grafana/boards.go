@@ -70,7 +70,7 @@ func overview() Dashboard {
 				{Title: "Ready", Kind: Number, Unit: percent, Good: 1, Bad: 0.7, Width: 6,
 					About:   "Processes that are ready, of those that are scraped.",
 					Queries: one(`sum(madang_ready) / count(up{job=~"madang.*"})`, "")},
-				{Title: "Error budget burnt, per hour of budget", Kind: Graph, Unit: short, Width: 24,
+				{Title: "How fast error budgets burn", Kind: Graph, Unit: short, Width: 24,
 					About: "1 uses the 30-day budget up in exactly 30 days; 14.4 for an hour pages (docs/runbooks.md).",
 					Queries: []Query{
 						{Expr: `madang:send_errors:ratio_rate5m / 0.0005`, Legend: "sends"},

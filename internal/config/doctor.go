@@ -3,7 +3,7 @@ package config
 // Doctor is the configuration of `madang doctor`: Redis as the processes are
 // given it, and what this host is for.
 type Doctor struct {
-	Redis       `embed:"" group:"Redis" set:"redis_url=" set:"redis_note= Empty: this host only."`
+	Redis       `kong:"embed,group='Redis',set='redis_url=',set='redis_note= Empty: this host only.'"`
 	Roles       []string `name:"role" help:"What this host is for: gateway, api, redis, balancer; several separated by commas. Decides which checks count." default:"gateway,api" enum:"gateway,api,redis,balancer"`
 	Connections int64    `help:"Clients this host shall hold: limits below it are errors. 0: say how many it can hold." default:"0"`
 	Gateways    int64    `help:"Gateway processes that share this host." default:"1"`

@@ -166,7 +166,12 @@ func graph(b *strings.Builder, lines []line, panel grafana.Panel, w, h int, from
 	if top == 0 {
 		top = 1
 	}
-	top = nice(top)
+	if panel.Unit == "bytes" {
+		unit := math.Pow(1024, math.Floor(math.Log(max(top, 1))/math.Log(1024)))
+		top = nice(top/unit) * unit
+	} else {
+		top = nice(top)
+	}
 	left, right, upper, lower := 62.0, 10.0, 32.0, 44.0
 	width, height := float64(w)-left-right, float64(h)-upper-lower
 	x := func(at float64) float64 {
