@@ -39,6 +39,8 @@ var routes = []route{
 	{http.MethodPost, "/v1/rooms/:room/messages", user, (*API).send},
 	{http.MethodGet, "/v1/rooms/:room/messages", caller, (*API).history},
 	{http.MethodPost, "/v1/rooms/:room/read", user, (*API).markRead},
+	{http.MethodPut, "/v1/rooms/:room/retention", caller, (*API).setRetention},
+	{http.MethodDelete, "/v1/rooms/:room/retention", caller, (*API).clearRetention},
 	{http.MethodGet, "/v1/presence", caller, (*API).presence},
 	{http.MethodPost, "/v1/focus", user, (*API).focus},
 	{http.MethodPost, "/v1/typing", user, (*API).typing},

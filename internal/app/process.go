@@ -68,10 +68,11 @@ type rooms struct {
 	idempotency, maxAge   time.Duration
 	maxLen, members, mine int
 	receipts              int
+	maxBytes              int64
 }
 
 func roomsOf(h config.HTTP, r config.Receipts) rooms {
-	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers}
+	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers, int64(h.LogMaxBytes)}
 }
 
 func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
@@ -104,6 +105,7 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, lim
 		IdempotencyTTL: limits.idempotency,
 		MaxLen:         limits.maxLen,
 		MaxAge:         limits.maxAge,
+		MaxBytes:       limits.maxBytes,
 		MaxMembers:     limits.members,
 		MaxRooms:       limits.mine,
 		ReceiptMembers: limits.receipts,

@@ -111,6 +111,20 @@ type UserRoom struct {
 	Unread uint64      // Room.N - ReadN
 }
 
+// Retention is how much of a room's log is kept; what is older goes, by whole
+// blocks, so that a little more is kept than said. A nil field is what the
+// deployment keeps.
+type Retention struct {
+	Messages *int64 // at least 1
+	AgeMs    *int64 // 0: any; an idle room's log goes whole, that long after its last message
+	Bytes    *int64 // 0: any; an estimate of Redis's memory
+}
+
+// Retainer is a Store that keeps rooms' logs for different times.
+type Retainer interface {
+	Retain(ctx context.Context, room string, r Retention) error
+}
+
 // Store is the room side of Redis. All methods honour ctx's deadline and answer
 // one of the errors above for what the caller did, ErrUnavailable when Redis
 // does not answer.

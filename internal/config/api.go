@@ -19,6 +19,7 @@ type HTTP struct {
 	ShowFocus         bool          `help:"Tell everybody who asks which rooms a user is looking at. Server keys are always told."`
 	LogMaxLen         int           `help:"Messages kept per room, approximately. More costs Redis memory; fewer turns long absences into gaps." default:"100000"`
 	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age." default:"0"`
+	LogMaxBytes       Bytes         `help:"Redis memory that a room's messages may take, approximately. 0: no limit by size. A server key can set all three for single rooms." default:"0"`
 }
 
 // API is the configuration of `madang api`.

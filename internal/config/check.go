@@ -181,6 +181,9 @@ func (c HTTP) check(p *problems) {
 	p.atLeast("max-room-members", int64(c.MaxRoomMembers), 2)
 	p.atLeast("max-user-rooms", int64(c.MaxUserRooms), 1)
 	p.atLeast("log-max-len", int64(c.LogMaxLen), 1)
+	if c.LogMaxBytes != 0 {
+		p.size("log-max-bytes", c.LogMaxBytes, 64<<10)
+	}
 	if c.SendsPerSecond < 0 {
 		p.add("sends-per-second", "%v is negative", c.SendsPerSecond)
 	}

@@ -16,6 +16,7 @@ type Redis struct {
 	failures   *prometheus.CounterVec
 	linksUp    prometheus.Gauge
 	linkBreaks prometheus.Counter
+	trimmed    *prometheus.CounterVec
 	canary     prometheus.Histogram
 
 	lanes   sync.Map // lane → laneChild
@@ -52,11 +53,15 @@ func NewRedis(r prometheus.Registerer) *Redis {
 			Name: "madang_redis_link_breaks_total",
 			Help: "Subscriber links that broke. Each is re-made and audited; nothing is lost by it.",
 		}),
+		trimmed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "madang_log_trimmed_total",
+			Help: "Messages that left rooms' logs when this process sent others, by what is kept.",
+		}, []string{"by"}),
 		canary: prometheus.NewHistogram(
 			histogram("madang_redis_canary_seconds", "Time from a canary's write to its coming back over the link.", redisBuckets)),
 		up: map[int]bool{},
 	}
-	r.MustRegister(m.roundTrips, m.commands, m.failures, m.linksUp, m.linkBreaks, m.canary)
+	r.MustRegister(m.roundTrips, m.commands, m.failures, m.linksUp, m.linkBreaks, m.canary, m.trimmed)
 	return m
 }
 
@@ -65,6 +70,7 @@ func (m *Redis) Observer() redisstore.Observer {
 	return redisstore.Observer{
 		Pipeline:      m.pipeline,
 		CommandFailed: m.commandFailed,
+		Trimmed:       func(by string, messages int) { m.trimmed.WithLabelValues(by).Add(float64(messages)) },
 		LinkUp:        func(link int) { m.link(link, true) },
 		LinkDown:      func(link int, _ error) { m.link(link, false) },
 		CanaryBack:    func(_ int, took time.Duration) { m.canary.Observe(took.Seconds()) },

@@ -248,6 +248,66 @@ func TestRetentionByCountAndAge(t *testing.T) {
 	}
 }
 
+// A room keeps what was said for it, by whatever measure; what goes is counted.
+func TestRetentionOfOneRoom(t *testing.T) {
+	number := func(n int64) *int64 { return &n }
+	big := strings.Repeat("x", 1000)
+	for _, a := range arrangements[:2] {
+		t.Run(a, func(t *testing.T) {
+			trimmed := map[string]int{}
+			s := open(t, servers.url(t, a), func(o *redisstore.Options) {
+				o.MaxBytes = 20_000
+				o.Observer.Trimmed = func(by string, messages int) { trimmed[by] += messages }
+			})
+			fill := func(r *chat.Retention) (kept int) {
+				t.Helper()
+				clear(trimmed)
+				id := room(t, s, "alice")
+				if r != nil {
+					must(t, s.Retain(t.Context(), id, *r))
+				}
+				for range 160 {
+					send(t, s, id, "alice", name("k"), big)
+				}
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 1000}})
+				if pages[0].N != 160 || len(pages[0].Entries)+trimmed["count"]+trimmed["age"]+trimmed["bytes"] != 160 {
+					t.Errorf("%d of %d messages are kept, %v were trimmed", len(pages[0].Entries), pages[0].N, trimmed)
+				}
+				return len(pages[0].Entries)
+			}
+			if kept := fill(nil); kept < 8 || kept > 50 || trimmed["bytes"] == 0 {
+				t.Errorf("the deployment's 20,000 bytes: %d of 1,000 bytes kept, %v", kept, trimmed)
+			}
+			if kept := fill(&chat.Retention{Bytes: number(0)}); kept != 160 {
+				t.Errorf("no limit by bytes: %d kept, %v", kept, trimmed)
+			}
+			if kept := fill(&chat.Retention{Bytes: number(60_000)}); kept < 30 || kept > 110 || trimmed["bytes"] == 0 {
+				t.Errorf("60,000 bytes: %d of 1,000 bytes kept, %v", kept, trimmed)
+			}
+			if kept := fill(&chat.Retention{Bytes: number(0), Messages: number(32)}); kept < 32 || kept > 64 || trimmed["count"] == 0 {
+				t.Errorf("32 messages: %d kept, %v", kept, trimmed)
+			}
+
+			id := room(t, s, "alice")
+			must(t, s.Retain(t.Context(), id, chat.Retention{AgeMs: number(60)}))
+			last := send(t, s, id, "alice", "k", "x")
+			empty := func() bool {
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 10}})
+				return len(pages[0].Entries) == 0 && pages[0].Head == last.ID
+			}
+			soon(t, 5*time.Second, "an idle room's log gone", empty)
+			must(t, s.Retain(t.Context(), id, chat.Retention{AgeMs: number(200)}))
+			last = send(t, s, id, "alice", "k2", "x")
+			must(t, s.Retain(t.Context(), id, chat.Retention{})) // the deployment's: for good
+			time.Sleep(300 * time.Millisecond)
+			if empty() {
+				t.Error("the log went, though its age does not count any more")
+			}
+			wantErr(t, s.Retain(t.Context(), "no-such-room", chat.Retention{}), chat.ErrNoRoom)
+		})
+	}
+}
+
 func TestIdempotencyEndsWithItsWindow(t *testing.T) {
 	for _, a := range arrangements[:2] {
 		t.Run(a, func(t *testing.T) {

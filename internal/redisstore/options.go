@@ -40,6 +40,9 @@ type Options struct {
 	MaxLen int
 	// MaxAge is how long a message is kept, approximately. 0: no limit.
 	MaxAge time.Duration
+	// MaxBytes is how much memory of Redis a room's log may take, approximately.
+	// 0: no limit.
+	MaxBytes int64
 	// MaxMembers per room. Default 100,000.
 	MaxMembers int
 	// MaxRooms per user. Default 10,000.
@@ -71,6 +74,8 @@ type Observer struct {
 	// CommandFailed: a command failed, by reason ("network", "moved", "refused",
 	// "full", "overflow", "error").
 	CommandFailed func(reason string)
+	// Trimmed: so many messages left a room's log, by what ("count", "age", "bytes").
+	Trimmed func(by string, messages int)
 	// LinkUp and LinkDown: a subscriber connection came or broke.
 	LinkUp   func(link int)
 	LinkDown func(link int, err error)
@@ -119,6 +124,7 @@ func (o Options) withDefaults() (Options, error) {
 	bad(o.MinReplicasAck < 0, "replicas to acknowledge: %d is negative", o.MinReplicasAck)
 	bad(o.MaxLen < 1 || o.MaxMembers < 1 || o.MaxRooms < 1 || o.MaxQueued < 1, "a limit is less than 1")
 	bad(o.MaxAge < 0, "max age: %v is negative", o.MaxAge)
+	bad(o.MaxBytes < 0, "max bytes: %d is negative", o.MaxBytes)
 	for name, d := range map[string]time.Duration{
 		"ack time-out": o.AckTimeout, "idempotency TTL": o.IdempotencyTTL,
 		"dial time-out": o.DialTimeout, "command time-out": o.CommandTimeout,

@@ -13,7 +13,7 @@ import (
 )
 
 // sendArgs is how many arguments a send's command has.
-const sendArgs = 3 + 4 + 9
+const sendArgs = 3 + 4 + 10
 
 // sendCall is a send on its way, in one piece of memory: its arguments point
 // into it, so that they need none of their own.
@@ -107,7 +107,7 @@ func (s *Store) newSend(send chat.Send) *sendCall {
 		sendScript.argName, sendScript.argSHA, 4,
 		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3],
 		&c.send.Room, &c.send.By.User, flag(!send.By.Server), &c.send.Hash, send.Tail,
-		s.arg.idemTTL, s.arg.maxLen, s.arg.maxAge, s.publish,
+		s.arg.idemTTL, s.publish, s.arg.maxLen, s.arg.maxAge, s.arg.maxBytes,
 	}
 	c.call.args = c.args[:]
 	return c
@@ -128,7 +128,9 @@ func (s *Store) sent(reply any, send chat.Send) (sent chat.Sent, err error) {
 		at, sent.Tail, sent.Replayed = text(v[0]), []byte(text(v[1])), true
 	}
 	id, rest, _ := strings.Cut(at, " ")
-	prev, n, _ := strings.Cut(rest, " ")
+	prev, rest, _ := strings.Cut(rest, " ")
+	n, trims, _ := strings.Cut(rest, " ")
+	s.observeTrims(trims)
 	if sent.ID, err = protocol.ParseID(id); err == nil {
 		if sent.Prev, err = protocol.ParseID(prev); err == nil {
 			sent.N, err = parseUint(n)

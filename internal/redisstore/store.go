@@ -52,7 +52,7 @@ type laneKey struct {
 
 // constants are arguments that never change, boxed once.
 type constants struct {
-	idemTTL, maxLen, maxAge, maxMembers any
+	idemTTL, maxLen, maxAge, maxBytes, maxMembers any
 }
 
 var (
@@ -75,7 +75,7 @@ func Open(o Options) (*Store, error) {
 		nodes: openNodes(t, o), keys: newKeyspace(o.Partitions),
 		publish: "PUBLISH", lanes: make(map[laneKey]*lane), opened: time.Now(),
 		arg: constants{
-			idemTTL: o.IdempotencyTTL.Milliseconds(), maxLen: o.MaxLen, maxAge: o.MaxAge.Milliseconds(),
+			idemTTL: o.IdempotencyTTL.Milliseconds(), maxLen: o.MaxLen, maxAge: o.MaxAge.Milliseconds(), maxBytes: o.MaxBytes,
 			maxMembers: o.MaxMembers,
 		},
 	}

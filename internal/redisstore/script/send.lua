@@ -1,9 +1,11 @@
 -- Appends one message to a room's log and publishes it.
 -- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key
 -- ARGV 1 room  2 user  3 '1' when the user must be a member  4 hash of the body  5 tail
---      6 TTL of the idempotency key (ms)  7 most entries in the log  8 their most age (ms), '0' for any
---      9 PUBLISH or SPUBLISH
--- Returns 'id prev n' for a new message, {'id prev n', tail} for one that was stored before,
+--      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
+--      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
+--      the room's field 'keep' may say otherwise (retain.lua)
+-- Returns 'id prev n' for a new message, and when older ones were trimmed how many, by count, age and
+--      bytes: 'id prev n 100 0 0'; {'id prev n', tail} for one that was stored before,
 --      or 'REUSED', 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the room is held back: try again then. Running it again changes nothing (for the key's TTL).
 -- Numbers stay text or below 2^53, where Lua's doubles are exact.
 local prior = redis.call('GET', KEYS[4])
@@ -15,7 +17,7 @@ if prior then
   local entry = redis.call('XRANGE', KEYS[3], id, id)[1]
   return {at, entry and entry[2][6] or ARGV[5]}
 end
-local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace')
+local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace', 'keep')
 local head = room[1]
 if not head then return 'NOROOM' end
 if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 'NOTMEMBER' end
@@ -33,7 +35,7 @@ if room[3] then
   end
 end
 local n = string.format('%.0f', tonumber(room[2]) + 1)
-local id = redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'p', head, 'n', n, 't', ARGV[5])
+local id = redis.call('XADD', KEYS[3], '*', 'p', head, 'n', n, 't', ARGV[5])
 -- The log gives growing IDs as long as it exists. It may have aged out whole, and the clock of a
 -- new primary be behind: then the head decides. 45 is '-': with 13 digits before it text compares
 -- as numbers do.
@@ -50,14 +52,33 @@ end
 redis.call('HSET', KEYS[1], 'head', id, 'n', n)
 local at = id .. ' ' .. head .. ' ' .. n
 redis.call('SET', KEYS[4], at .. ' ' .. ARGV[4], 'PX', ARGV[6])
-if ARGV[8] ~= '0' then
-  -- An idle room's log goes whole; a busy one's end is cut now and then.
-  redis.call('PEXPIRE', KEYS[3], ARGV[8])
-  if tonumber(n) % 16 == 0 then
-    local oldest = tonumber(string.match(id, '^%d+')) - tonumber(ARGV[8])
-    redis.call('XTRIM', KEYS[3], 'MINID', '~', string.format('%.0f', math.max(oldest, 0)))
+redis.call(ARGV[7], KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
+  '","prev":"' .. head .. '","n":' .. n .. ',' .. ARGV[5])
+
+local entries, age, bytes = ARGV[8], ARGV[9], ARGV[10]
+if room[4] then
+  local e, a, b = string.match(room[4], '^(%S+) (%S+) (%S+)$')
+  if e ~= '-' then entries = e end
+  if a ~= '-' then age = a end
+  if b ~= '-' then bytes = b end
+end
+-- An idle room's log goes whole; a busy one's end is cut now and then, by whole nodes of the stream.
+if age ~= '0' then redis.call('PEXPIRE', KEYS[3], age) end
+if tonumber(n) % 16 ~= 0 then return at end
+local byage, bybytes = 0, 0
+local bycount = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', entries)
+if age ~= '0' then
+  local oldest = tonumber(string.match(id, '^%d+')) - tonumber(age)
+  byage = redis.call('XTRIM', KEYS[3], 'MINID', '~', string.format('%.0f', math.max(oldest, 0)))
+end
+if bytes ~= '0' then
+  local has = redis.call('XLEN', KEYS[3])
+  -- Redis estimates it from five of the stream's nodes; the embedded one can't.
+  local takes = redis.pcall('MEMORY', 'USAGE', KEYS[3], 'SAMPLES', 5)
+  if type(takes) ~= 'number' then takes = has * (#ARGV[5] + 80) end
+  if takes > tonumber(bytes) then
+    bybytes = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', math.floor(has * tonumber(bytes) / takes))
   end
 end
-redis.call(ARGV[9], KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
-  '","prev":"' .. head .. '","n":' .. n .. ',' .. ARGV[5])
-return at
+if bycount + byage + bybytes == 0 then return at end
+return at .. ' ' .. bycount .. ' ' .. byage .. ' ' .. bybytes

@@ -1,0 +1,30 @@
+package api_test
+
+import (
+	"testing"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+func TestOnlyServerKeysSetRetention(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, w *world) {
+		w.as("alice").post("/v1/rooms", `{"id":"yard"}`).want(201)
+		const path = "/v1/rooms/yard/retention"
+		if _, ok := w.store.(chat.Retainer); !ok {
+			w.server("").put(path, `{"messages":10}`).wantCode(404, "not_found")
+			return
+		}
+		w.server("").put(path, `{"messages":10,"age_s":60,"bytes":65536}`).want(204)
+		w.server("bob").put(path, `{"age_s":0}`).want(204)
+		w.server("").delete(path).want(204)
+		for _, body := range []string{`{"messages":0}`, `{"messages":-1}`, `{"age_s":-1}`, `{"bytes":-1}`, `{"age_s":9223372036854775807}`, `{"messages":1e30}`, `{"days":3}`, `[]`} {
+			if a := w.server("").put(path, body); a.status != 400 {
+				t.Errorf("%s: %d %s", body, a.status, a.body)
+			}
+		}
+		w.as("alice").put(path, `{"messages":10}`).wantCode(403, "forbidden")
+		w.as("alice").delete(path).wantCode(403, "forbidden")
+		w.nobody().delete(path).want(401)
+		w.server("").put("/v1/rooms/none/retention", `{"messages":10}`).wantCode(404, "room_not_found")
+	})
+}
