@@ -148,7 +148,10 @@ func (w *world) serve(c *client) (busy bool) {
 	// from its next hello; what a flush took from its index under a revision that
 	// came later, when it next lists its rooms.
 	us := w.userShard(c.user)
-	if c.rev != 0 && !slices.Contains(us.data().users[c.user].revs, c.rev) || c.flushes != us.flushes {
+	switch index := &us.data().users[c.user]; {
+	case c.rev != 0 && !slices.Contains(index.revs, c.rev),
+		c.rev == 0 && us.flushes > 0 && index.rev != 0,
+		c.flushes != us.flushes:
 		c.list = true
 	}
 	if c.list && c.greeted {
