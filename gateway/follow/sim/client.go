@@ -219,7 +219,12 @@ func (c *client) message(room int, id, prev protocol.ID) {
 		v.startAt(prev, true)
 	}
 	if !v.filter.Less(id) {
-		return
+		if v.wired || v.settled[id] {
+			return
+		}
+		// HTTP told of something newer, but not of this: that was lost, and a clock
+		// is behind.
+		v.startAt(prev, true)
 	}
 	if prev != v.filter {
 		// A receiver whose last message is not prev has a hole. It can only be one
