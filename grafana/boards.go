@@ -267,6 +267,8 @@ func redisAndDelivery() Dashboard {
 					Queries: []Query{{Expr: perSecondOf("madang_log_reads_total"), Legend: "reads"}, {Expr: perSecondOf("madang_log_reads_saved_total"), Legend: "saved"}}},
 				{Title: "Resumes and audits", Kind: Graph, Unit: perSec, About: "Audits compare everything on a link that was re-made.",
 					Queries: []Query{{Expr: perSecondOf("madang_resumes_total"), Legend: "resumes"}, {Expr: perSecondOf("madang_audits_total"), Legend: "audits"}}},
+				{Title: "Trimmed from logs", Kind: Graph, Unit: perSec, About: "Messages that left their room's log, by why: its limit of count, age or memory. Who was away for longer than that is told a gap.",
+					Queries: quiet(sumBy("by", rate("madang_log_trimmed_total")), "{{by}}")},
 				{Title: "Duplicates", Kind: Graph, Unit: perSec, About: "Publications that were not newer than the room's head: seen after failovers, dropped.",
 					Queries: one(byInstance("madang_duplicates_total"), "{{instance}}")},
 			}},
