@@ -26,7 +26,7 @@ build: ## bin/madang
 
 .PHONY: test
 test: deps lint ## everything that CI runs: lint, all tests with -race, each fuzz target for $(FUZZTIME)
-	go test -tags $(TAGS) -race -timeout 12m ./...
+	@.ci/test $(TAGS)
 	cd deploy/check && go vet . && go test .
 	@.ci/fuzz $(FUZZTIME)
 
