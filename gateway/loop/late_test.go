@@ -57,6 +57,10 @@ func TestABusyRoomWhoseClientsDoNotReadIsLate(t *testing.T) {
 	}
 }
 
+// lateForever is the lateness of clients that never read, after three seconds; a
+// busy machine makes those late that do, but not as late.
+const lateForever = 2500
+
 // A few clients that do not read make no room late, and no few make a room.
 func TestSingleSlowReadersMakeNoRoomLate(t *testing.T) {
 	for _, many := range []struct{ reading, silent int }{{8, 3}, {0, 4}} {
@@ -65,7 +69,7 @@ func TestSingleSlowReadersMakeNoRoomLate(t *testing.T) {
 			members(g, many.reading, many.silent)
 			late := func() bool {
 				for _, ev := range g.hub.all() {
-					if ev.Kind == edge.EvLate && ev.LateMs > 1000 {
+					if ev.Kind == edge.EvLate && ev.LateMs > lateForever {
 						return true
 					}
 				}
