@@ -46,7 +46,11 @@ fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of w
 	@.ci/fuzz $(FUZZCOUNT)
 
 .PHONY: bench
-bench: ## the figures that the budgets are held against
+bench: ## the figures that the budgets are held against, as one table (5 minutes)
+	go run -tags $(TAGS) ./test/benchtable
+
+.PHONY: bench-go
+bench-go: ## every Go benchmark there is
 	go test -tags $(TAGS) -run '^$$' -bench . -benchmem ./...
 
 .PHONY: chaos

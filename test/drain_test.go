@@ -22,7 +22,7 @@ import (
 // newcomers too; then the client gets all that was queued, a bye, and the close
 // frame; then the process ends, in time.
 func TestWhatIsQueuedGoesBeforeTheDrain(t *testing.T) {
-	const messages = 500
+	const messages = 200
 	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 1,
 		fleet.Flags("gateway", "--drain-timeout=10s", "--drain-delay=2s"))
 	alice, bob := f.User("alice"), f.User("bob")
@@ -50,7 +50,7 @@ func TestWhatIsQueuedGoesBeforeTheDrain(t *testing.T) {
 	if _, hello, err := conn.Read(ctx); err != nil || !strings.Contains(string(hello), `"hello"`) {
 		t.Fatalf("%s, %v", hello, err)
 	}
-	pad := strings.Repeat("x", 800)
+	pad := strings.Repeat("x", 2000)
 	for i := range messages {
 		alice.Sends("yard", fmt.Sprint(pad, i))
 	}
