@@ -1,6 +1,7 @@
 package autobahn
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -50,10 +51,7 @@ func limits() (all []play) {
 	once := func(id string, op byte, n, fragment, chop int) {
 		all = append(all, play{id, func(t *testing.T, addr string) {
 			p := dial(t, addr, "")
-			payload := make([]byte, n)
-			for i := range payload {
-				payload[i] = "BAsd7&jh23"[i%10]
-			}
+			payload := bytes.Repeat([]byte("BAsd7&jh23"), n/10+1)[:n]
 			if fragment == 0 {
 				fragment = n
 			}

@@ -5,6 +5,6 @@
 // public suite calls "non-strict" or leaves open fails here.
 //
 // `go test ./test/autobahn` plays all 517 cases, those with a thousand compressed
-// messages with ten; MADANG_TEST_FULL=1 plays them in full, and
+// messages with three; MADANG_TEST_FULL=1 plays them in full, and
 // MADANG_ECHO=host:port plays them against another server.
 package autobahn

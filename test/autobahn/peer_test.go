@@ -91,8 +91,15 @@ func appendFrame(dst []byte, first byte, mask [4]byte, payload []byte) []byte {
 	dst = append(dst, mask[:]...)
 	at := len(dst)
 	dst = append(dst, payload...)
-	for i := range payload {
-		dst[at+i] ^= mask[i&3]
+	masked := dst[at:]
+	wide := uint64(binary.LittleEndian.Uint32(mask[:]))
+	wide |= wide << 32
+	for len(masked) >= 8 {
+		binary.LittleEndian.PutUint64(masked, binary.LittleEndian.Uint64(masked)^wide)
+		masked = masked[8:]
+	}
+	for i := range masked {
+		masked[i] ^= mask[i&3]
 	}
 	return dst
 }
