@@ -4,15 +4,15 @@ package plan
 
 var measuredOn = Machine{
 	Date: "2026-11-22", CPU: "AMD EPYC", Cores: 2,
-	Kernel: "6.18.44-fc-v669", Redis: "7.0.15", Go: "go1.26.8", Revision: "0666006-dirty",
+	Kernel: "6.18.44-fc-v669", Redis: "7.0.15", Go: "go1.26.8", Revision: "c1b3491",
 }
 
 var measured = map[string]float64{
 	"KernelBytesPerSocket":        3819,
-	"GatewayBytesPerConn":         1665,
-	"GatewayBytesPerMembership":   162.2,
+	"GatewayBytesPerConn":         903.6,
+	"GatewayBytesPerMembership":   112,
 	"GatewayMicrosPerOpen":        73.89,
-	"GatewayMicrosPerMinute":      59.44,
+	"GatewayMicrosPerMinute":      53.33,
 	"GatewayMicrosPerMessage":     176.4,
 	"GatewayMicrosPerDelivery":    5.464,
 	"FrameBytes":                  206.7,
@@ -21,9 +21,9 @@ var measured = map[string]float64{
 	"RedisMicrosPerSend":          16.58,
 	"RedisMicrosPerFollower":      0.7503,
 	"RedisMicrosPerCanary":        18.82,
-	"RedisMicrosPerUserMinute":    1.86,
+	"RedisMicrosPerUserMinute":    1.96,
 	"RedisMicrosPerLeaseRead":     0.37,
-	"RedisBytesPerOnlineUser":     460,
+	"RedisBytesPerOnlineUser":     351.2,
 	"RedisBytesPerRoom":           429.5,
 	"RedisBytesPerMembership":     80.01,
 	"RedisBytesPerMessage":        193.5,
