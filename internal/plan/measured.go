@@ -4,7 +4,7 @@ package plan
 
 var measuredOn = Machine{
 	Date: "2026-11-22", CPU: "AMD EPYC", Cores: 2,
-	Kernel: "6.18.44-fc-v669", Redis: "7.0.15", Go: "go1.26.8", Revision: "c1b3491",
+	Kernel: "6.18.44-fc-v669", Redis: "7.0.15", Go: "go1.26.8", Revision: "0666006 (memory: c1b3491)",
 }
 
 var measured = map[string]float64{
