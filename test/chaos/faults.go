@@ -73,6 +73,10 @@ var faults = []fault{
 		n.front.HalfOpen()
 		return 0
 	})},
+	{name: "clients' links go silent", strikes: aGateway, outage: reconnecting, run: onFront("silent", func(w *world, n *node, rng *rand.Rand) time.Duration {
+		n.front.Silence()
+		return 0
+	})},
 	{name: "clients' links throttled", strikes: aGateway, outage: 10*time.Second + reconnecting, run: onFront("throttled", func(w *world, n *node, rng *rand.Rand) time.Duration {
 		n.front.Throttle(2000 + rng.IntN(8000))
 		return seconds(rng, 2, 8)
@@ -100,6 +104,10 @@ var faults = []fault{
 	})},
 	{name: "link to Redis half open", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink("half open", func(n *node, rng *rand.Rand) time.Duration {
 		n.redis.HalfOpen()
+		return 0
+	})},
+	{name: "link to Redis goes silent", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink("silent", func(n *node, rng *rand.Rand) time.Duration {
+		n.redis.Silence()
 		return 0
 	})},
 	{name: "link to Redis throttled", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + deafLink, run: onRedisLink("throttled", func(n *node, rng *rand.Rand) time.Duration {

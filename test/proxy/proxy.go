@@ -39,6 +39,7 @@ type pair struct {
 	// Guarded by Proxy.mu.
 	resetAfter int  // bytes that still pass to the client before a reset; negative: no reset
 	gone       bool // was cut
+	silent     bool // carries nothing any more
 	halfOpen   bool // the server's side is gone, and the client does not know
 }
 
@@ -123,6 +124,18 @@ func (p *Proxy) HalfOpen() (conns int) {
 		_ = pr.server.SetLinger(0)
 		_ = pr.server.Close()
 	}
+	return len(p.pairs)
+}
+
+// Silence has each connection of now carry nothing any more, for good: both ends
+// stay open, as behind a firewall that has forgotten them. New ones pass.
+func (p *Proxy) Silence() (conns int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pr := range p.pairs {
+		pr.silent = true
+	}
+	p.signal()
 	return len(p.pairs)
 }
 
@@ -228,6 +241,10 @@ func (p *Proxy) forward(pr *pair, to *net.TCPConn, b []byte, down bool) bool {
 		if pr.gone || pr.halfOpen {
 			p.mu.Unlock()
 			return false
+		}
+		if pr.silent {
+			p.mu.Unlock()
+			return true
 		}
 		if f.stalled {
 			p.mu.Unlock()

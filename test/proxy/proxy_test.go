@@ -129,6 +129,13 @@ func TestFaults(t *testing.T) {
 	c.says([]byte("3"))
 	c.hearsNothing()
 
+	e := dial(t, p)
+	e.says([]byte("4"))
+	e.hears([]byte("4"))
+	p.Silence()
+	e.says([]byte("5"))
+	e.hearsNothing()
+
 	d := dial(t, p)
 	p.Throttle(10_000)
 	start := time.Now()
