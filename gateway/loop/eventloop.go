@@ -82,6 +82,7 @@ type loop struct {
 	at      handling
 	step    int // of steps
 	reading reading
+	bugTold uint32 // tick of the last panic that was logged
 	// How it ends.
 	draining    bool
 	drainUntil  uint32
@@ -215,7 +216,7 @@ func (l *loop) end() {
 	for slot := uint32(1); slot < l.conns.used; slot++ {
 		l.destroySafely(slot, ClosedStop)
 	}
-	l.hand()
+	l.try(l.hand)
 	l.publish()
 	l.mu.Lock()
 	l.closed = true

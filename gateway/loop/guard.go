@@ -30,6 +30,9 @@ var steps = [...]func(*loop){
 	(*loop).advance, (*loop).again, (*loop).reportLate, (*loop).readMailbox, (*loop).fanOutAll, (*loop).hand, (*loop).flush, (*loop).hand,
 }
 
+// bugLogTicks is the least time between two panics that are logged.
+const bugLogTicks = 1000 / tickMs
+
 // maxBugsPerTurn is when a loop is beyond help: its state is broken in a way that
 // resetting connections does not mend.
 const maxBugsPerTurn = 1000
@@ -70,7 +73,11 @@ func (l *loop) rescue() {
 		return
 	}
 	l.stats.Bugs++
-	l.g.log.Error("BUG: panic in an event loop", "loop", l.num, "panic", fmt.Sprint(what), "stack", string(debug.Stack()))
+	// Somebody may know how to bring it about: the log is not theirs to fill.
+	if l.bugTold == 0 || l.tick-l.bugTold >= bugLogTicks {
+		l.bugTold = l.tick
+		l.g.log.Error("BUG: panic in an event loop", "loop", l.num, "panics", l.stats.Bugs, "panic", fmt.Sprint(what), "stack", string(debug.Stack()))
+	}
 	at := l.at
 	l.at = handling{}
 	// Shared tools may have been left in the middle of something.

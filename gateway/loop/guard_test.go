@@ -176,8 +176,8 @@ func (b *broken) wantGone(conn net.Conn, id edge.ConnID) {
 func (b *broken) wantBugs(n uint64) {
 	b.t.Helper()
 	b.eventually(fmt.Sprint(n, " bugs are counted"), func() bool { return b.Stats().Bugs == n })
-	if got := strings.Count(b.log.String(), "BUG: panic in an event loop"); uint64(got) != n {
-		b.t.Errorf("%d are logged", got)
+	if !strings.Contains(b.log.String(), "BUG: panic in an event loop") { // one a second is
+		b.t.Error("none is logged")
 	}
 }
 

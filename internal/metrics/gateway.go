@@ -122,6 +122,7 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 	c.counter("madang_messages_compressed_total", "Messages compressed: each once for everybody.", func(s *loop.Stats) uint64 { return s.Deflated })
 	c.counter("madang_compression_in_bytes_total", "Bytes of messages before they were compressed.", func(s *loop.Stats) uint64 { return s.DeflatedFrom })
 	c.counter("madang_compression_out_bytes_total", "Bytes of messages after they were compressed.", func(s *loop.Stats) uint64 { return s.DeflatedTo })
+	c.counter("madang_loop_panics_total", "Panics in event loops: mistakes of ours. Each costs the connection, or the room, that was being served.", func(s *loop.Stats) uint64 { return s.Bugs })
 	c.counter("madang_loop_turns_total", "Turns of the event loops.", func(s *loop.Stats) uint64 { return s.Turns })
 	c.figures = append(c.figures, figure[loop.Stats]{
 		desc: prometheus.NewDesc("madang_loop_busy_seconds_total", "Time the event loops were busy.", nil, nil),
