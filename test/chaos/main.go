@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -52,8 +53,13 @@ func defaults() options {
 	}
 }
 
+// saying keeps the lines of faults that strike together apart.
+var saying sync.Mutex
+
 func (o options) say(format string, args ...any) {
 	if !o.quiet {
+		saying.Lock()
+		defer saying.Unlock()
 		fmt.Fprintf(o.out, time.Now().Format("15:04:05.000 ")+o.redis+": "+format+"\n", args...)
 	}
 }

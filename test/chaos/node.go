@@ -58,8 +58,9 @@ func (n *node) start() error {
 		if err == nil {
 			_ = cmd.Wait()
 		}
+		byItself := !n.ending.Load() // before done: who waits for it may start the next
 		close(done)
-		if !n.ending.Load() {
+		if byItself {
 			n.died()
 		}
 	}()
