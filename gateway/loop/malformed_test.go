@@ -34,7 +34,7 @@ func TestMalformedInputLeavesTheGatewayHealthy(t *testing.T) {
 	if os.Getenv("MADANG_TEST_FULL") != "" {
 		n *= 20
 	}
-	g := start(t, func(o *loop.Options) { o.Compress = true; o.MaxPerUser = 1 << 20 })
+	g := start(t, func(o *loop.Options) { o.Compress, o.Heartbeat = true, time.Hour })
 	bystander := g.dialDeflate("bystander")
 	replay := func(from, to int) {
 		var wg sync.WaitGroup
