@@ -102,7 +102,7 @@ func TestWhatIsQueuedGoesBeforeTheDrain(t *testing.T) {
 		t.Errorf("closed after %v, before the balancer could notice", took)
 	}
 	fleet.Await(t, "the process has ended", func() bool { return gateway.ExitCode() >= 0 })
-	if code, took := gateway.ExitCode(), time.Since(began); code != 0 || took > 14*time.Second {
+	if code, took := gateway.ExitCode(), time.Since(began); code != 0 || took > 20*time.Second {
 		t.Errorf("code %d after %v:\n%s", code, took, gateway.Log())
 	}
 }
