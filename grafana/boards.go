@@ -245,7 +245,7 @@ func redisAndDelivery() Dashboard {
 			}},
 			{"Links", []Panel{
 				{Title: "Up", Kind: Graph, Unit: short, About: "Subscriber connections of each process: 4 without a Cluster, one per partition with. Fewer: rooms on it are not followed live.",
-					Queries: one(sumBy("instance", sel("madang_redis_links_up")), "{{instance}}")},
+					Queries: one(sumBy("instance", sel("madang_redis_links_up", `job="madang-gateway"`)), "{{instance}}")},
 				{Title: "Canaries", Kind: Graph, Unit: seconds, About: "From a write to its coming back over the link: the path of a message, measured every 2 s. Above 5 s a link counts as dead.",
 					Queries: quantiles("madang_redis_canary_seconds")},
 				{Title: "Breaks", Kind: Graph, Unit: perSec, About: "Each is re-made and audited; nothing is lost. Many: failovers, or a gateway that reads too slowly for Redis's buffers.",

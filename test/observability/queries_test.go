@@ -76,13 +76,30 @@ func observed(t *testing.T) *prometheus {
 		_, _ = u.Requests(http.MethodGet, fmt.Sprintf("/v1/rooms/room-%d/messages?limit=10", i%rooms), nil)
 		_, _ = u.Requests(http.MethodPost, fmt.Sprintf("/v1/rooms/room-%d/messages", (i+1)%rooms), map[string]any{"type": "text", "text": "not my room"})
 	})
-	repeat(200*time.Millisecond, func(i int) { // comes, looks, goes
-		conn, _, err := users[i%rooms*members].Dial("")
+	repeat(200*time.Millisecond, func(i int) { // comes back, looks, goes
+		conn, _, err := users[i%rooms*members].Dial("?resume")
 		if err == nil {
-			_, _, _ = conn.Read(ctx)
+			_, _, _ = conn.Read(ctx) // hello
+			_ = conn.Write(ctx, websocket.MessageText, []byte(`{"type":"resume","rooms":{}}`))
+			_, _, _ = conn.Read(ctx) // resumed
 			_ = conn.Close(websocket.StatusNormalClosure, "")
 		}
 	})
+	for r := range rooms {
+		room := fmt.Sprintf("room-%d", r)
+		for m := 1; m < members; m++ {
+			u := users[r*members+m]
+			_ = u.Say(map[string]any{"type": "focus", "room": room})
+			_ = u.Say(map[string]any{"type": "watch", "users": []string{users[(r+1)%rooms*members].Name, users[r*members].Name}})
+		}
+		u := users[r*members+1]
+		repeat(2*time.Second+time.Duration(r)*300*time.Millisecond, func(i int) {
+			_ = u.Say(map[string]any{"type": "typing", "room": room})
+			if i%3 == 2 {
+				_ = u.Say(map[string]any{"type": "typing", "room": "not-mine"})
+			}
+		})
+	}
 	repeat(time.Second, func(int) { // nobody's token
 		conn, _, err := websocket.Dial(ctx, "ws://"+f.Gateways[0].Addr+"/v1/ws", &websocket.DialOptions{Subprotocols: []string{"madang.v1", "bearer.nonsense"}})
 		if err == nil {
