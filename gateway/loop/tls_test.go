@@ -246,6 +246,19 @@ func TestWhatIsNoTLSIsRefused(t *testing.T) {
 	g.eventually("all are gone", func() bool { s := g.Stats(); return s.Heads == 0 && s.Closing == 0 && s.HeldBytes == 0 })
 }
 
+func TestNoHandshakeWhileRefusing(t *testing.T) {
+	g := startTLS(t, nil)
+	g.Refuse(true)
+	if err := tls.Client(g.dialRaw().Conn, g.config(tls.VersionTLS13)).Handshake(); err == nil {
+		t.Error("a handshake while memory is short")
+	}
+	g.eventually("it is counted", func() bool { return g.Stats().Upgrades[loop.UpgradeUnavailable] == 1 })
+	g.Refuse(false)
+	r := g.dialTLS(g.config(tls.VersionTLS13), nil)
+	r.sends(bearerAlice)
+	wantStatus(t, r, 101)
+}
+
 func TestTLSHandshakesThatStallAreCut(t *testing.T) {
 	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.TLSWorkers = 300*time.Millisecond, 1 })
 	before := runtime.NumGoroutine()

@@ -50,6 +50,12 @@ func (l *loop) beginTLS(slot uint32, c *conn, p []byte) {
 		l.refuse(slot, c, errNotTLS)
 		return
 	}
+	if l.g.refusing.Load() || l.draining || l.stopping {
+		// Saying 503 would take the handshake, which costs more than anything else
+		// that a newcomer does: memory, when it is memory that is short.
+		l.cutTLS(slot, c, UpgradeUnavailable)
+		return
+	}
 	hs := &handshake{loop: l, slot: slot, gen: c.gen}
 	hs.news.L = &hs.mu
 	t := &tlsConn{hs: hs}
@@ -65,7 +71,7 @@ func (l *loop) feedHandshake(slot uint32, c *conn, t *tlsConn, p []byte) {
 	}
 	hs := t.hs
 	if hs.fed += len(p); hs.fed > maxTLSHandshakeBytes {
-		l.failedTLS(slot, c)
+		l.cutTLS(slot, c, UpgradeTLS)
 		return
 	}
 	hs.mu.Lock()
@@ -158,7 +164,7 @@ func (l *loop) shaken(h *handshake, w *wire, conn *tls.Conn, err error) {
 		if l.g.logsRefusals {
 			l.g.log.Debug("TLS handshake failed", "addr", l.addrOf(c), "err", err)
 		}
-		l.failedTLS(h.slot, c)
+		l.cutTLS(h.slot, c, UpgradeTLS)
 		return
 	}
 	l.stats.TLSHandshakes++
@@ -175,10 +181,10 @@ func (l *loop) shaken(h *handshake, w *wire, conn *tls.Conn, err error) {
 	l.decrypt(h.slot, c, t, early)
 }
 
-// failedTLS ends a connection whose handshake failed; what TLS had to say of it
-// is written.
-func (l *loop) failedTLS(slot uint32, c *conn) {
-	l.stats.Upgrades[UpgradeTLS]++
+// cutTLS ends a connection that has not finished its handshake; what TLS had to
+// say of it is written.
+func (l *loop) cutTLS(slot uint32, c *conn, outcome UpgradeOutcome) {
+	l.stats.Upgrades[outcome]++
 	l.heads--
 	l.headsChanged()
 	c.why = ClosedHandshake
