@@ -118,7 +118,9 @@ func (w *world) launch(role string, i int, secret string, flags ...string) (*nod
 	}
 	n.args = append([]string{role, "--redis", url, "--" + role + "-addr", n.addr, "--admin-addr", n.admin, "--log-format=text"}, flags...)
 	n.died = func() { w.violate("%s ended by itself", n.name) }
-	n.env = append(os.Environ(), "MADANG_JWT_SECRET="+secret)
+	// Settings of whoever runs this are none of the fleet's.
+	n.env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MADANG_") })
+	n.env = append(n.env, "MADANG_JWT_SECRET="+secret)
 	return n, n.start()
 }
 
