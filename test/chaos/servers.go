@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/madang-chat/madang/internal/testkit"
 )
@@ -204,16 +205,30 @@ func (s *servers) sentinelsAgree(primary *testkit.RedisServer) bool {
 }
 
 // aPrimary and aReplica pick one; nil when none is there at the moment.
-func (s *servers) aPrimary(rng *rand.Rand) *testkit.RedisServer { return pick(rng, s.primaries()) }
+func (s *servers) aPrimary(rng *rand.Rand) *testkit.RedisServer {
+	return pick(rng, patiently(s.primaries))
+}
 
 func (s *servers) aReplica(rng *rand.Rand) *testkit.RedisServer {
-	var replicas []*testkit.RedisServer
-	for _, n := range s.here() {
-		if info(n, "replication", "role") == "slave" {
-			replicas = append(replicas, n)
+	return pick(rng, patiently(func() (replicas []*testkit.RedisServer) {
+		for _, n := range s.here() {
+			if info(n, "replication", "role") == "slave" {
+				replicas = append(replicas, n)
+			}
+		}
+		return replicas
+	}))
+}
+
+// patiently asks again while nobody is found: on a busy machine servers may take
+// their time to say what they are, and after a failover to become it.
+func patiently(find func() []*testkit.RedisServer) (found []*testkit.RedisServer) {
+	for began := time.Now(); len(found) == 0 && time.Since(began) < 15*time.Second; {
+		if found = find(); len(found) == 0 {
+			time.Sleep(200 * time.Millisecond)
 		}
 	}
-	return pick(rng, replicas)
+	return found
 }
 
 func pick[T any](rng *rand.Rand, from []T) (one T) {
