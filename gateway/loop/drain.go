@@ -15,7 +15,9 @@ func (l *loop) startDrain(over time.Duration) {
 	}
 	l.draining = true
 	l.stopAccepting()
+	l.drainTicks = int64(ticksOf(over))
 	l.drainUntil = l.tick + ticksOf(over)
+	l.drainTotal = l.stats.Open
 	l.drainCursor = 1
 	// The shorter the drain, the more the delays must spread who comes back.
 	l.retrySpreadMs = int(max(2000, 10_000-over.Milliseconds()))
@@ -35,22 +37,16 @@ func (l *loop) stopAccepting() {
 	l.closeListener()
 }
 
-// drainSome closes this turn's share: what is left, evenly over the ticks that
-// are left.
+// drainSome closes what is above the straight line from all to none: evenly over
+// the time there is, whatever turns came late.
 func (l *loop) drainSome() {
-	open := int(l.stats.Open)
-	share := open
-	if left := int(l.drainUntil) - int(l.tick); left > 0 {
-		share = 0
-		if l.wheel.done != l.drainTick { // once per tick
-			// Fractions are kept: rounding up would close few connections in no time.
-			l.drainCredit += float64(open) / float64(left)
-			share = int(l.drainCredit)
-			l.drainCredit -= float64(share)
-		}
+	open := int64(l.stats.Open)
+	if left := int64(l.drainUntil) - int64(l.tick); left > 0 {
+		mayStay := (l.drainTotal*left + l.drainTicks - 1) / l.drainTicks
+		l.closeSome(int(max(0, open-mayStay)), ClosedDrain)
+	} else {
+		l.closeSome(int(open), ClosedDrain)
 	}
-	l.drainTick = l.wheel.done
-	l.closeSome(share, ClosedDrain)
 	if l.live == 0 {
 		l.drainDone()
 	}

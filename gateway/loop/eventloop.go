@@ -87,8 +87,8 @@ type loop struct {
 	draining    bool
 	drainUntil  uint32
 	drainCursor uint32
-	drainTick   uint32 // the tick it was last done at
-	drainCredit float64
+	drainTotal  int64 // connections when it began
+	drainTicks  int64 // how long it takes
 	stopping    bool
 	killed      bool
 

@@ -272,7 +272,7 @@ func TestDrain(t *testing.T) {
 		g.post(edge.Cmd{Kind: edge.CmdUnicast, Conn: c.id, Frame: frame(`{"queued":1}`)})
 	}
 	began := time.Now()
-	over := 500 * time.Millisecond
+	over := 2 * time.Second // long against the pauses of a busy machine
 	result := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -322,7 +322,7 @@ func TestDrain(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(began); d > 3*time.Second {
+	if d := time.Since(began); d > over+3*time.Second {
 		t.Errorf("took %v", d)
 	}
 }
@@ -369,7 +369,7 @@ func TestStop(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if d := time.Since(began); d > 3*time.Second {
+	if d := time.Since(began); d > over+3*time.Second {
 		t.Errorf("took %v", d)
 	}
 	for range 2 {
