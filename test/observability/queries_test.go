@@ -16,17 +16,17 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/madang-chat/madang/grafana"
-	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/internal/testkit/fleet"
 )
 
 func TestMain(m *testing.M) { fleet.Main(m) }
 
-// observed is a fleet under a small load, and a Prometheus that scrapes it.
+// observed is a fleet of processes under a small load, and a Prometheus that
+// scrapes it.
 func observed(t *testing.T) *prometheus {
 	t.Helper()
-	f := fleet.Start(t, testkit.Redis(t).URL(), 2, 2, fleet.Gateway(func(c *config.Gateway) { c.Heartbeat = time.Second }))
+	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 2, 2, fleet.Flags("gateway", "--heartbeat", "1s"))
 	p := startPrometheus(t, f)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
