@@ -240,10 +240,13 @@ func limitOf(q url.Values, byDefault, most int) (int, error) {
 // maxCursorBytes bounds a cursor: the longest is a user's name.
 const maxCursorBytes = 512
 
+// errCursor: cursors are opaque, and come from `next` only.
+var errCursor = invalid("cursor: not one of ours")
+
 func cursorOf(q url.Values) (string, error) {
 	cursor := q.Get("cursor")
 	if len(cursor) > maxCursorBytes {
-		return "", invalid("cursor: not one of ours")
+		return "", errCursor
 	}
 	return cursor, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -182,15 +183,19 @@ func (m *memory) Members(ctx context.Context, by chat.Actor, room, cursor string
 	if err != nil {
 		return nil, "", err
 	}
+	after, ok := strings.CutPrefix(cursor, "after:")
+	if cursor != "" && (!ok || after == "") {
+		return nil, "", chat.ErrBadPosition
+	}
 	var out []chat.Member
 	for u, role := range r.members {
-		if u > cursor {
+		if u > after {
 			out = append(out, chat.Member{User: u, Role: role})
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].User < out[j].User })
 	if len(out) > limit {
-		return out[:limit], out[limit-1].User, nil
+		return out[:limit], "after:" + out[limit-1].User, nil
 	}
 	return out, "", nil
 }

@@ -165,10 +165,11 @@ func pagesOfRoomsAndMembers(t *testing.T, w *world) {
 	alice.get("/v1/rooms?limit=2&cursor="+p.field("next")).want(200).wantField("rooms.#", "1").wantField("rooms.0.id", "c").wantField("next", "")
 	p = alice.get("/v1/rooms/a/members?limit=3").want(200).wantField("members.#", "3")
 	alice.get("/v1/rooms/a/members?limit=3&cursor="+p.field("next")).want(200).wantField("members.0.user", "한 글").wantField("next", "")
-	for _, cursor := range []string{"x", "after:", "%00", "*"} {
-		if a := alice.get("/v1/rooms/a/members?cursor=" + cursor); a.status != 200 {
-			a.wantCode(400, "invalid")
-		}
+	for _, cursor := range []string{"x", "after:", "%00", "*", "scan:x", "scan:-1", "scan:99999999999999999999"} {
+		alice.get("/v1/rooms/a/members?cursor="+cursor).wantCode(400, "invalid")
+	}
+	for _, cursor := range []string{"*", "%00", "a:b"} {
+		alice.get("/v1/rooms?cursor="+cursor).wantCode(400, "invalid")
 	}
 	w.as("stranger").get("/v1/rooms").want(200).wantField("rooms", "[]")
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -25,6 +26,9 @@ func (a *API) listMembers(ctx context.Context, c *gin.Context, by chat.Actor) er
 		return err
 	}
 	members, next, err := a.store.Members(ctx, by, room, cursor, limit)
+	if errors.Is(err, chat.ErrBadPosition) {
+		return errCursor
+	}
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (a *API) listRooms(ctx context.Context, c *gin.Context, by chat.Actor) erro
 		return err
 	}
 	if cursor != "" && !protocol.ValidRoom(cursor) {
-		return invalid("cursor: not one of ours")
+		return errCursor
 	}
 	rooms, rev, next, err := a.store.Rooms(ctx, by.User, cursor, limit)
 	if err != nil {

@@ -139,6 +139,8 @@ type Store interface {
 
 	CreateRoom(ctx context.Context, by Actor, id, name string, members []string) (Room, error)
 	Room(ctx context.Context, by Actor, room string) (Room, Role, error)
+	// Members returns a page of a room's members; the cursor is what the page before
+	// gave as next. ErrBadPosition for one that no page gave.
 	Members(ctx context.Context, by Actor, room, cursor string, limit int) (members []Member, next string, err error)
 	// PutMember adds user, or changes its role; an empty role is the one it has,
 	// or RoleMember. changed is false when all was so already.

@@ -347,6 +347,22 @@ func TestMembersPaged(t *testing.T) {
 	})
 }
 
+func TestACursorNobodyGaveIsABadPosition(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		r := room(t, s, "alice")
+		for _, cursor := range []string{
+			"x", "scan:", "scan:x", "scan:-1", "scan:0", "scan:99999999999999999999", "scan:1 2", "after:", "after:\x00", "after:\xff", "0",
+		} {
+			_, _, err := s.Members(t.Context(), as("alice"), r, cursor, 10)
+			if !errors.Is(err, chat.ErrBadPosition) {
+				t.Errorf("%q: %v", cursor, err)
+			}
+		}
+		_, _, err := s.Members(t.Context(), as("mallory"), r, "x", 10) // who may not look learns nothing
+		wantErr(t, err, chat.ErrNotMember)
+	})
+}
+
 func TestBigRoomsArePagedByScan(t *testing.T) {
 	s := open(t, servers.url(t, "standalone"))
 	members := make([]string, 3000)

@@ -25,12 +25,11 @@ func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string,
 	}
 	part := s.keys.partition(room)
 	key := s.keys.room(part, room).members
-	scan, scanning := strings.CutPrefix(cursor, "scan:")
-	after, _ := strings.CutPrefix(cursor, "after:")
-	if scanning || cursor == "" && r.Members > smallRoom {
-		if !scanning {
-			scan = "0"
-		}
+	scan, after, err := parseMembersCursor(cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	if scan != 0 || cursor == "" && r.Members > smallRoom {
 		reply, err := s.do(ctx, reads, newCommand(part, "hscan", key, scan, "count", limit))
 		if err != nil {
 			return nil, "", err
@@ -64,6 +63,27 @@ func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string,
 		next = "after:" + members[limit-1].User
 	}
 	return members, next, nil
+}
+
+// parseMembersCursor reads what Members gave as next: "scan:" and where Redis's
+// own scan goes on, or "after:" and the last user of the page. Clients may send
+// anything as a cursor; Redis would answer a scan from nonsense with an error
+// that looks like a failure of ours.
+func parseMembersCursor(cursor string) (scan uint64, after string, err error) {
+	if cursor == "" {
+		return 0, "", nil
+	}
+	if at, ok := strings.CutPrefix(cursor, "scan:"); ok {
+		if scan, err = parseUint(at); err != nil || scan == 0 { // 0 would begin again, for ever
+			return 0, "", chat.ErrBadPosition
+		}
+		return scan, "", nil
+	}
+	after, ok := strings.CutPrefix(cursor, "after:")
+	if !ok || !protocol.ValidUser(after) {
+		return 0, "", chat.ErrBadPosition
+	}
+	return 0, after, nil
 }
 
 func parseMembers(reply any) []chat.Member {
