@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/madang-chat/madang/loadtest/probe"
 	"github.com/madang-chat/madang/loadtest/report"
 )
 
@@ -29,10 +30,7 @@ func environment() report.Environment {
 			e.CPU = strings.Trim(name, " \t:")
 		}
 	}
-	var si unix.Sysinfo_t
-	if unix.Sysinfo(&si) == nil {
-		e.MemoryGiB = float64(si.Totalram) * float64(si.Unit) / (1 << 30)
-	}
+	e.MemoryGiB = float64(probe.ReadMachine().Total) / (1 << 30)
 	return e
 }
 

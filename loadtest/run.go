@@ -11,6 +11,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/mint"
+	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/report"
 	"github.com/madang-chat/madang/loadtest/target"
 )
@@ -66,6 +67,11 @@ func Run(ctx context.Context, spec Spec, out Progress) (*report.Result, error) {
 // prepare checks what can be checked, makes the rooms and starts the workers.
 func (r *run) prepare() (err error) {
 	s := &r.spec
+	poll, err := reactor.New() // on this system at all? Before rooms are made.
+	if err != nil {
+		return err
+	}
+	poll.Close()
 	offset := clock.Offset()
 	r.clock = clock.New(offset)
 	r.common = crew.Common{

@@ -182,7 +182,7 @@ func (f *Fleet) launch(name, admin, binary string, args ...string) error {
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = cleanEnv()
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = tied()
 	started := make(chan error)
 	f.start <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {

@@ -1,6 +1,7 @@
 // Package probe measures the processes under test from outside, when they are on
 // the same machine: CPU time and memory by pid, and what the kernel holds for
-// sockets. It reads /proc and changes nothing.
+// sockets. It reads /proc and changes nothing; on a system without it nothing is
+// found.
 package probe
 
 import (
@@ -52,6 +53,7 @@ func Read(pid int) (s Sample, err error) {
 type Machine struct {
 	Busy      time.Duration // of all cores, since boot
 	Idle      time.Duration
+	Total     int64 // memory
 	Available int64 // memory that programs could still get
 	Slab      int64 // kernel objects: sockets, files, inodes
 	TCPMem    int64 // buffers of TCP sockets
@@ -76,6 +78,7 @@ func ReadMachine() (m Machine) {
 		}
 	}
 	if b, err := os.ReadFile("/proc/meminfo"); err == nil {
+		m.Total = field(b, "MemTotal:") << 10
 		m.Available = field(b, "MemAvailable:") << 10
 		m.Slab = field(b, "Slab:") << 10
 	}

@@ -66,7 +66,7 @@ func (s *Sender) attempt(j job) {
 func (s *Sender) dial(i uint32) bool {
 	c := &s.conns[i]
 	d := s.dials[int(i)%len(s.dials)]
-	fd, err := unix.Socket(d.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := reactor.Socket(d.family)
 	if err != nil {
 		s.broken(i, "connect", err)
 		return false

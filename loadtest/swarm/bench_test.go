@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -40,8 +41,8 @@ func BenchmarkReceive(b *testing.B) {
 	for _, perFrame := range []int{1, 10} {
 		b.Run(fmt.Sprintf("%d_per_frame", perFrame), func(b *testing.B) {
 			s := benchSwarm(b, 10, 10)
-			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-			if err != nil {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err = errors.Join(err, unix.SetNonblock(pair[0], true), unix.SetNonblock(pair[1], true)); err != nil {
 				b.Fatal(err)
 			}
 			defer unix.Close(pair[1])

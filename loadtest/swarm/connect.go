@@ -91,16 +91,14 @@ func (s *Swarm) connect(i uint32) {
 		c.since = s.now
 	}
 	gateway := (s.cfg.First + int(i) + int(c.attempts)) % len(s.dials.gateways)
-	fd, err := unix.Socket(s.dials.family[gateway], unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := reactor.Socket(s.dials.family[gateway])
 	if err != nil {
 		s.fail(i, failure("connect", err))
 		return
 	}
 	c.fd = int32(fd)
 	if n := len(s.dials.sources); n > 0 {
-		// The port is chosen at connect, by the whole of the connection's
-		// addresses: bind alone would take one port of 28,000 for good.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		reactor.BindLate(fd)
 		if err := unix.Bind(fd, s.dials.sources[int(i)%n]); err != nil {
 			s.fail(i, failure("bind", err))
 			return

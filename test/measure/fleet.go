@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/madang-chat/madang/internal/auth"
@@ -78,7 +77,7 @@ func (f *fleet) start(binary, role string, args ...string) (*process, error) {
 	p.cmd = exec.Command(binary, append([]string{role, "--redis", f.url(), "--" + role + "-addr", p.addr, "--admin-addr", p.admin, "--log-level", "warn"}, args...)...)
 	p.cmd.Env = append(os.Environ(), "MADANG_JWT_SECRET="+secret)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = tied()
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
