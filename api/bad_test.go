@@ -329,6 +329,21 @@ func TestAccessLogHoldsNoSecrets(t *testing.T) {
 	}
 }
 
+// S1: the limit does not stand before the answer to a retry.
+func TestARetryIsAnsweredOverTheLimit(t *testing.T) {
+	w := newWorld(t, newMemory(), func(o *api.Options) { o.Limits.SendsPerSecond, o.Limits.SendBurst = 0.5, 1 })
+	alice := w.as("alice")
+	alice.post("/v1/rooms", `{"id":"r"}`).want(201)
+	first := alice.with("Idempotency-Key", "k").sends("r", "x").want(201)
+	again := alice.with("Idempotency-Key", "k").sends("r", "x").want(200).wantField("id", first.field("id"))
+	if again.header.Get("Idempotent-Replayed") != "true" {
+		t.Fatal("not marked as replayed")
+	}
+	alice.with("Idempotency-Key", "k").sends("r", "another").wantCode(409, "idempotency_key_reuse")
+	alice.with("Idempotency-Key", "new").sends("r", "x").wantCode(429, "rate_limited")
+	alice.sends("r", "x").wantCode(429, "rate_limited")
+}
+
 func TestSendRateIsLimited(t *testing.T) {
 	store := newMemory()
 	seen := &counter{}

@@ -89,6 +89,9 @@ func (m *memory) Send(ctx context.Context, s chat.Send) (chat.Sent, error) {
 			return chat.Sent{ID: e.ID, Prev: e.Prev, N: e.N, Tail: e.Tail, Replayed: true, Durability: chat.Accepted}, nil
 		}
 	}
+	if s.ReplayOnly {
+		return chat.Sent{}, chat.ErrLimited
+	}
 	if r, err = m.open(s.By, s.Room); err != nil {
 		return chat.Sent{}, err
 	}

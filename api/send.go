@@ -30,11 +30,17 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	// Over the limit, only a retry of what was accepted is answered, by the same
+	// round trip (DELIVERY S1). Without a key of the client's it can't be one.
+	var limited *problem
 	if a.sends != nil && !by.Server {
 		if wait := a.sends.take(by.User, now); wait > 0 {
-			return sent, &problem{
+			limited = &problem{
 				status: http.StatusTooManyRequests, code: protocol.ErrRateLimited, detail: "too many messages from this user",
 				retryAfter: int((wait + time.Second - 1) / time.Second),
+			}
+			if len(c.Request.Header["Idempotency-Key"]) == 0 {
+				return sent, limited
 			}
 		}
 	}
@@ -50,7 +56,10 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	// The tail is the Store's: it may still be writing it to Redis when our
 	// deadline has passed, so it is not taken from a pool.
 	tail, hash := m.appendTail(make([]byte, 0, len(buf.b)+len(by.User)+len(key)+96), by.User, now, key)
-	sent, err = a.store.Send(ctx, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail})
+	sent, err = a.store.Send(ctx, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil})
+	if limited != nil && errors.Is(err, chat.ErrLimited) {
+		return sent, limited
+	}
 	if err != nil {
 		return sent, err
 	}

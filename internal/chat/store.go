@@ -31,6 +31,7 @@ var (
 	ErrRoomFull    = errors.New("the room has its most members")
 	ErrTooMany     = errors.New("the user has the most rooms")
 	ErrRoomBusy    = errors.New("the room's readers have fallen behind")
+	ErrLimited     = errors.New("the sender is over its limit, and no message was accepted with this key")
 	ErrBadPosition = errors.New("the position is not in the room's log")
 
 	// ErrUnavailable: Redis did not answer, or not in time; the outcome may be
@@ -58,6 +59,9 @@ type Send struct {
 	Key  string // never empty: the API makes one when the client gave none
 	Hash string
 	Tail []byte
+	// ReplayOnly: the sender is over its limit. A message that was accepted before
+	// is answered all the same (DELIVERY S1); a new one is ErrLimited.
+	ReplayOnly bool
 }
 
 // Durability names what a 201 stands on.

@@ -92,6 +92,14 @@ func TestSameKeySameAnswer(t *testing.T) {
 		_, err = s.Send(t.Context(), chat.Send{Room: r, By: as("bob"), Key: "key 1:{x}", Hash: "other body", Tail: tail("y")})
 		wantErr(t, err, chat.ErrKeyReused)
 
+		// S1: nor do limits stand before it. A new message they do.
+		again, err = s.Send(t.Context(), chat.Send{Room: r, By: as("bob"), Key: "key 1:{x}", Hash: "hello", Tail: tail("hello"), ReplayOnly: true})
+		if err != nil || !again.Replayed || again.ID != first.ID {
+			t.Fatalf("over the limit: %+v, %v", again, err)
+		}
+		_, err = s.Send(t.Context(), chat.Send{Room: r, By: as("bob"), Key: "new", Hash: "hello", Tail: tail("hello"), ReplayOnly: true})
+		wantErr(t, err, chat.ErrLimited)
+
 		// S1: a retry of what was accepted is answered even after its sender left.
 		must(t, s.RemoveMember(t.Context(), as("bob"), r, "bob"))
 		again, err = s.Send(t.Context(), chat.Send{Room: r, By: as("bob"), Key: "key 1:{x}", Hash: "hello", Tail: tail("hello")})

@@ -106,6 +106,7 @@ var answers = map[string]error{
 	"NOMEMBER":   chat.ErrNoMember,
 	"REUSED":     chat.ErrKeyReused,
 	"FULL":       chat.ErrRoomFull,
+	"LIMITED":    chat.ErrLimited,
 }
 
 // refusal is the error for a script's answer, nil when it is not a refusal.

@@ -106,7 +106,7 @@ func (s *Store) newSend(send chat.Send) *sendCall {
 	c.args = [sendArgs]any{
 		sendScript.argName, sendScript.argSHA, 4,
 		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3],
-		&c.send.Room, &c.send.By.User, flag(!send.By.Server), &c.send.Hash, send.Tail,
+		&c.send.Room, &c.send.By.User, admission(&send), &c.send.Hash, send.Tail,
 		s.arg.idemTTL, s.publish, s.arg.maxLen, s.arg.maxAge, s.arg.maxBytes,
 	}
 	c.call.args = c.args[:]
@@ -142,12 +142,15 @@ func (s *Store) sent(reply any, send chat.Send) (sent chat.Sent, err error) {
 	return sent, nil
 }
 
-// flag is a boolean as scripts take it.
-func flag(is bool) any {
-	if is {
-		return flagOn
+// admission is what send.lua demands of a sender.
+func admission(send *chat.Send) any {
+	switch {
+	case send.ReplayOnly:
+		return onlyReplay
+	case send.By.Server:
+		return anyone
 	}
-	return flagOff
+	return onlyMembers
 }
 
-var flagOn, flagOff any = "1", "0"
+var anyone, onlyMembers, onlyReplay any = "0", "1", "2"

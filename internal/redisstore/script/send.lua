@@ -1,12 +1,14 @@
 -- Appends one message to a room's log and publishes it.
 -- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key
--- ARGV 1 room  2 user  3 '1' when the user must be a member  4 hash of the body  5 tail
+-- ARGV 1 room  2 user  3 '1' when the user must be a member, '0' when not, '2' when only what was
+--      accepted before is answered  4 hash of the body  5 tail
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
 --      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
 --      the room's field 'keep' may say otherwise (retain.lua)
 -- Returns 'id prev n' for a new message, and when older ones were trimmed how many, by count, age and
 --      bytes: 'id prev n 100 0 0'; {'id prev n', tail} for one that was stored before,
---      or 'REUSED', 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the room is held back: try again then. Running it again changes nothing (for the key's TTL).
+--      or 'REUSED', 'LIMITED' (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the
+--      room is held back: try again then. Running it again changes nothing (for the key's TTL).
 -- Numbers stay text or below 2^53, where Lua's doubles are exact.
 local prior = redis.call('GET', KEYS[4])
 if prior then
@@ -17,6 +19,7 @@ if prior then
   local entry = redis.call('XRANGE', KEYS[3], id, id)[1]
   return {at, entry and entry[2][6] or ARGV[5]}
 end
+if ARGV[3] == '2' then return 'LIMITED' end
 local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace', 'keep')
 local head = room[1]
 if not head then return 'NOROOM' end
