@@ -158,7 +158,10 @@ func (g *Group) Drain(ctx context.Context, over time.Duration) error {
 		case <-l.drained:
 		case <-l.ended:
 		case <-ctx.Done():
-			return fmt.Errorf("draining, %d connections left: %w", g.Open(), ctx.Err())
+			if open := g.Open(); open > 0 {
+				return fmt.Errorf("draining, %d connections left: %w", open, ctx.Err())
+			}
+			return nil // everybody was told; some did not answer the close
 		}
 	}
 	return nil
