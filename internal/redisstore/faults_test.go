@@ -24,11 +24,11 @@ func trySend(s *redisstore.Store, room, key string, within time.Duration) (chat.
 	return s.Send(ctx, chat.Send{Room: room, By: as("alice"), Key: key, Hash: "h", Tail: tail("x")})
 }
 
-// wantDelivery proves that a link delivers: what is sent comes.
 // failover is how long servers may take to elect and synchronise one another: how
 // long they did is measured elsewhere.
 const failover = time.Minute
 
+// wantDelivery proves that a link delivers: what is sent comes.
 func (e *ear) wantDelivery(t testing.TB, room string, within time.Duration) {
 	t.Helper()
 	before := len(e.heard(roomCh(room)))
