@@ -22,7 +22,10 @@ type Options struct {
 	Verifier auth.Verifier
 	Logger   *slog.Logger // nil: slog.Default()
 	Observer Observer     // nil: nobody counts
-	Limits   Limits
+	// OnAnswered is told of every request once it was answered, for traces; it must
+	// be quick and must not block. nil: nobody.
+	OnAnswered func(Answered)
+	Limits     Limits
 
 	// Origins are the web pages (scheme://host[:port], exact, or "*") that may
 	// use the API from a browser besides those of its own origin.
@@ -100,6 +103,7 @@ type API struct {
 	verifier  auth.Verifier
 	log       *slog.Logger
 	observer  Observer
+	answered  func(Answered) // nil: nobody asks
 	limits    Limits
 	origins   map[string]bool
 	sends     *rateLimit // nil: no limit
@@ -123,7 +127,7 @@ func New(o Options) (*API, error) {
 		return nil, fmt.Errorf("api: a negative limit: %+v", o.Limits)
 	}
 	a := &API{
-		store: o.Store, verifier: o.Verifier, log: o.Logger, observer: o.Observer,
+		store: o.Store, verifier: o.Verifier, log: o.Logger, observer: o.Observer, answered: o.OnAnswered,
 		limits: o.Limits.withDefaults(), origins: make(map[string]bool),
 	}
 	if a.live = o.Live; a.live == nil {

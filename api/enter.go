@@ -35,6 +35,9 @@ func (a *API) enter(c *gin.Context) {
 		}
 		took := time.Since(start)
 		a.observer.Request(c.Request.Method, c.FullPath(), c.Writer.Status(), took)
+		if a.answered != nil {
+			a.tellAnswered(c, start, took)
+		}
 		if a.log.Enabled(c.Request.Context(), slog.LevelDebug) {
 			a.logAccess(c, id, took)
 		}

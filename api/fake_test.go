@@ -105,6 +105,9 @@ func (m *memory) Send(ctx context.Context, s chat.Send) (chat.Sent, error) {
 		at   int
 	}{s.Hash, len(r.log)}
 	r.log = append(r.log, e)
+	if _, member := r.members[s.By.User]; member {
+		m.reads[[2]string{s.By.User, s.Room}] = e.N
+	}
 	m.sends = append(m.sends, s)
 	return chat.Sent{ID: e.ID, Prev: e.Prev, N: e.N, Tail: e.Tail, Durability: chat.Accepted}, nil
 }
@@ -193,7 +196,11 @@ func (m *memory) Members(ctx context.Context, by chat.Actor, room, cursor string
 	var out []chat.Member
 	for u, role := range r.members {
 		if u > after {
-			out = append(out, chat.Member{User: u, Role: role})
+			mb := chat.Member{User: u, Role: role, Marked: true}
+			if n := m.reads[[2]string{u, room}]; n > 0 {
+				mb.Read, mb.Delivered = r.log[n-1].ID, r.log[n-1].ID
+			}
+			out = append(out, mb)
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].User < out[j].User })
@@ -223,6 +230,9 @@ func (m *memory) PutMember(ctx context.Context, by chat.Actor, room, user string
 		}
 	}
 	r.members[user] = role
+	if !there {
+		m.reads[[2]string{user, room}] = uint64(len(r.log))
+	}
 	return !there, nil
 }
 

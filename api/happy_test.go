@@ -37,9 +37,12 @@ func twoPeopleInARoom(t *testing.T, w *world) {
 	bob.get("/v1/rooms/lounge/messages").want(200).wantField("messages.#", "2").wantField("more", "false").
 		wantField("messages.0.id", second.field("id")).wantField("messages.1.id", first.field("id"))
 
-	alice.get("/v1/rooms").want(200).wantField("rooms.0.unread", "2").wantField("rooms.0.read", "0-0")
-	alice.post("/v1/rooms/lounge/read", `{"id":"`+first.field("id")+`"}`).want(204)
 	alice.get("/v1/rooms").want(200).wantField("rooms.0.unread", "1").wantField("rooms.0.read", first.field("id")).wantField("rooms.0.read_n", "1")
+	alice.get("/v1/rooms/lounge/members").want(200).
+		wantField("members.0.user", "alice").wantField("members.0.read", first.field("id")).wantField("members.0.delivered", first.field("id")).
+		wantField("members.1.user", "bob").wantField("members.1.read", second.field("id"))
+	alice.post("/v1/rooms/lounge/read", `{"id":"`+second.field("id")+`"}`).want(204)
+	alice.get("/v1/rooms").want(200).wantField("rooms.0.unread", "0").wantField("rooms.0.read", second.field("id")).wantField("rooms.0.read_n", "2")
 
 	alice.put("/v1/rooms/lounge/members/carol", "").want(200).wantField("user", "carol")
 	alice.put("/v1/rooms/lounge/members/carol", `{"role":"admin"}`).want(200).wantField("role", "admin")

@@ -13,6 +13,9 @@ import (
 type memberView struct {
 	User string    `json:"user"`
 	Role chat.Role `json:"role,omitzero"`
+	// Of rooms with receipts only.
+	Read      string `json:"read,omitzero"`
+	Delivered string `json:"delivered,omitzero"`
 }
 
 // GET /v1/rooms/{room}/members
@@ -37,7 +40,10 @@ func (a *API) listMembers(ctx context.Context, c *gin.Context, by chat.Actor) er
 		Next    string       `json:"next,omitzero"`
 	}{make([]memberView, len(members)), next}
 	for i, m := range members {
-		out.Members[i] = memberView{m.User, m.Role}
+		out.Members[i] = memberView{User: m.User, Role: m.Role}
+		if m.Marked {
+			out.Members[i].Read, out.Members[i].Delivered = m.Read.String(), m.Delivered.String()
+		}
 	}
 	return writeJSON(c, http.StatusOK, out)
 }
@@ -65,7 +71,7 @@ func (a *API) putMember(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	if _, err := a.store.PutMember(ctx, by, room, name, in.Role); err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, memberView{name, in.Role})
+	return writeJSON(c, http.StatusOK, memberView{User: name, Role: in.Role})
 }
 
 // DELETE /v1/rooms/{room}/members/{user}

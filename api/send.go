@@ -56,7 +56,7 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	// The tail is the Store's: it may still be writing it to Redis when our
 	// deadline has passed, so it is not taken from a pool.
 	tail, hash := m.appendTail(make([]byte, 0, len(buf.b)+len(by.User)+len(key)+96), by.User, now, key)
-	sent, err = a.store.Send(ctx, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil})
+	sent, err = a.sendTold(ctx, c, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil})
 	if limited != nil && errors.Is(err, chat.ErrLimited) {
 		return sent, limited
 	}

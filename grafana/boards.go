@@ -102,6 +102,8 @@ func overview() Dashboard {
 					Queries: one(sel("process_resident_memory_bytes", `job=~"madang.*"`), "{{instance}}")},
 				{Title: "Log lines missing", Kind: Graph, Unit: perSec, About: "`flood`: too many alike, the log says of what. `slow_reader`: who collects the logs is stuck.",
 					Queries: one(sumBy("reason", rate("madang_log_lines_missing_total")), "{{reason}}")},
+				{Title: "Spans of traces", Kind: Graph, Unit: perSec, About: "What the collector took (`exported`) and what was dropped: `queue_full`, it is slow; `refused`, it is away or does not want them. Nothing at all while tracing is off.",
+					Queries: one(sumBy("outcome", rate("madang_trace_spans_total")), "{{outcome}}")},
 				{Title: "What runs", Kind: Table, Unit: short, About: "Two versions are normal during a rolling upgrade, and only then.",
 					Queries: one(`count by (version, goversion) (`+sel("madang_build_info")+`)`, "")},
 			}},

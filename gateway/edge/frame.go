@@ -8,6 +8,13 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
+// Trace follows one message to the sockets.
+type Trace interface {
+	// Delivered: the last of the loop's connections has taken it, with how many got
+	// it. Called inside loops, by several of them; it must not block.
+	Delivered(connections int)
+}
+
 // Frame is one event, encoded once and shared by every connection that gets it.
 // It is immutable once posted.
 type Frame struct {
@@ -17,6 +24,9 @@ type Frame struct {
 	// SentAtMs is when the message entered the log (Unix ms, Redis's clock); 0
 	// for other events. It feeds the delivery latency histogram.
 	SentAtMs int64
+	// Trace is told when a loop's connections have taken a broadcast; nil for all
+	// but the few messages that are traced.
+	Trace Trace
 
 	ws  []byte // an unmasked WebSocket text frame, header included
 	hdr int    // length of its header

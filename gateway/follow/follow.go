@@ -80,6 +80,10 @@ type Config struct {
 	// LingerMs is how long a user stays followed after the last connection
 	// closed, so that a reconnect costs Redis nothing.
 	LingerMs int64
+
+	// Trace says who wants to know when a message that was published now reaches
+	// the sockets: nil for most. nil: nobody.
+	Trace func(room string, id protocol.ID) edge.Trace
 }
 
 // WithDefaults fills in what is zero.

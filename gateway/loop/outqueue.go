@@ -55,6 +55,8 @@ type out struct {
 	doomed   []uint32 // slots whose socket failed in the middle of something
 	lastOne  *edge.Frame
 	lastItem [forms]uint32 // the items of lastOne, so that a frame for several connections is one item
+
+	traced map[uint32][]edge.Trace // by item: of the messages in it, those that are traced
 }
 
 func (o *out) init() {
@@ -89,6 +91,9 @@ func (l *loop) freeItem(i uint32) {
 	if it.sentAtMs != 0 && it.sent > 0 && l.g.opts.OnDelivered != nil {
 		l.g.opts.OnDelivered(time.Now().UnixMilli()-it.sentAtMs, int(it.sent))
 	}
+	if len(l.out.traced) > 0 {
+		l.delivered(i, int(it.sent))
+	}
 	if it.pooled {
 		l.pool.Put(it.buf)
 	}
@@ -99,6 +104,29 @@ func (l *loop) freeItem(i uint32) {
 	}
 	*it = item{next: l.out.freeItem}
 	l.out.freeItem = i
+}
+
+// trace has the traces told when the item is freed. There are none as a rule, so
+// items have no place for them.
+func (o *out) trace(i uint32, traces []edge.Trace) {
+	if o.traced == nil {
+		o.traced = map[uint32][]edge.Trace{}
+	}
+	o.traced[i] = traces
+}
+
+func (l *loop) delivered(i uint32, connections int) {
+	traces, ok := l.out.traced[i]
+	if !ok {
+		return
+	}
+	delete(l.out.traced, i)
+	if connections == 0 {
+		return
+	}
+	for _, t := range traces {
+		t.Delivered(connections)
+	}
 }
 
 // enqueue puts an item at the end of a connection's queue, whatever its length.

@@ -357,6 +357,7 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 	total, count := 0, 0
 	var only *edge.Frame
 	var sentAtMs int64
+	var traces []edge.Trace
 	for i, f := range frames {
 		if skip != nil && skip[i] {
 			continue
@@ -367,9 +368,16 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 		if sentAtMs == 0 {
 			sentAtMs = f.SentAtMs
 		}
+		if f.Trace != nil {
+			traces = append(traces, f.Trace)
+		}
 	}
 	if count == 1 {
-		return l.out.newItem(l.bytesOf(only, form), false, sentAtMs)
+		i := l.out.newItem(l.bytesOf(only, form), false, sentAtMs)
+		if traces != nil {
+			l.out.trace(i, traces)
+		}
+		return i
 	}
 	buf := l.pool.Get(total) // headers are longer than separators: never too small
 	for i := 0; i < len(frames); {
@@ -411,7 +419,11 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 			i++
 		}
 	}
-	return l.out.newItem(buf, true, sentAtMs)
+	item := l.out.newItem(buf, true, sentAtMs)
+	if traces != nil {
+		l.out.trace(item, traces)
+	}
+	return item
 }
 
 // deliverAll queues a set for every member of a room but one.

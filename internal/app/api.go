@@ -20,7 +20,7 @@ type API struct {
 
 // NewAPI builds it; nothing is started or connected.
 func NewAPI(c config.API, log *slog.Logger) (*API, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), log)
+	p, err := newProcess("api", c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), log)
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +51,12 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 		return nil, err
 	}
 	return api.New(api.Options{
-		TLS:      tlsConfig,
-		Store:    p.store,
-		Verifier: verifier,
-		Logger:   p.log,
-		Observer: metrics.NewAPI(p.registry, api.SendOutcomes),
+		TLS:        tlsConfig,
+		Store:      p.store,
+		Verifier:   verifier,
+		Logger:     p.log,
+		Observer:   metrics.NewAPI(p.registry, api.SendOutcomes),
+		OnAnswered: traceRequests(p.tracer),
 		Limits: api.Limits{
 			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
 			SendsPerSecond: perSecond, SendBurst: c.SendBurst,

@@ -88,7 +88,7 @@ func (d *Dev) build() (*sequence, error) {
 	if d.mini != nil {
 		c.Redis.URL = "redis://" + d.mini.Addr()
 	}
-	p, err := newProcess(c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), d.log)
+	p, err := newProcess("dev", c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), d.log)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type Gateway struct {
 
 // NewGateway builds it; nothing is started or connected.
 func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
-	p, err := newProcess(c.Process, c.Redis, c.Auth, receiversTokens, rooms{receipts: c.ReceiptMembers}, log)
+	p, err := newProcess("gateway", c.Process, c.Redis, c.Auth, receiversTokens, rooms{receipts: c.ReceiptMembers}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +127,7 @@ func (g *gatewayPart) start(context.Context) error {
 			Follow: follow.Config{
 				Version: Version(), TailBytes: int(c.HotTail),
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
+				Trace: traceDeliveries(g.process.tracer),
 			},
 		},
 		Rebalance: balance.Config{Percent: c.Rebalance},

@@ -13,6 +13,7 @@ import (
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/trace"
 )
 
 // process is what every role has: its log, what it tells operators, and Redis.
@@ -23,7 +24,8 @@ type process struct {
 	admin    *admin
 	store    *redisstore.Store
 	tokens   *tokens
-	redis    string // where Redis is, without the password
+	tracer   *trace.Tracer // nil: off
+	redis    string        // where Redis is, without the password
 
 	drainDelay time.Duration
 	checks     []check
@@ -75,7 +77,7 @@ func roomsOf(h config.HTTP, r config.Receipts) rooms {
 	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers, int64(h.LogMaxBytes)}
 }
 
-func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
+func newProcess(role string, p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
 	url, err := r.Where()
 	if err != nil {
 		return nil, err
@@ -88,6 +90,7 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, lim
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
 		ready:    &readiness{},
+		tracer:   newTracer(p, role, log),
 		redis:    hideUserinfo(url),
 
 		drainDelay: p.DrainDelay,
@@ -117,6 +120,10 @@ func newProcess(p config.Process, r config.Redis, a config.Auth, tokens int, lim
 	}
 	s.checks = []check{{"redis", s.redisAnswers}, {"jwks", s.tokens.notReady}}
 	metrics.WatchLog(s.registry, func() (uint64, uint64) { return lost(log), leftOut(log) })
+	metrics.WatchTraces(s.registry, func() (exported, queueFull, refused uint64) {
+		st := s.tracer.Stats()
+		return st.Exported, st.QueueFull, st.Refused
+	})
 	metrics.WatchPool(s.registry, s.store.Pool)
 	metrics.WatchReady(s.registry, func() bool { return len(s.notReady(context.Background())) == 0 })
 	s.admin = newAdmin(p.AdminAddr, log, s.registry, s.notReady)
@@ -140,6 +147,7 @@ func (s *process) letBalancersNotice(ctx context.Context) {
 func (s *process) parts() []part {
 	parts := []part{
 		{"admin server", s.admin.start, s.admin.stop},
+		{"traces", s.tracer.Start, s.tracer.Stop},
 		{"issuer's keys", s.tokens.start, s.tokens.stop},
 		{"redis", s.waitForRedis, func(context.Context) error { return s.store.Close() }},
 	}

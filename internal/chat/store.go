@@ -104,15 +104,23 @@ type Room struct {
 type Member struct {
 	User string
 	Role Role
+	// Marked: the room is small enough for receipts, and Read and Delivered say how
+	// far the member has read it, and how far it has reached one of the member's
+	// devices (what was read did); zero for nothing.
+	Marked          bool
+	Read, Delivered protocol.ID
 }
 
 // UserRoom is a room as one of its members sees it.
 type UserRoom struct {
-	Room   Room
-	Role   Role
-	Read   protocol.ID // read marker; zero when nothing was read
-	ReadN  uint64      // ordinal of the read marker
-	Unread uint64      // Room.N - ReadN
+	Room Room
+	Role Role
+	// Read is the read marker, or the user's own last message where that came
+	// later; zero when nothing was read. It starts at the head at the time of
+	// joining: what was said before is not unread.
+	Read   protocol.ID
+	ReadN  uint64 // its ordinal
+	Unread uint64 // Room.N - ReadN
 }
 
 // Retention is how much of a room's log is kept; what is older goes, by whole
@@ -143,8 +151,9 @@ type Store interface {
 
 	CreateRoom(ctx context.Context, by Actor, id, name string, members []string) (Room, error)
 	Room(ctx context.Context, by Actor, room string) (Room, Role, error)
-	// Members returns a page of a room's members; the cursor is what the page before
-	// gave as next. ErrBadPosition for one that no page gave.
+	// Members returns a page of a room's members, with their markers where the room
+	// is small enough for receipts; the cursor is what the page before gave as next.
+	// ErrBadPosition for one that no page gave.
 	Members(ctx context.Context, by Actor, room, cursor string, limit int) (members []Member, next string, err error)
 	// PutMember adds user, or changes its role; an empty role is the one it has,
 	// or RoleMember. changed is false when all was so already.

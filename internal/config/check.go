@@ -89,6 +89,12 @@ func (c Process) check(p *problems) {
 	}
 	p.duration("drain-timeout", c.DrainTimeout, 0, time.Hour)
 	p.duration("drain-delay", c.DrainDelay, 0, 10*time.Minute)
+	if c.TraceEndpoint != "" {
+		p.httpURL("trace-endpoint", c.TraceEndpoint)
+	}
+	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // not a number is neither
+		p.add("trace-sample", "%v is not between 0 and 1", c.TraceSample)
+	}
 }
 
 func (c Redis) check(p *problems) {

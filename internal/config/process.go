@@ -9,6 +9,9 @@ type Process struct {
 	DrainDelay   time.Duration `help:"How long a stopping process goes on as before after /readyz became false, for the balancer to notice: its check's interval times the failures it wants. Shorter sends newcomers to a closed door; longer delays every restart." default:"0s"`
 	LogLevel     string        `help:"Least severe level that is logged: debug, info, warn, error." default:"info" enum:"debug,info,warn,error"`
 	LogFormat    string        `help:"Form of log lines: json for machines, text for people." default:"${log_format}" enum:"json,text"`
+
+	TraceEndpoint string  `help:"URL of an OpenTelemetry collector (OTLP over HTTP, http://localhost:4318 for instance) that is told what time requests and messages took. Empty: nobody is." placeholder:"URL"`
+	TraceSample   float64 `help:"Share of requests and messages that are traced, 0 to 1; the same in all processes. More costs processor time and the collector's disk; less finds rare slowness later." default:"0.01"`
 }
 
 // Redis is how Redis is reached. All processes of a deployment share it.

@@ -37,6 +37,18 @@ func WatchLog(r prometheus.Registerer, lines func() (lost, leftOut uint64)) {
 	r.MustRegister(c)
 }
 
+// WatchTraces registers what became of spans for the collector; all are 0 while
+// tracing is off.
+func WatchTraces(r prometheus.Registerer, spans func() (exported, queueFull, refused uint64)) {
+	type snapshot [3]uint64
+	c := &collector[snapshot]{snapshot: func() snapshot { a, b, c := spans(); return snapshot{a, b, c} }}
+	desc := prometheus.NewDesc("madang_trace_spans_total", "Spans of traces, by outcome: exported, or dropped for queue_full (the collector is slow) or refused (it is away, or does not want them).", []string{"outcome"}, nil)
+	for i, outcome := range [...]string{"exported", "queue_full", "refused"} {
+		c.figures = append(c.figures, figure[snapshot]{desc, prometheus.CounterValue, func(s *snapshot) float64 { return float64(s[i]) }, []string{outcome}})
+	}
+	r.MustRegister(c)
+}
+
 // WatchPool registers the figures of the connections to Redis.
 func WatchPool(r prometheus.Registerer, pool func() redisstore.PoolStats) {
 	c := &collector[redisstore.PoolStats]{snapshot: pool}

@@ -21,6 +21,7 @@ type change struct {
 	version    uint64
 	joined     bool
 	head       protocol.ID // when joined
+	n          uint64      // its ordinal: what came before is not unread
 
 	// The outbox entry that goes when the index is written; "" for none.
 	part  int
@@ -45,7 +46,7 @@ func (s *Store) writeIndex(ctx context.Context, changes []change) {
 		}
 		calls[i] = newCall(part, indexScript, []string{k.rooms, k.left(ch.room), k.channel},
 			ch.room, ch.version, op, ch.head.String(), bytes.TrimSuffix(event, []byte("}")), s.publish,
-			removalMemory.Milliseconds(), ch.repair)
+			removalMemory.Milliseconds(), ch.repair, ch.n)
 		calls[i].ack = true
 	}
 	s.doAll(ctx, writes, calls)
@@ -103,7 +104,7 @@ func (s *Store) repair(ctx context.Context, user string, found []chat.IndexedRoo
 			continue
 		}
 		changes = append(changes, change{
-			room: r.Room, user: user, joined: is, head: states[i].Head,
+			room: r.Room, user: user, joined: is, head: states[i].Head, n: states[i].N,
 			version: states[i].Version, repair: formatUint(r.Version),
 		})
 	}
@@ -122,6 +123,26 @@ type index struct {
 type marker struct {
 	id protocol.ID
 	n  uint64
+}
+
+// parseMarker reads "id n"; nothing is the marker of who has read nothing.
+func parseMarker(value string) (m marker, err error) {
+	if value == "" {
+		return m, nil
+	}
+	id, n, _ := strings.Cut(value, " ")
+	if m.id, err = protocol.ParseID(id); err == nil {
+		m.n, err = parseUint(n)
+	}
+	return m, err
+}
+
+// further is the one of two markers that has come further.
+func further(a, b marker) marker {
+	if a.n < b.n {
+		return b
+	}
+	return a
 }
 
 // parseIndex reads the answer to an HGETALL of a user's hash.
@@ -146,12 +167,7 @@ func parseIndex(reply any) (x index, err error) {
 			if x.read == nil {
 				x.read = map[string]marker{}
 			}
-			var m marker
-			id, n, _ := strings.Cut(value, " ")
-			if m.id, err = protocol.ParseID(id); err == nil {
-				m.n, err = parseUint(n)
-			}
-			x.read[room] = m
+			x.read[room], err = parseMarker(value)
 		}
 	}
 	return x, err

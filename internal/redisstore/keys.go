@@ -21,8 +21,9 @@ const sweeperKey = "madang:sweeper"
 //	{p}:room:R                 hash    name, head, n, ver (of the membership), created; also the room's channel
 //	{p}:room:R:log             stream  p (prev), n, t (tail) under the message's ID
 //	{p}:room:R:members         hash    user -> role
+//	{p}:room:R:sent            hash    user -> "id n": the member's own last message, which it has read
 //	{p}:room:R:idem:<user>:<k> string  "id prev n hash", with a TTL
-//	{p}:outbox                 stream  r, u, v, h, op: index writes that are still to be done
+//	{p}:outbox                 stream  r, u, v, h, op, n: index writes that are still to be done
 //	{p}:epoch                  string  random, made when absent
 //	{p}:canary                 string  written by canaries, with a TTL
 //	{p}:gateway:G                      channel: the canaries of gateway G
@@ -67,6 +68,8 @@ func (k *keyspace) room(p int, room string) roomKeys {
 	base := members[:len(members)-len(":members")]
 	return roomKeys{room: base, members: members, log: base + ":log"}
 }
+
+func (r roomKeys) sent() string { return r.room + ":sent" }
 
 func (r roomKeys) idem(user, key string) string {
 	return r.room + ":idem:" + escape(user) + ":" + key

@@ -26,6 +26,8 @@ type call struct {
 
 	deadline time.Time
 	join     *join
+	// trip is told when the call was under way; nil: nobody asks.
+	trip *chat.Trip
 	// then hears the answer of a call that nobody waits for; may be nil, must not block.
 	then func(reply any, err error)
 
@@ -223,7 +225,8 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	}
 	start := time.Now()
 	_, err := pipe.Exec(ctx)
-	l.observe(len(calls), time.Since(start), err)
+	took := time.Since(start)
+	l.observe(len(calls), took, err)
 
 	short := false
 	if wait != nil {
@@ -231,6 +234,9 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 		short = err != nil || n < l.s.opt.MinReplicasAck
 	}
 	for i, c := range calls {
+		if c.trip != nil {
+			*c.trip = chat.Trip{WentOut: start, CameBack: start.Add(took)}
+		}
 		reply, err := cmds[i].Result()
 		if errors.Is(err, redis.Nil) {
 			err = nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -43,7 +44,8 @@ func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string,
 		} else {
 			next = "scan:" + next
 		}
-		return parseMembers(v[1]), next, nil
+		members = parseMembers(v[1])
+		return members, next, s.readMarkers(ctx, r, members)
 	}
 	reply, err := s.do(ctx, reads, newCommand(part, "hgetall", key))
 	if err != nil {
@@ -62,7 +64,54 @@ func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string,
 		members = members[:limit]
 		next = "after:" + members[limit-1].User
 	}
-	return members, next, nil
+	return members, next, s.readMarkers(ctx, r, members)
+}
+
+// readMarkers fills in how far the members of a page have come, so that who opens
+// a room sees what its receipts would have told: one more round trip, as the
+// markers are with the users, and their own last messages with the room.
+func (s *Store) readMarkers(ctx context.Context, r chat.Room, members []chat.Member) error {
+	if r.Members > s.opt.ReceiptMembers || len(members) == 0 {
+		return nil
+	}
+	part := s.keys.partition(r.ID)
+	calls := make([]*call, 0, 1+len(members))
+	own := append(make([]any, 0, 2+len(members)), "hmget", s.keys.room(part, r.ID).sent())
+	for i := range members {
+		own = append(own, &members[i].User)
+	}
+	calls = append(calls, newCommand(part, own...))
+	for i := range members {
+		part := s.keys.partition(members[i].User)
+		calls = append(calls, newCommand(part, "hmget", s.keys.user(part, members[i].User).rooms, "m:"+r.ID, "d:"+r.ID))
+	}
+	s.doAll(ctx, reads, calls)
+	reply, err := calls[0].result()
+	if err != nil {
+		return err
+	}
+	sent, err := list("hmget", reply, len(members))
+	if err != nil {
+		return err
+	}
+	for i := range members {
+		if reply, err = calls[1+i].result(); err != nil {
+			return err
+		}
+		marked, err := list("hmget", reply, 2)
+		if err != nil {
+			return err
+		}
+		own, err1 := parseMarker(text(sent[i]))
+		read, err2 := parseMarker(text(marked[0]))
+		delivered, err3 := parseMarker(text(marked[1]))
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return err
+		}
+		read = further(read, own)
+		members[i].Marked, members[i].Read, members[i].Delivered = true, read.id, further(delivered, read).id
+	}
+	return nil
 }
 
 // parseMembersCursor reads what Members gave as next: "scan:" and where Redis's
@@ -113,7 +162,7 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	if err != nil {
 		return false, err
 	}
-	v, err := list("put", reply, 3)
+	v, err := list("put", reply, 4)
 	if err != nil {
 		return false, err
 	}
@@ -124,12 +173,15 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	if ch.head, err = protocol.ParseID(text(v[2])); err != nil {
 		return false, err
 	}
+	if ch.n, err = parseUint(text(v[3])); err != nil {
+		return false, err
+	}
 	what := text(v[0])
 	if what == "added" {
-		if len(v) < 4 {
+		if len(v) < 5 {
 			return false, errReply("put", reply)
 		}
-		ch.entry = text(v[3])
+		ch.entry = text(v[4])
 	} else {
 		ch.repair = "0" // a member that the index does not know is put there (F3)
 	}
@@ -144,7 +196,7 @@ func (s *Store) RemoveMember(ctx context.Context, by chat.Actor, room, user stri
 	}
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
-	c := newCall(part, removeScript, []string{k.room, k.members, s.keys.outbox(part)},
+	c := newCall(part, removeScript, []string{k.room, k.members, s.keys.outbox(part), k.sent()},
 		room, actor(by), user, s.publish, protocol.AppendLeft(nil, room, user, 0))
 	// Run again after an answer was lost, it would say that there is no such member.
 	c.ack, c.once = true, true

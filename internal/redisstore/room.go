@@ -76,25 +76,27 @@ func (s *Store) Room(ctx context.Context, by chat.Actor, room string) (chat.Room
 	return r, role, err
 }
 
-// roomLine reads a room's head line and one user's role. The three answers are
-// of three moments; nothing that is decided on them needs one.
+// roomLine reads a room's head line, one user's role and last message. The
+// answers are of different moments; nothing that is decided on them needs one.
 type roomLine struct {
 	room  string
-	calls [3]*call
+	calls [4]*call
+	own   marker // the user's own last message in it; filled in by line
 }
 
 func (s *Store) newRoomLine(room, user string) *roomLine {
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
-	return &roomLine{room: room, calls: [3]*call{
+	return &roomLine{room: room, calls: [4]*call{
 		newCommand(part, "hmget", k.room, "name", "head", "n", "ver", "created"),
 		newCommand(part, "hget", k.members, user),
 		newCommand(part, "hlen", k.members),
+		newCommand(part, "hget", k.sent(), user),
 	}}
 }
 
 func (q *roomLine) line() (r chat.Room, role chat.Role, err error) {
-	var replies [3]any
+	var replies [4]any
 	for i, c := range q.calls {
 		if replies[i], err = c.result(); err != nil {
 			return r, "", err
@@ -111,7 +113,9 @@ func (q *roomLine) line() (r chat.Room, role chat.Role, err error) {
 	n, err2 := parseUint(text(v[2]))
 	version, err3 := parseUint(text(v[3]))
 	created, err4 := strconv.ParseInt(text(v[4]), 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	var err5 error
+	q.own, err5 = parseMarker(text(replies[3]))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return r, "", err
 	}
 	count, _ := replies[2].(int64)
@@ -145,7 +149,7 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 	}
 
 	lines := make([]*roomLine, len(ids))
-	calls := make([]*call, 0, 3*len(ids))
+	calls := make([]*call, 0, len(roomLine{}.calls)*len(ids))
 	for i, r := range ids {
 		lines[i] = s.newRoomLine(r.Room, user)
 		calls = append(calls, lines[i].calls[:]...)
@@ -162,7 +166,7 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 		if err != nil {
 			return nil, 0, "", err
 		}
-		marker := index.read[r.ID]
+		marker := further(index.read[r.ID], q.own)
 		rooms = append(rooms, chat.UserRoom{
 			Room: r, Role: role, Read: marker.id, ReadN: marker.n, Unread: r.N - min(marker.n, r.N),
 		})

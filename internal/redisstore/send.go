@@ -13,14 +13,14 @@ import (
 )
 
 // sendArgs is how many arguments a send's command has.
-const sendArgs = 3 + 4 + 10
+const sendArgs = 3 + 5 + 10
 
 // sendCall is a send on its way, in one piece of memory: its arguments point
 // into it, so that they need none of their own.
 type sendCall struct {
 	call
 	args [sendArgs]any
-	keys [4]string
+	keys [5]string
 	send chat.Send
 }
 
@@ -30,8 +30,10 @@ func (s *Store) Send(ctx context.Context, send chat.Send) (chat.Sent, error) {
 		return chat.Sent{}, chat.ErrNoRoom
 	}
 	began := time.Now()
+	trip := chat.TripOf(ctx)
 	for {
 		c := s.newSend(send)
+		c.trip = trip
 		reply, err := s.do(ctx, writes, &c.call)
 		if err != nil {
 			return chat.Sent{}, err
@@ -102,10 +104,10 @@ func (s *Store) newSend(send chat.Send) *sendCall {
 	c := &sendCall{send: send}
 	c.part, c.script, c.ack = s.keys.partition(send.Room), sendScript, true
 	k := s.keys.room(c.part, send.Room)
-	c.keys = [4]string{k.room, k.members, k.log, k.idem(send.By.User, send.Key)}
+	c.keys = [5]string{k.room, k.members, k.log, k.idem(send.By.User, send.Key), k.sent()}
 	c.args = [sendArgs]any{
-		sendScript.argName, sendScript.argSHA, 4,
-		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3],
+		sendScript.argName, sendScript.argSHA, 5,
+		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3], &c.keys[4],
 		&c.send.Room, &c.send.By.User, admission(&send), &c.send.Hash, send.Tail,
 		s.arg.idemTTL, s.publish, s.arg.maxLen, s.arg.maxAge, s.arg.maxBytes,
 	}

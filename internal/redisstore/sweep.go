@@ -92,7 +92,8 @@ func (s *Store) Sweep(ctx context.Context) (swept int, err error) {
 	return swept, err
 }
 
-// parseOutbox reads {id, {"r", room, "u", user, "v", version, "h", head, "op", op}}.
+// parseOutbox reads {id, {"r", room, "u", user, "v", version, "h", head, "op", op,
+// "n", n}}; "n" only of who joined.
 func parseOutbox(part int, e any) (ch change, err error) {
 	pair, err := list("outbox entry", e, 2)
 	if err != nil {
@@ -106,6 +107,11 @@ func parseOutbox(part int, e any) (ch change, err error) {
 	ch.room, ch.user, ch.joined = text(f[1]), text(f[3]), text(f[9]) == "+"
 	if ch.version, err = parseUint(text(f[5])); err != nil {
 		return ch, err
+	}
+	if len(f) >= 12 {
+		if ch.n, err = parseUint(text(f[11])); err != nil {
+			return ch, err
+		}
 	}
 	ch.head, err = protocol.ParseID(text(f[7]))
 	return ch, err

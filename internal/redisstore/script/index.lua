@@ -4,12 +4,26 @@
 -- ARGV 1 room  2 version  3 '+' or '-'  4 head when the user joined
 --      5 the event up to the closing brace  6 PUBLISH or SPUBLISH  7 how long a removal is remembered (ms)
 --      8 '' for a change; for a repair the version that was found wrong in the index, '0' when it had none
+--      9 ordinal of that head
+-- Who joins has read what was said before: the read marker starts at that head, and is never moved back.
 -- Returns 1 when the index changed, 0 when it knew better. Running it again changes nothing.
 local field = 'r:' .. ARGV[1]
 local is = redis.call('HGET', KEYS[1], field)
 local known = is and string.match(is, '^%d+') or redis.call('GET', KEYS[2]) or '0'
 if ARGV[8] == '' then
-  if tonumber(ARGV[2]) <= tonumber(known) then return 0 end
+  if tonumber(ARGV[2]) <= tonumber(known) then
+    -- A repair may have come before the very change it stood in for, with the head of a later moment.
+    -- What was said in between is unread, unless the user has moved the marker since.
+    local mark = 'm:' .. ARGV[1]
+    if ARGV[3] == '+' and is and ARGV[2] == string.match(is, '^%d+') and ARGV[2] .. ' ' .. ARGV[4] ~= is then
+      local head = string.match(is, ' (%S+)$')
+      local marked = redis.call('HGET', KEYS[1], mark)
+      if marked and string.match(marked, '^%S+') == head and tonumber(ARGV[9]) < tonumber(string.match(marked, '%d+$')) then
+        redis.call('HSET', KEYS[1], field, ARGV[2] .. ' ' .. ARGV[4], mark, ARGV[4] .. ' ' .. ARGV[9])
+      end
+    end
+    return 0
+  end
 elseif is then
   -- A repair replaces only what it found wrong: another change may have come in between.
   if ARGV[8] ~= string.match(is, '^%d+') then return 0 end
@@ -20,9 +34,15 @@ if ARGV[3] == '+' then
   redis.call('HSET', KEYS[1], field, ARGV[2] .. ' ' .. ARGV[4])
   redis.call('DEL', KEYS[2])
   if not is then redis.call('HINCRBY', KEYS[1], 'c', 1) end
+  if ARGV[9] ~= '0' then
+    local marked = redis.call('HGET', KEYS[1], 'm:' .. ARGV[1])
+    if not marked or tonumber(string.match(marked, '%d+$')) < tonumber(ARGV[9]) then
+      redis.call('HSET', KEYS[1], 'm:' .. ARGV[1], ARGV[4] .. ' ' .. ARGV[9])
+    end
+  end
 else
   if redis.call('HDEL', KEYS[1], field) == 1 then redis.call('HINCRBY', KEYS[1], 'c', -1) end
-  redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])
+  redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1], 'd:' .. ARGV[1])
   redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[7])
 end
 local time = redis.call('TIME')

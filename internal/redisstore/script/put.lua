@@ -2,10 +2,10 @@
 -- KEYS 1 room (also the channel's name)  2 members  3 outbox
 -- ARGV 1 room  2 who asks, '' for a server key  3 user  4 role, '' for what it is or member
 --      5 most members  6 PUBLISH or SPUBLISH  7 the `joined` event up to the head
--- Returns {'added', version, head, outbox ID}, {'changed' or 'same', version, head},
+-- Returns {'added', version, head, n, outbox ID}, {'changed' or 'same', version, head, n},
 --      or 'NOROOM', 'NOTMEMBER', 'NOTALLOWED', 'FULL'.
-local room = redis.call('HMGET', KEYS[1], 'head', 'ver')
-local head, version = room[1], room[2]
+local room = redis.call('HMGET', KEYS[1], 'head', 'ver', 'n')
+local head, version, n = room[1], room[2], room[3]
 if not head then return 'NOROOM' end
 local is = redis.call('HGET', KEYS[2], ARGV[3])
 local role = ARGV[4]
@@ -18,10 +18,10 @@ if ARGV[2] ~= '' then
     if mine == 'admin' and (role == 'owner' or is == 'owner') then return 'NOTALLOWED' end
   end
 end
-if is == role then return {'same', version, head} end
+if is == role then return {'same', version, head, n} end
 if is then
   redis.call('HSET', KEYS[2], ARGV[3], role)
-  return {'changed', version, head}
+  return {'changed', version, head, n}
 end
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[5]) then return 'FULL' end
 local time = redis.call('TIME')
@@ -29,6 +29,6 @@ local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 version = string.format('%.0f', math.max(tonumber(version) + 1, ms))
 redis.call('HSET', KEYS[2], ARGV[3], role)
 redis.call('HSET', KEYS[1], 'ver', version)
-local entry = redis.call('XADD', KEYS[3], '*', 'r', ARGV[1], 'u', ARGV[3], 'v', version, 'h', head, 'op', '+')
+local entry = redis.call('XADD', KEYS[3], '*', 'r', ARGV[1], 'u', ARGV[3], 'v', version, 'h', head, 'op', '+', 'n', n)
 redis.call(ARGV[6], KEYS[1], ARGV[7] .. head .. '"}')
-return {'added', version, head, entry}
+return {'added', version, head, n, entry}

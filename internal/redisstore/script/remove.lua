@@ -1,5 +1,5 @@
 -- Takes a member out of a room: removed by another, or leaving (DELIVERY M1).
--- KEYS 1 room (also the channel's name)  2 members  3 outbox
+-- KEYS 1 room (also the channel's name)  2 members  3 outbox  4 who sent last when
 -- ARGV 1 room  2 who asks, '' for a server key  3 user  4 PUBLISH or SPUBLISH  5 the `left` event
 -- Returns {version, head, outbox ID}, or 'NOROOM', 'NOTMEMBER' (who asks), 'NOTALLOWED', 'NOMEMBER' (user).
 local room = redis.call('HMGET', KEYS[1], 'head', 'ver')
@@ -19,6 +19,7 @@ local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 version = string.format('%.0f', math.max(tonumber(version) + 1, ms))
 redis.call('HDEL', KEYS[2], ARGV[3])
+redis.call('HDEL', KEYS[4], ARGV[3])
 redis.call('HSET', KEYS[1], 'ver', version)
 local entry = redis.call('XADD', KEYS[3], '*', 'r', ARGV[1], 'u', ARGV[3], 'v', version, 'h', head, 'op', '-')
 redis.call(ARGV[4], KEYS[1], ARGV[5])

@@ -1,5 +1,5 @@
 -- Appends one message to a room's log and publishes it.
--- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key
+-- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key  5 who sent last when
 -- ARGV 1 room  2 user  3 '1' when the user must be a member, '0' when not, '2' when only what was
 --      accepted before is answered  4 hash of the body  5 tail
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
@@ -23,7 +23,8 @@ if ARGV[3] == '2' then return 'LIMITED' end
 local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace', 'keep')
 local head = room[1]
 if not head then return 'NOROOM' end
-if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 'NOTMEMBER' end
+local member = redis.call('HEXISTS', KEYS[2], ARGV[2])
+if ARGV[3] == '1' and member == 0 then return 'NOTMEMBER' end
 
 if room[3] then
   -- The room's deliveries have fallen behind: messages are spaced out, by GCRA with 20 ms of burst,
@@ -53,6 +54,9 @@ if not (string.byte(id, 14) == 45 and string.byte(head, 14) == 45 and #id >= #he
   end
 end
 redis.call('HSET', KEYS[1], 'head', id, 'n', n)
+-- Who sends has read what was there: nobody's own messages are unread to them. It stands with the
+-- room, because the user's side is another slot, and would be another round trip.
+if member == 1 then redis.call('HSET', KEYS[5], ARGV[2], id .. ' ' .. n) end
 local at = id .. ' ' .. head .. ' ' .. n
 redis.call('SET', KEYS[4], at .. ' ' .. ARGV[4], 'PX', ARGV[6])
 redis.call(ARGV[7], KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
