@@ -3,6 +3,8 @@ package loadtest
 import (
 	"math"
 	"time"
+
+	"github.com/madang-chat/madang/loadtest/agents"
 )
 
 // Bounds beyond which a number is a typing error.
@@ -62,6 +64,8 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	span("spread", s.StormSpread)
 	span("for", s.SlowFor)
 	span("step", s.StepTime)
+	count("agents", s.Agents, 0, agents.MaxAgents)
+	span("agent-wait", s.AgentPatience)
 	for flag, v := range map[string]float64{
 		"max-loss": s.Objectives.MaxLoss, "min-rate": s.Objectives.MinRate, "min-send-rate": s.Objectives.MinSendRate,
 		"max-cpu-per-delivery": s.Objectives.MaxCPUPerDelivery, "max-memory-per-conn": s.Objectives.MaxMemoryPerConn,
@@ -70,5 +74,24 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 		if math.IsNaN(v) {
 			wrong("--%s %v is not a number", flag, v)
 		}
+	}
+}
+
+// checkAgents checks what only a run with agents needs.
+func (s *Spec) checkAgents(wrong func(format string, args ...any)) {
+	if s.CoordinatorAddr == "" {
+		wrong("--coordinator-addr must be given with --agents: where they register, as host:port")
+	}
+	if len(s.AgentSecret) < agents.MinSecretBytes {
+		wrong("--agent-secret-file must be given with --agents, and hold at least %d bytes (openssl rand -hex 32 makes them)", agents.MinSecretBytes)
+	}
+	if len(s.Sources) > 0 {
+		wrong("--source: with --agents, give each agent its own")
+	}
+	if s.Clients < s.Agents {
+		wrong("--agents %d are more than there are clients (%d)", s.Agents, s.Clients)
+	}
+	if s.Receivers > 0 && s.Receivers < s.Agents {
+		wrong("--receivers %d are fewer than --agents %d: each has one at least", s.Receivers, s.Agents)
 	}
 }

@@ -47,8 +47,9 @@ func (r *run) finish(err error) {
 	}
 	res.Series = r.tally.series()
 	res.TookSeconds = time.Since(res.Began).Seconds()
-	cpu, rss := r.tally.cost()
+	cpu, _, rss := r.tally.cost()
 	res.Tester = report.Tester{Receivers: r.receivers, Senders: r.crew.Len() - r.receivers, CPUSeconds: cpu.Seconds(), RSS: rss}
+	r.accountAgents()
 	r.suspectTester()
 	r.weighObjectives()
 }

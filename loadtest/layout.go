@@ -33,19 +33,23 @@ func openFiles() uint64 {
 	return lim.Cur // Go raises it to the hard limit at start
 }
 
-// layout divides the work among processes.
-func (r *run) layout() ([]crew.Job, error) {
+// layout divides the work among processes, and says for each on which machine it
+// runs: in turn.
+func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 	s := &r.spec
-	perReceiver := min(int(openFiles())-spareFiles, maxPerReceiver)
+	machines, files := r.machines()
+	perReceiver := min(int(min(files, math.MaxInt32))-spareFiles, maxPerReceiver)
 	if perReceiver < 1 {
-		return nil, fmt.Errorf("a process may open %d files, too few for any client: raise the limit (ulimit -n)", openFiles())
+		return nil, nil, fmt.Errorf("a process may open %d files, too few for any client: raise the limit (ulimit -n)", files)
 	}
-	receivers := or(s.Receivers, (s.Clients+perReceiver-1)/perReceiver)
+	receivers := (s.Clients + perReceiver - 1) / perReceiver
+	receivers = min((receivers+machines-1)/machines*machines, s.Clients) // as many on each
+	receivers = or(s.Receivers, receivers)
 	if (s.Clients+receivers-1)/receivers > perReceiver {
-		return nil, fmt.Errorf("%d clients on %d processes: a process may open %d files; give more --receivers or raise the limit (ulimit -n)", s.Clients, receivers, openFiles())
+		return nil, nil, fmt.Errorf("%d clients on %d processes: a process may open %d files; give more --receivers or raise the limit (ulimit -n)", s.Clients, receivers, files)
 	}
 	if s.Senders/s.SenderProcesses > perReceiver {
-		return nil, fmt.Errorf("%d senders: a process may open %d files; give more --sender-processes", s.Senders, openFiles())
+		return nil, nil, fmt.Errorf("%d senders: a process may open %d files; give more --sender-processes", s.Senders, files)
 	}
 	// Where servers are being killed, a client that gives up would hide what the
 	// run is for.
@@ -53,13 +57,13 @@ func (r *run) layout() ([]crew.Job, error) {
 	if s.Tolerate.Failures {
 		retries, tries = 0, math.MaxInt32
 	}
-	var jobs []crew.Job
 	for i := range receivers {
 		first, end := i*s.Clients/receivers, (i+1)*s.Clients/receivers
-		sources, err := r.sources(i, end-first)
+		sources, err := r.sources(i, i%machines, end-first)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		places = append(places, i%machines)
 		jobs = append(jobs, crew.Job{Common: r.common, Receive: &crew.Receive{
 			First: first, Count: end - first, Sources: sources, Bases: r.bases,
 			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
@@ -69,22 +73,27 @@ func (r *run) layout() ([]crew.Job, error) {
 	}
 	r.receivers = receivers
 	if !s.sends() || s.echoes() {
-		return jobs, nil
+		return jobs, places, nil
 	}
 	for i := range s.SenderProcesses {
+		places = append(places, i%machines)
 		jobs = append(jobs, crew.Job{Common: r.common, Send: &crew.Send{
 			Conns: s.Senders / s.SenderProcesses, Poisson: s.Poisson, BySize: s.Zipf > 0,
 			First: ledger.Send(i + 1), Stride: s.SenderProcesses, TextBytes: s.TextBytes, Tries: tries,
 		}})
 	}
-	return jobs, nil
+	return jobs, places, nil
 }
 
 // sources are the addresses that a worker connects from: given ones, or, when
 // the gateways are on the loopback, as many of 127.0.0.0/8 as keep ports free.
-func (r *run) sources(worker, clients int) ([]netip.Addr, error) {
+func (r *run) sources(worker, machine, clients int) ([]netip.Addr, error) {
 	var given []netip.Addr
-	for _, s := range r.spec.Sources {
+	own := r.spec.Sources
+	if r.hub != nil {
+		own = r.hub.Info(machine).Sources
+	}
+	for _, s := range own {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
 			return nil, fmt.Errorf("--source %q is not an address: %w", s, err)
@@ -99,9 +108,9 @@ func (r *run) sources(worker, clients int) ([]netip.Addr, error) {
 			return nil, nil
 		}
 	}
-	var own []netip.Addr
+	var many []netip.Addr
 	for k := range clients/portsPerSource + 1 {
-		own = append(own, netip.AddrFrom4([4]byte{127, byte(16 + worker/250), byte(1 + worker%250), byte(1 + k)}))
+		many = append(many, netip.AddrFrom4([4]byte{127, byte(16 + worker/250), byte(1 + worker%250), byte(1 + k)}))
 	}
-	return own, nil
+	return many, nil
 }

@@ -17,7 +17,8 @@ type mark struct {
 	swarm   swarm.Stats
 	acked   uint64
 	cpu     map[string]time.Duration
-	tester  time.Duration
+	tester  time.Duration // all workers
+	here    time.Duration // those on this machine
 	testRSS int64
 	machine probe.Machine
 	anon    int64
@@ -25,10 +26,10 @@ type mark struct {
 
 func (r *run) mark() mark {
 	r.servers.read()
-	tester, rss := r.tally.cost()
+	tester, here, rss := r.tally.cost()
 	return mark{
 		at: time.Now(), swarm: r.tally.receivers(), acked: r.tally.senders().Acked,
-		cpu: r.servers.cpu(), tester: tester, testRSS: rss, machine: probe.ReadMachine(), anon: r.servers.anon(),
+		cpu: r.servers.cpu(), tester: tester, here: here, testRSS: rss, machine: probe.ReadMachine(), anon: r.servers.anon(),
 	}
 }
 
@@ -41,6 +42,7 @@ func (r *run) phase(name string, f func() error) error {
 	begin := r.mark()
 	err := f()
 	if errors.Is(err, crew.ErrWorkerDied) {
+		r.result.Phases = append(r.result.Phases, r.measured(name, begin)) // as far as reports had come
 		return err
 	}
 	ctx := r.ctx
@@ -75,7 +77,7 @@ func (r *run) measured(name string, begin mark) report.Phase {
 	}
 	tester := end.tester - begin.tester
 	p.CPU["tester"] = tester.Seconds()
-	known = servers + tester
+	known = servers + end.here - begin.here
 	busy, idle := end.machine.Busy-begin.machine.Busy, end.machine.Idle-begin.machine.Idle
 	p.CPU["other"] = max(0, busy-known).Seconds()
 	p.Busy = busy.Seconds() / max(0.01, (busy+idle).Seconds())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/madang-chat/madang/loadtest/agents"
 	"github.com/madang-chat/madang/loadtest/clock"
 	"github.com/madang-chat/madang/loadtest/crew"
 	"github.com/madang-chat/madang/loadtest/crowd"
@@ -28,12 +29,14 @@ type run struct {
 	crowd     *crowd.Crowd
 	bases     map[uint32]ledger.Pos
 	receivers int
+	hub       *agents.Hub // nil: the workers are on this machine
 	crew      *crew.Crew
 	tally     *tally
 	servers   *servers
 	result    *report.Result
 	status    *status
 	looking   map[uint64]int // reports asked for and not yet here, by Seq
+	placed    []int          // the machine that each worker is on
 	judgement *ledger.Judgement
 	sending   bool
 }
@@ -53,12 +56,16 @@ func Run(ctx context.Context, spec Spec, out Progress) (*report.Result, error) {
 		Tool: spec.Tool, Scenario: spec.Scenario, Target: spec.Target, Command: spec.Command, Began: time.Now(),
 		Settings: spec.settings(), Environment: environment(),
 	}
-	if err := r.prepare(); err != nil {
+	err := r.prepare()
+	if r.hub != nil {
+		defer r.hub.Close() // after the crew's end
+	}
+	if err != nil {
 		return nil, err
 	}
 	defer r.crew.Stop()
 
-	err := scenarios[spec.Scenario](r)
+	err = scenarios[spec.Scenario](r)
 	r.ctx = context.WithoutCancel(ctx) // what follows has its own deadlines
 	r.finish(err)
 	return r.result, nil
@@ -101,7 +108,10 @@ func (r *run) prepare() (err error) {
 	if _, err := target.ByName(s.Target, s.options()); err != nil {
 		return err
 	}
-	jobs, err := r.layout()
+	if err := r.gather(); err != nil {
+		return err
+	}
+	jobs, places, err := r.layout()
 	if err != nil {
 		return err
 	}
@@ -110,10 +120,13 @@ func (r *run) prepare() (err error) {
 	}
 	r.servers = findServers(r.common.Gateways, r.common.APIs, s.ServerPids)
 	r.status.say("starting %d worker processes", len(jobs))
-	if r.crew, err = crew.Start(s.WorkerCommand, jobs); err != nil {
+	if r.crew, err = r.start(jobs, places); err != nil {
 		return err
 	}
 	r.tally = newTally(r.crowd, len(jobs), r.clock.Now())
+	for i, machine := range places {
+		r.tally.workers[i].away = r.hub != nil && !r.hub.Info(machine).Here
+	}
 	return nil
 }
 

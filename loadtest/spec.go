@@ -72,6 +72,11 @@ type Spec struct {
 	Objectives      Objectives
 	Tolerate        Tolerances
 
+	Agents          int           // machines that run the workers, in place of this one; 0: this one does
+	CoordinatorAddr string        // where agents register, as host:port
+	AgentSecret     []byte        // that both sides know
+	AgentPatience   time.Duration // until all have registered; default 2 min
+
 	WorkerCommand []string // argv of a worker; default: this program, "loadtest worker"
 	Tool          string   // version, for the report
 	Command       []string // as typed, for the report
@@ -173,7 +178,11 @@ func (s *Spec) complete() error {
 		}
 		s.WorkerCommand = []string{self, "loadtest", "worker"}
 	}
+	s.AgentPatience = or(s.AgentPatience, 2*time.Minute)
 	s.checkBounds(wrong)
+	if s.Agents > 0 {
+		s.checkAgents(wrong)
+	}
 	if s.sends() && len(s.APIs) == 0 && !s.echoes() {
 		wrong("--api: the address of an API must be given, as host:port, to send messages and to make rooms")
 	}

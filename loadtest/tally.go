@@ -40,6 +40,7 @@ type workerTally struct {
 	loop      reactor.Share // not yet weighed
 	cpu       time.Duration
 	rss       int64
+	away      bool // on another machine than the coordinator
 }
 
 // phaseMeters are emptied when a phase begins.
@@ -274,13 +275,17 @@ func (t *tally) senders() (all sender.Stats) {
 	return all
 }
 
-// cost is the tester's own CPU time and memory.
-func (t *tally) cost() (cpu time.Duration, rss int64) {
+// cost is the tester's own CPU time and memory, and how much of the CPU is this
+// machine's.
+func (t *tally) cost() (cpu, here time.Duration, rss int64) {
 	for _, w := range t.workers {
 		cpu += w.cpu
 		rss += w.rss
+		if !w.away {
+			here += w.cpu
+		}
 	}
-	return cpu, rss
+	return cpu, here, rss
 }
 
 func add(to, from map[string]uint64) {

@@ -52,7 +52,10 @@ func (c *fleetCommand) Run(ctx context.Context, stdout io.Writer) (err error) {
 		}
 		err = errors.Join(err, f.Stop(keep))
 	}()
-	spec := c.specWith(c.Scenario, f.Secret)
+	spec, err := c.specWith(c.Scenario, f.Secret)
+	if err != nil {
+		return err
+	}
 	spec.Gateways, spec.APIs = f.Gateways, f.APIs
 	spec.Rate, spec.Warmup, spec.StormTimes, spec.StormSpread = c.Rate, c.Warmup, c.Times, c.Spread
 	spec.SlowShare, spec.SlowFor = c.Share, c.For

@@ -24,6 +24,7 @@ type loadtestCommand struct {
 	Capacity capacityCommand `cmd:"" help:"Raise the rate of sends until an objective breaks, and report the knee."`
 	Fleet    fleetCommand    `cmd:"" help:"Start a whole deployment on this machine, run a scenario on it and take it down again."`
 	Diff     diffCommand     `cmd:"" help:"Compare two results."`
+	Agent    agentCommand    `cmd:"" help:"Run the clients of a load test that is commanded from another machine."`
 	Worker   workerCommand   `cmd:"" hidden:"" help:"A worker process of the load tester: started by it."`
 }
 
@@ -59,6 +60,11 @@ type loadFlags struct {
 	Duration        time.Duration `help:"Of each measured phase." default:"10s" group:"Sends"`
 	Drain           time.Duration `help:"Longest wait for what is still owed." default:"20s" group:"Sends"`
 
+	Agents          int           `help:"Machines that run the clients, in place of this one: \"madang loadtest agent\" on each. 0: this one runs them." default:"0" group:"Agents"`
+	CoordinatorAddr string        `help:"Where agents register: keep it off the internet." default:":7070" placeholder:"HOST:PORT" group:"Agents"`
+	AgentSecretFile string        `help:"File with a secret that this program and its agents share, at least 16 bytes." type:"path" placeholder:"FILE" group:"Agents"`
+	AgentWait       time.Duration `help:"Until all agents have registered." default:"2m" group:"Agents"`
+
 	JSON string `name:"json" help:"File for the result as JSON." type:"path" placeholder:"FILE" group:"Results"`
 	HTML string `name:"html" help:"File for the result as one HTML page with plots." type:"path" placeholder:"FILE" group:"Results"`
 
@@ -84,11 +90,18 @@ func (f *loadFlags) spec(scenario string) (loadtest.Spec, error) {
 	if secret == nil && f.Target == "madang" {
 		return loadtest.Spec{}, errors.New("--jwt-secret-file or --jwt-secret must be given: the clients' tokens are signed with it")
 	}
-	return f.specWith(scenario, secret), nil
+	return f.specWith(scenario, secret)
 }
 
-func (f *loadFlags) specWith(scenario string, secret []byte) loadtest.Spec {
+func (f *loadFlags) specWith(scenario string, secret []byte) (spec loadtest.Spec, err error) {
+	var agentSecret []byte
+	if f.Agents > 0 {
+		if agentSecret, err = readAgentSecret(f.AgentSecretFile); err != nil {
+			return spec, err
+		}
+	}
 	return loadtest.Spec{
+		Agents: f.Agents, CoordinatorAddr: f.CoordinatorAddr, AgentSecret: agentSecret, AgentPatience: f.AgentWait,
 		Scenario: scenario, Target: f.Target, Gateways: f.Gateway, APIs: f.API, Host: f.Host, APIKey: f.APIKey, Path: f.Path,
 		Secret: secret, Issuer: f.JWTIssuer, Audience: f.JWTAudience, ServerPids: f.ServerPid,
 		Prefix: f.Prefix, Clients: f.Clients, Rooms: f.Rooms, Members: f.Members,
@@ -102,7 +115,7 @@ func (f *loadFlags) specWith(scenario string, secret []byte) loadtest.Spec {
 			MaxCPUPerDelivery: f.MaxCPUPerDelivery, MaxMemoryPerConn: f.MaxMemoryPerConn, MaxDrops: f.MaxDrops,
 		},
 		Tool: app.Version(), Command: os.Args,
-	}
+	}, nil
 }
 
 // errRunFailed is a run that ended and whose report says what is wrong.

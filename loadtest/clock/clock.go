@@ -4,7 +4,9 @@
 //
 // The wall clock may step during a run; CLOCK_MONOTONIC does not, and it is the
 // same for every process of a machine. Only its distance to the wall clock has to
-// be agreed on: the coordinator takes it once and hands it to the workers.
+// be agreed on: the coordinator takes it once and hands it to the workers. Those of
+// another machine get what their CLOCK_MONOTONIC lacks to the same line, as far as
+// a comparison over the network can tell (agents).
 package clock
 
 import (
@@ -21,18 +23,19 @@ type Clock struct {
 
 // Offset is the distance from CLOCK_MONOTONIC to the wall clock, now.
 func Offset() int64 {
-	return time.Now().UnixNano() - monotonic()
+	return time.Now().UnixNano() - Monotonic()
 }
 
 // New returns the clock of a run whose coordinator took offset.
 func New(offset int64) Clock {
-	return Clock{base: monotonic() + offset, start: time.Now()}
+	return Clock{base: Monotonic() + offset, start: time.Now()}
 }
 
 // Now returns the run's time in nanoseconds.
 func (c Clock) Now() int64 { return c.base + int64(time.Since(c.start)) }
 
-func monotonic() int64 {
+// Monotonic is CLOCK_MONOTONIC: one for all processes of a machine.
+func Monotonic() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		panic("BUG: CLOCK_MONOTONIC: " + err.Error())

@@ -5,11 +5,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
-	"io"
-	"os/exec"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -23,13 +19,12 @@ type Crew struct {
 
 // member is one worker process.
 type member struct {
-	index  int
-	cmd    *exec.Cmd
-	stderr *tail
-	stdin  io.WriteCloser
-	enc    *gob.Encoder
-	buf    *bufio.Writer
-	ended  chan struct{}
+	index   int
+	process Process
+	enc     *gob.Encoder
+	buf     *bufio.Writer
+	ended   chan struct{}
+	cause   string // why; valid when ended is closed
 }
 
 // ErrWorkerDied says that a worker ended before it was told to: the figures of a
@@ -39,15 +34,24 @@ var ErrWorkerDied = errors.New("a worker process of the load tester died")
 // startPatience is how long a worker may take to say that it is ready.
 const startPatience = 30 * time.Second
 
-// Start starts a worker per job, as argv, and waits until all are ready. The
-// caller must Stop what was started.
-func Start(argv []string, jobs []Job) (*Crew, error) {
+// Start starts a worker per job, each in its place, and waits until all are
+// ready. The caller must Stop what was started.
+func Start(places []Place, jobs []Job) (*Crew, error) {
 	c := &Crew{reports: make(chan Report, 4*len(jobs)+64), seq: readySeq}
-	for i, job := range jobs {
-		if err := c.start(i, argv, job); err != nil {
-			c.Stop()
-			return nil, err
+	processes, errs := make([]Process, len(jobs)), make([]error, len(jobs))
+	var starting sync.WaitGroup
+	for i := range jobs { // together: another machine may take a second to hear of it
+		starting.Go(func() { processes[i], errs[i] = places[i].Start(i) })
+	}
+	starting.Wait()
+	for i, p := range processes {
+		if p != nil {
+			c.take(i, p, jobs[i])
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		c.Stop()
+		return nil, err
 	}
 	deadline := time.After(startPatience)
 	for range jobs {
@@ -65,49 +69,29 @@ func Start(argv []string, jobs []Job) (*Crew, error) {
 	return c, nil
 }
 
-func (c *Crew) start(index int, argv []string, job Job) error {
-	m := &member{index: index, cmd: exec.Command(argv[0], argv[1:]...), stderr: &tail{}, ended: make(chan struct{})}
-	// A group of its own: Ctrl-C is for the coordinator, who wants the results.
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	m.cmd.Stderr = m.stderr
-	stdin, err := m.cmd.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("starting a worker: %w", err)
-	}
-	stdout, err := m.cmd.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("starting a worker: %w", err)
-	}
-	if err := m.cmd.Start(); err != nil {
-		return fmt.Errorf("starting a worker: %w", err)
-	}
-	m.stdin, m.buf = stdin, bufio.NewWriterSize(stdin, 1<<16)
+// take makes a process a member and hands it its job.
+func (c *Crew) take(index int, p Process, job Job) {
+	m := &member{index: index, process: p, buf: bufio.NewWriterSize(p, 1<<16), ended: make(chan struct{})}
 	m.enc = gob.NewEncoder(m.buf)
 	c.members = append(c.members, m)
 	c.readers.Add(1)
-	go c.read(m, stdout)
+	go c.read(m)
 	// A worker that is gone already says why in its last report.
 	if err := m.enc.Encode(job); err == nil {
 		_ = m.buf.Flush()
 	}
-	return nil
 }
 
 // read passes a worker's reports on until it ends.
-func (c *Crew) read(m *member, stdout io.Reader) {
+func (c *Crew) read(m *member) {
 	defer c.readers.Done()
-	defer close(m.ended)
-	dec := gob.NewDecoder(bufio.NewReaderSize(stdout, 1<<16))
+	dec := gob.NewDecoder(bufio.NewReaderSize(m.process, 1<<16))
 	for {
 		var r Report
-		err := dec.Decode(&r)
-		if err != nil {
-			_ = m.cmd.Wait()
-			if text := m.stderr.String(); text != "" {
-				c.reports <- Report{Worker: m.index, Err: text}
-			} else {
-				c.reports <- Report{Worker: m.index, Err: "it ended: " + m.cmd.ProcessState.String()}
-			}
+		if err := dec.Decode(&r); err != nil {
+			m.cause = m.process.End()
+			close(m.ended)
+			c.reports <- Report{Worker: m.index, Err: m.cause}
 			return
 		}
 		r.Worker = m.index
@@ -120,15 +104,6 @@ func (c *Crew) Reports() <-chan Report { return c.reports }
 
 // Len is the number of workers.
 func (c *Crew) Len() int { return len(c.members) }
-
-// Pids are the workers' processes.
-func (c *Crew) Pids() []int {
-	pids := make([]int, len(c.members))
-	for i, m := range c.members {
-		pids[i] = m.cmd.Process.Pid
-	}
-	return pids
-}
 
 // Seq returns a number for an order that asks for a report.
 func (c *Crew) Seq() uint64 {
@@ -146,6 +121,10 @@ func (c *Crew) All(o Order) error {
 	return nil
 }
 
+// endPatience is how long the cause of a worker's death may take to be known
+// after orders no longer reach it.
+const endPatience = 5 * time.Second
+
 // One gives a worker an order.
 func (c *Crew) One(worker int, o Order) error {
 	m := c.members[worker]
@@ -153,16 +132,21 @@ func (c *Crew) One(worker int, o Order) error {
 	if err == nil {
 		err = m.buf.Flush()
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %s", ErrWorkerDied, m.stderr.String())
+	if err == nil {
+		return nil
 	}
-	return nil
+	select {
+	case <-m.ended:
+		return fmt.Errorf("%w: %s", ErrWorkerDied, m.cause)
+	case <-time.After(endPatience):
+		return fmt.Errorf("%w: an order does not reach it: %w", ErrWorkerDied, err)
+	}
 }
 
 // Stop ends all workers, and kills those that do not end.
 func (c *Crew) Stop() {
 	for _, m := range c.members {
-		m.stdin.Close()
+		m.process.Finish()
 	}
 	done := make(chan struct{})
 	go func() { c.readers.Wait(); close(done) }()
@@ -175,35 +159,11 @@ func (c *Crew) Stop() {
 				select {
 				case <-m.ended:
 				default:
-					_ = m.cmd.Process.Kill()
+					m.process.Kill()
 				}
 			}
 		case <-done:
 			return
 		}
 	}
-}
-
-// tail keeps the end of what a worker writes to stderr.
-type tail struct {
-	mu sync.Mutex // guards b
-	b  []byte
-}
-
-const tailBytes = 4096
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if extra := len(t.b) - tailBytes; extra > 0 {
-		t.b = t.b[extra:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.b))
 }

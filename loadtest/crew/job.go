@@ -1,7 +1,8 @@
 // Package crew runs the tester's worker processes: the program starts itself
 // again, as often as the limit of open files or the work demands, hands each a
 // Job, and hears from it once a second. Orders go down a worker's stdin, reports
-// come up its stdout (gob). A worker whose stdin ends, ends: whatever kills the
+// come up its stdout (gob); a worker on another machine has an agent there who
+// carries both. A worker whose stdin ends, ends: whatever kills the
 // coordinator, nothing is left behind.
 //
 // The package moves work and figures; what they mean is the run's business.

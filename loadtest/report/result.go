@@ -29,8 +29,11 @@ type Result struct {
 	Phases      []Phase     `json:"phases"`
 	Servers     []Server    `json:"servers,omitempty"`
 	Tester      Tester      `json:"tester"`
-	Series      []Second    `json:"series"`
-	Capacity    *Capacity   `json:"capacity,omitempty"`
+	Agents      []Agent     `json:"agents,omitempty"`
+	// ClockErrorMs is how wrong times between two of the agents may be.
+	ClockErrorMs float64   `json:"clock_error_ms,omitempty"`
+	Series       []Second  `json:"series"`
+	Capacity     *Capacity `json:"capacity,omitempty"`
 
 	Problems   []string    `json:"problems,omitempty"` // why the run failed, or can't be quoted
 	Notes      []string    `json:"notes,omitempty"`
@@ -194,6 +197,21 @@ type Tester struct {
 	CPUSeconds float64  `json:"cpu_seconds"`
 	RSS        int64    `json:"rss"`
 	Saturated  []string `json:"saturated,omitempty"` // why the client may have been the bottleneck
+}
+
+// Agent is a machine that ran workers for the coordinator.
+type Agent struct {
+	Name      string  `json:"name"`
+	Addr      string  `json:"addr"`
+	Cores     int     `json:"cores"`
+	OpenFiles uint64  `json:"open_files_limit"`
+	Workers   int     `json:"workers"`
+	Here      bool    `json:"coordinators_machine"`
+	AheadMs   float64 `json:"clock_ahead_ms"` // its wall clock, of the coordinator's; taken off
+	ErrorMs   float64 `json:"clock_error_ms"` // how wrong that may be: half a round trip, and its drift
+	DriftMs   float64 `json:"clock_drift_ms"` // by which the clocks parted during the run, not taken off
+	Busiest   float64 `json:"busiest"`        // share of its machine, the most between two calls
+	Gone      string  `json:"gone,omitempty"` // why it left
 }
 
 // Second is one second of the run.

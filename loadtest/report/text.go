@@ -26,6 +26,9 @@ func (r *Result) WriteText(w io.Writer) {
 	p.servers(r.Servers)
 	t := r.Tester
 	p.line("\ntester: %d receiving and %d sending processes, %.1f s of CPU, %s", t.Receivers, t.Senders, t.CPUSeconds, bytesText(float64(t.RSS)))
+	for _, a := range r.Agents {
+		p.agent(a)
+	}
 	for _, n := range r.Notes {
 		p.line("note: %s", n)
 	}
@@ -220,6 +223,18 @@ func (p printer) servers(servers []Server) {
 		}
 		p.line("%s (%s, pid %d, port %d): %.2f s of CPU, resident %s → %s, at most %s%s", s.Role, s.Name, s.Pid, s.Port, s.CPUSeconds,
 			bytesText(float64(s.RSSBegin)), bytesText(float64(s.RSSEnd)), bytesText(float64(s.RSSMost)), died)
+	}
+}
+
+func (p printer) agent(a Agent) {
+	side, by := "ahead", a.AheadMs
+	if by < 0 {
+		side, by = "behind", -by
+	}
+	p.line("  agent %s (%s): %d cores, %d open files, %d workers, at most %.0f %% busy; its clock was %.3f ms %s, taken off, right to ± %.3f ms (drift %.3f ms)",
+		a.Name, a.Addr, a.Cores, a.OpenFiles, a.Workers, 100*a.Busiest, by, side, a.ErrorMs, a.DriftMs)
+	if a.Gone != "" {
+		p.line("    IT LEFT THE RUN: %s", a.Gone)
 	}
 }
 
