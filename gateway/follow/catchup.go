@@ -1,6 +1,8 @@
 package follow
 
 import (
+	"maps"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -120,7 +122,7 @@ func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 		if !ok || m.state != memberIn {
 			continue
 		}
-		if _, unsure := ref.detached[m.r]; unsure {
+		if _, unsure := c.detached[id][m.r]; unsure {
 			// It may be from before a Detach, and it may be from after the Attach
 			// that followed: a gap is true of both.
 			c.restart(ref, m.r, from)
@@ -145,9 +147,10 @@ func (c *Core) Drained(id edge.ConnID) {
 	}
 	ref := u.conn(id)
 	ref.drained++
-	for r, mark := range ref.detached {
-		if mark <= ref.drained {
-			delete(ref.detached, r)
+	if rooms := c.detached[id]; rooms != nil {
+		maps.DeleteFunc(rooms, func(_ *room, mark uint32) bool { return mark <= ref.drained })
+		if len(rooms) == 0 {
+			delete(c.detached, id)
 		}
 	}
 	if j := ref.job; j != nil && j.paused && j.pausedAt <= ref.drained {
@@ -166,10 +169,12 @@ func (c *Core) mark(ref *connRef) uint32 {
 // comes back, what the loop says of it there may be older.
 func (c *Core) detachFrom(ref *connRef, r *room) {
 	c.out.Detach(ref.id, r.num)
-	if ref.detached == nil {
-		ref.detached = map[*room]uint32{}
+	rooms := c.detached[ref.id]
+	if rooms == nil {
+		rooms = map[*room]uint32{}
+		c.detached[ref.id] = rooms
 	}
-	ref.detached[r] = c.mark(ref)
+	rooms[r] = c.mark(ref)
 }
 
 func (c *Core) jobOf(ref *connRef) *job {
@@ -248,6 +253,7 @@ func (c *Core) run(j *job) {
 	ref.job = nil
 	if j.announce {
 		c.stats.Resumes++
+		ref.unsure = false
 		rev := j.u.rev
 		c.out.Unicast(j.id, edge.NewFrame(64, func(b []byte) []byte {
 			return protocol.AppendResumed(b, rev)

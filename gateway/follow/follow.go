@@ -21,6 +21,8 @@
 package follow
 
 import (
+	"hash/maphash"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -132,10 +134,14 @@ type Core struct {
 	links  []link
 	epochs map[int]string // by partition
 
-	users    map[string]*user
-	userList []*user // by user.num; nil where free
-	freeUser []uint32
-	byConn   map[edge.ConnID]*user
+	people people
+	byConn map[edge.ConnID]*user
+	// waiting are joined and left that came while a user's index was being read:
+	// whether they are older than it, their revision says. A user seldom has any.
+	waiting map[*user][]control
+	// detached are rooms a connection was detached from, with the mark after the
+	// Detach.
+	detached map[edge.ConnID]map[*room]uint32
 
 	rooms    map[string]*room
 	roomList []*room // by room.num; nil where free
@@ -170,20 +176,22 @@ const (
 // New returns a Core that follows nothing.
 func New(cfg Config, out Out) *Core {
 	return &Core{
-		cfg:    cfg.WithDefaults(),
-		out:    out,
-		links:  make([]link, cfg.Links),
-		epochs: map[int]string{},
-		users:  map[string]*user{},
-		byConn: map[edge.ConnID]*user{},
-		rooms:  map[string]*room{},
+		cfg:      cfg.WithDefaults(),
+		out:      out,
+		links:    make([]link, cfg.Links),
+		epochs:   map[int]string{},
+		people:   people{seed: maphash.MakeSeed()},
+		byConn:   map[edge.ConnID]*user{},
+		waiting:  map[*user][]control{},
+		detached: map[edge.ConnID]map[*room]uint32{},
+		rooms:    map[string]*room{},
 	}
 }
 
 // Stats returns the counts so far.
 func (c *Core) Stats() Stats {
 	s := c.stats
-	s.Users, s.Rooms, s.Conns = len(c.users), len(c.rooms), len(c.byConn)
+	s.Users, s.Rooms, s.Conns = c.people.index.Len(), len(c.rooms), len(c.byConn)
 	return s
 }
 
@@ -227,7 +235,7 @@ func (c *Core) Tick(now int64) {
 		if !ok {
 			break
 		}
-		if u := c.userList[l.num]; u != nil && u.opens == l.opens && len(u.conns) == 0 {
+		if u := c.people.list[l.num]; u != nil && u.opens == l.opens && len(u.conns) == 0 {
 			c.dropUser(u)
 		}
 	}
@@ -236,7 +244,7 @@ func (c *Core) Tick(now int64) {
 func (c *Core) again(r retry) {
 	switch r.kind {
 	case retryUser:
-		if u := c.users[r.name]; u != nil && u.readTok == r.tok {
+		if u := c.people.named(r.name); u != nil && u.readTok == r.tok {
 			c.readUser(u)
 		}
 	case retryRoom:
@@ -258,6 +266,9 @@ type fifo[T any] struct {
 	first int
 }
 
+// restingItems is how much room an empty fifo keeps.
+const restingItems = 1024
+
 type fifoItem[T any] struct {
 	at int64
 	v  T
@@ -277,6 +288,9 @@ func (f *fifo[T]) due(now int64) (v T, ok bool) {
 	f.first++
 	if f.first == len(f.items) {
 		f.items, f.first = f.items[:0], 0
+		if cap(f.items) > restingItems {
+			f.items = nil // a storm's
+		}
 	} else if f.first > 1024 && f.first*2 > len(f.items) {
 		n := copy(f.items, f.items[f.first:])
 		clear(f.items[n:])

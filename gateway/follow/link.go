@@ -55,11 +55,11 @@ func (c *Core) LinkDown(n int, gen uint64) {
 // answer may be older than what the link is silent about, and if it raised a
 // room's head, a tail that was lost meanwhile would not look lost (L2).
 func (c *Core) silence(n int) {
-	for _, u := range c.userList {
+	for _, u := range c.people.list {
 		if u != nil && int(u.sub.link) == n {
 			u.sub.asked, u.sub.confirmed = false, false
 			u.readTok = 0
-			u.pend = nil
+			delete(c.waiting, u)
 		}
 	}
 	for _, r := range c.roomList {
@@ -81,7 +81,7 @@ func (c *Core) resubscribe() {
 	if !any {
 		return
 	}
-	for _, u := range c.userList {
+	for _, u := range c.people.list {
 		if u != nil && c.links[u.sub.link].made {
 			c.ask(&u.sub, u.channel())
 		}
@@ -138,7 +138,7 @@ func (c *Core) Confirmed(n int, gen uint64, ch chat.Channel) {
 	}
 	switch ch.Kind {
 	case chat.UserChannel:
-		if u := c.users[ch.Name]; u != nil && !u.sub.confirmed {
+		if u := c.people.named(ch.Name); u != nil && !u.sub.confirmed {
 			u.sub.confirmed = true
 			c.readUser(u)
 		}
@@ -158,7 +158,7 @@ func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []by
 	}
 	switch ch.Kind {
 	case chat.UserChannel:
-		if u := c.users[ch.Name]; u != nil && u.sub.confirmed {
+		if u := c.people.named(ch.Name); u != nil && u.sub.confirmed {
 			c.userEvent(u, payload)
 		}
 	case chat.RoomChannel:
@@ -188,7 +188,7 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 			c.wantAsk(r)
 		}
 	}
-	for _, u := range c.userList {
+	for _, u := range c.people.list {
 		if u != nil && int(u.sub.partition) == partition && u.sub.confirmed {
 			c.readUser(u)
 		}

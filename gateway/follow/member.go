@@ -315,8 +315,12 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 			at = pos
 		}
 	}
+	rev := m.u.rev
+	if ref.unsure {
+		rev = noRev
+	}
 	c.out.Unicast(ref.id, edge.NewFrame(160, func(b []byte) []byte {
-		return protocol.AppendJoined(b, m.r.name, m.u.name, at, m.u.rev)
+		return protocol.AppendJoined(b, m.r.name, m.u.name, at, rev)
 	}))
 }
 

@@ -20,7 +20,7 @@ func (c *Core) Connection(id edge.ConnID) (user string, greeted bool) {
 
 // Connections calls f with every connection of a user.
 func (c *Core) Connections(name string, f func(id edge.ConnID, greeted bool)) {
-	if u := c.users[name]; u != nil {
+	if u := c.people.named(name); u != nil {
 		for i := range u.conns {
 			f(u.conns[i].id, u.conns[i].state != connOpening)
 		}

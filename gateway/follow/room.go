@@ -230,7 +230,7 @@ func (c *Core) roomControl(r *room, payload []byte) {
 	if json.Unmarshal(payload, &ev) != nil {
 		return
 	}
-	if u := c.users[ev.User]; u != nil {
+	if u := c.people.named(ev.User); u != nil {
 		if m := u.membership(r); m != nil {
 			switch ev.Type {
 			case "left":

@@ -182,7 +182,7 @@ func TestF3ARoomThatAnAuditFindsIsFollowedFromTheHeadInTheIndex(t *testing.T) {
 	s.linkUp(0)
 	s.confirmed("alice")
 	s.answers("user alice").index(8, "r", "rnew@4-0")
-	alice.gets("joined rnew alice at 4-0 8")
+	alice.gets("joined rnew alice at 4-0 1")
 	s.confirmed("rnew", "r")
 	s.answers("room r").room("1-0", 100)
 	s.answers("room rnew alice").room("6-0", 100, "alice")

@@ -358,8 +358,28 @@ func TestM3WhatIsHeardDuringAnAuditIsNotUndoneByIt(t *testing.T) {
 	user := s.answers("user alice")
 	s.published("alice", left("r", "alice", 9))
 	user.index(8, "r") // executed before
-	alice.gets("left r alice 9", "resumed 9")
+	alice.gets("left r alice 1", "resumed 9")
 	s.asks("subscribe alice", "subscribe r", "subscribe alice", "subscribe r", "unsubscribe r")
+}
+
+// A client that was greeted before its index was read may have listed its rooms
+// over HTTP meanwhile, and the index have changed again until it was read. The
+// revision of a later change would hide that.
+func TestM3ARevisionIsToldOnlyToWhoWasToldTheOneBefore(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.after(1000)
+	alice.gets("hello 0")
+	s.answers("user alice").index(8, "r") // she left another room at 8
+	s.published("alice", joined("rnew", "alice", "4-0", 9), left("r", "alice", 10))
+	alice.gets("joined rnew alice at 4-0 1", "left r alice 1")
+	s.confirmed("rnew")
+	s.answers("room rnew alice").room("4-0", 100, "alice")
+	alice.gets("resumed 10")
+	s.published("alice", left("rnew", "alice", 11))
+	alice.gets("left rnew alice 11")
 }
 
 func TestM4ADisconnectionClosesAtOnce(t *testing.T) {

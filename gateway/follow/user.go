@@ -23,16 +23,17 @@ type user struct {
 	opens     uint64 // how often a connection was opened: ends an earlier linger
 	conns     []connRef
 	rooms     []*membership
-	// pend are joined and left that came while the index was being read: whether
-	// they are older than it, their revision says.
-	pend []control
 }
 
 // connRef is one connection of a user.
 type connRef struct {
-	id       edge.ConnID
-	state    connState
-	resume   bool
+	id     edge.ConnID
+	state  connState
+	resume bool
+	// unsure: its client may have another idea of its rooms than what it is told
+	// follows from. Events say noRev then, because the client would take a true
+	// revision for having missed nothing; `resumed` says that one.
+	unsure   bool
 	issuedAt uint32 // of its token, Unix seconds; 0: not told
 	job      *job   // catching up; nil when there is nothing to catch up
 
@@ -40,8 +41,6 @@ type connRef struct {
 	// back: what the loop says after a mark came back, it says in the knowledge of
 	// everything before the mark.
 	marks, drained uint32
-	// detached are rooms it was detached from, with the mark after the Detach.
-	detached map[*room]uint32
 }
 
 type connState uint8
@@ -71,7 +70,7 @@ func (u *user) conn(id edge.ConnID) *connRef {
 // Open takes in a connection that was upgraded and authenticated; issuedAt is its
 // token's `iat`, in Unix seconds, 0 when it has none.
 func (c *Core) Open(now int64, id edge.ConnID, name string, resume bool, issuedAt int64) {
-	u := c.users[name]
+	u := c.people.named(name)
 	if u == nil {
 		u = c.addUser(name)
 	}
@@ -93,6 +92,7 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 		return
 	}
 	delete(c.byConn, id)
+	delete(c.detached, id)
 	i := slices.IndexFunc(u.conns, func(r connRef) bool { return r.id == id })
 	if j := u.conns[i].job; j != nil {
 		j.dead = true
@@ -111,15 +111,7 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 func (c *Core) addUser(name string) *user {
 	u := &user{name: name}
 	u.sub = c.newSubscription(u.channel())
-	if n := len(c.freeUser); n > 0 {
-		u.num = c.freeUser[n-1]
-		c.freeUser = c.freeUser[:n-1]
-		c.userList[u.num] = u
-	} else {
-		u.num = uint32(len(c.userList))
-		c.userList = append(c.userList, u)
-	}
-	c.users[name] = u
+	c.people.add(u)
 	c.subscribe(&u.sub, u.channel())
 	return u
 }
@@ -128,9 +120,8 @@ func (c *Core) dropUser(u *user) {
 	for len(u.rooms) > 0 {
 		c.unlink(u.rooms[len(u.rooms)-1])
 	}
-	delete(c.users, u.name)
-	c.userList[u.num] = nil
-	c.freeUser = append(c.freeUser, u.num)
+	c.people.remove(u)
+	delete(c.waiting, u)
 	c.unsubscribe(&u.sub, u.channel())
 }
 
@@ -143,7 +134,7 @@ func (c *Core) readUser(u *user) {
 // says what to follow; a later one, after the link was re-made, is compared with
 // what is followed.
 func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, err error) {
-	u := c.users[name]
+	u := c.people.named(name)
 	if u == nil || u.readTok != tok {
 		return
 	}
@@ -167,10 +158,10 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 			c.follow(u, ir.Room)
 		}
 	}
-	pend := u.pend
-	u.pend = nil
-	for i := range pend {
-		c.roomsChanged(u, &pend[i])
+	waiting := c.waiting[u]
+	delete(c.waiting, u)
+	for i := range waiting {
+		c.roomsChanged(u, &waiting[i])
 	}
 	c.roomDecided(u)
 }
@@ -197,7 +188,8 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 	// What is told below is what differs from what is followed here; clients may
 	// know more, or less, from HTTP. `resumed` tells them the revision to compare.
 	for i := range u.conns {
-		if ref := &u.conns[i]; ref.state == connLive {
+		if ref := &u.conns[i]; ref.state != connOpening {
+			ref.unsure = true
 			c.jobOf(ref).announce = true
 		}
 	}
@@ -249,10 +241,10 @@ func (c *Core) userEvent(u *user, payload []byte) {
 		case u.readTok == 0 && u.known:
 			c.roomsChanged(u, &ev)
 			c.roomDecided(u)
-		case len(u.pend) < mostPending:
-			u.pend = append(u.pend, ev)
+		case len(c.waiting[u]) < mostPending:
+			c.waiting[u] = append(c.waiting[u], ev)
 		default:
-			u.pend = nil
+			delete(c.waiting, u)
 			c.readUser(u)
 		}
 	case "disconnect":
@@ -287,7 +279,27 @@ func (c *Core) roomsChanged(u *user, ev *control) {
 	if m := c.membershipIn(u, ev.Room); m != nil {
 		c.leave(m)
 	}
-	c.tell(u, edge.FrameOf(ev.payload))
+	c.tellRev(u, edge.FrameOf(ev.payload), edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendLeft(b, ev.Room, u.name, noRev)
+	}))
+}
+
+// noRev is a revision that no index has (they are milliseconds since 1970): a
+// client finds it lower than its own, and lists its rooms.
+const noRev = 1
+
+// tellRev sends an event that says a revision to every connection of a user that
+// has had its hello.
+func (c *Core) tellRev(u *user, sure, unsure *edge.Frame) {
+	for i := range u.conns {
+		switch ref := &u.conns[i]; {
+		case ref.state == connOpening:
+		case ref.unsure:
+			c.out.Unicast(ref.id, unsure)
+		default:
+			c.out.Unicast(ref.id, sure)
+		}
+	}
 }
 
 // tell sends an event to every connection of a user that has had its hello.
@@ -305,6 +317,7 @@ func (c *Core) hello(u *user, ref *connRef) {
 	c.out.Unicast(ref.id, edge.NewFrame(160+len(u.name), func(b []byte) []byte {
 		return protocol.AppendHello(b, c.cfg.ConnPrefix+ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
 	}))
+	ref.unsure = !u.known // the revision was a guess
 	if ref.resume {
 		ref.state = connHeld
 		j := c.jobOf(ref)

@@ -285,7 +285,7 @@ func New(cfg Config, rooms Rooms, out Out) *Core {
 // Stats returns the counts so far.
 func (c *Core) Stats() Stats {
 	s := c.stats
-	s.Online = len(c.seats.byUser)
+	s.Online = c.seats.index.Len()
 	s.SeatQueue, s.InFlight = len(c.seats.ready)-c.seats.readyFirst, c.seats.inFlight
 	s.Watched = len(c.watched.users)
 	return s

@@ -1,7 +1,10 @@
 package live
 
 import (
+	"hash/maphash"
+
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/index"
 	"github.com/madang-chat/madang/internal/chat"
 )
 
@@ -12,10 +15,11 @@ import (
 // one queue with a bound on what is under way, so that a storm becomes larger
 // batches and not more of them.
 type seating struct {
-	byUser map[string]uint32
-	all    []seat
-	free   []uint32
-	parts  [][]uint32 // by partition: seats in it
+	all   []seat
+	free  []uint32
+	parts [][]uint32 // by partition: seats in it
+	index index.Index
+	seed  maphash.Seed
 
 	// incarnation counts the gateway's IDs: an answer to an earlier one is void.
 	incarnation uint64
@@ -78,7 +82,7 @@ type sweep struct {
 const refreshStepMs = 250
 
 func (s *seating) init(partitions int) {
-	s.byUser = map[string]uint32{}
+	s.seed = maphash.MakeSeed()
 	s.parts = make([][]uint32, max(1, partitions))
 	s.incarnation = 1
 }
@@ -90,7 +94,7 @@ func (c *Core) partOf(user string) int {
 // sit seats a user, or counts one more connection.
 func (c *Core) sit(now int64, user string) {
 	s := &c.seats
-	num, ok := s.byUser[user]
+	num, ok := s.of(user)
 	if !ok {
 		num = s.add(user, c.partOf(user))
 	}
@@ -110,7 +114,7 @@ func (c *Core) sit(now int64, user string) {
 // rise counts one connection less.
 func (c *Core) rise(now int64, user string) {
 	s := &c.seats
-	num, ok := s.byUser[user]
+	num, ok := s.of(user)
 	if !ok {
 		return
 	}
@@ -125,6 +129,13 @@ func (c *Core) rise(now int64, user string) {
 	s.graces.push(now+c.cfg.GraceMs, graceEnd{num, st.opens})
 }
 
+// of is a user's seat.
+func (s *seating) of(user string) (num uint32, ok bool) {
+	return s.index.Find(maphash.String(s.seed, user), func(num uint32) bool { return s.all[num].user == user })
+}
+
+func (s *seating) hashOf(num uint32) uint64 { return maphash.String(s.seed, s.all[num].user) }
+
 func (s *seating) add(user string, part int) uint32 {
 	var num uint32
 	if n := len(s.free); n > 0 {
@@ -136,7 +147,7 @@ func (s *seating) add(user string, part int) uint32 {
 	}
 	s.all[num] = seat{user: user, part: uint16(part), at: uint32(len(s.parts[part])), flags: seatInUse}
 	s.parts[part] = append(s.parts[part], num)
-	s.byUser[user] = num
+	s.index.Add(s.hashOf(num), num, s.hashOf)
 	return num
 }
 
@@ -147,7 +158,7 @@ func (s *seating) remove(num uint32) {
 	list[st.at] = last
 	s.all[last].at = st.at
 	s.parts[st.part] = list[:len(list)-1]
-	delete(s.byUser, st.user)
+	s.index.Remove(s.hashOf(num), num, s.hashOf)
 	*st = seat{}
 	s.free = append(s.free, num)
 }
@@ -183,7 +194,7 @@ func (c *Core) touchLazily(now int64, num uint32) {
 
 // refocused has written what a user's connections look at now.
 func (c *Core) refocused(now int64, user string) {
-	if num, ok := c.seats.byUser[user]; ok {
+	if num, ok := c.seats.of(user); ok {
 		c.seats.all[num].flags |= seatFocus
 		c.touchLazily(now, num)
 	}
@@ -245,7 +256,7 @@ func (c *Core) SeatDone(now int64, incarnation uint64, user string, left bool, e
 	if incarnation != s.incarnation {
 		return
 	}
-	num, ok := s.byUser[user]
+	num, ok := s.of(user)
 	if !ok || s.all[num].flags&seatBusy == 0 {
 		return
 	}
@@ -383,7 +394,7 @@ func (c *Core) tickRefresh(now int64) {
 	}
 	steps := (now - s.stepAt) / refreshStepMs
 	s.stepAt += (steps + 1) * refreshStepMs
-	due := s.fraction + min(steps+1, 10)*refreshStepMs*int64(len(s.byUser)+len(s.parts))
+	due := s.fraction + min(steps+1, 10)*refreshStepMs*int64(s.index.Len()+len(s.parts))
 	n := due / c.cfg.RefreshMs
 	s.fraction = due % c.cfg.RefreshMs
 	// An empty partition costs a visit as a seat does, so that the walk moves on.
@@ -422,7 +433,7 @@ func (c *Core) SeatsHeld(incarnation uint64, part int, users []string) {
 		return
 	}
 	for _, user := range users {
-		if _, seated := s.byUser[user]; seated || c.partOf(user) != part {
+		if _, seated := s.of(user); seated || c.partOf(user) != part {
 			continue
 		}
 		c.stats.Surplus++

@@ -3,11 +3,16 @@ package loop
 import (
 	"hash/maphash"
 	"sync"
+
+	"github.com/madang-chat/madang/gateway/index"
 )
 
 // userShards keeps loops out of each other's way when connections open and
-// close; a power of two.
-const userShards = 64
+// close.
+const (
+	userShardBits = 6
+	userShards    = 1 << userShardBits
+)
 
 // userTable counts each user's connections across all loops and gives a user a
 // number, so that a connection need not hold its name. It knows users by a hash
@@ -22,11 +27,11 @@ type userTable struct {
 }
 
 type userShard struct {
-	mu     sync.Mutex
-	byHash map[uint64]uint32 // guarded by mu, as all below
-	users  []userEntry
-	names  []string // beside users, when they are kept
-	free   []uint32
+	mu    sync.Mutex
+	index index.Index // guarded by mu, as all below
+	users []userEntry
+	names []string // beside users, when they are kept
+	free  []uint32
 }
 
 type userEntry struct {
@@ -35,11 +40,7 @@ type userEntry struct {
 }
 
 func newUserTable(maxPerUser int) *userTable {
-	t := &userTable{seed: maphash.MakeSeed(), max: int32(maxPerUser)}
-	for i := range t.shards {
-		t.shards[i].byHash = make(map[uint64]uint32)
-	}
-	return t
+	return &userTable{seed: maphash.MakeSeed(), max: int32(maxPerUser)}
 }
 
 // namedTable keeps names beside the counts.
@@ -57,7 +58,7 @@ func (t *userTable) acquire(name string) (ref uint32, ok bool) {
 	s := &t.shards[shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, known := s.byHash[hash]
+	i, known := s.index.Find(hash>>userShardBits, func(i uint32) bool { return s.users[i].hash == hash })
 	switch {
 	case known:
 		if s.users[i].conns >= t.max {
@@ -67,11 +68,11 @@ func (t *userTable) acquire(name string) (ref uint32, ok bool) {
 		i = s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
 		s.users[i] = userEntry{hash: hash}
-		s.byHash[hash] = i
+		s.index.Add(s.hashOf(i), i, s.hashOf)
 	default:
 		i = uint32(len(s.users))
 		s.users = append(s.users, userEntry{hash: hash})
-		s.byHash[hash] = i
+		s.index.Add(s.hashOf(i), i, s.hashOf)
 		if t.named {
 			s.names = append(s.names, "")
 		}
@@ -83,6 +84,10 @@ func (t *userTable) acquire(name string) (ref uint32, ok bool) {
 	return i*userShards + shard, true
 }
 
+// hashOf is by what a user is found in its shard: the bits that do not say which
+// shard it is.
+func (s *userShard) hashOf(i uint32) uint64 { return s.users[i].hash >> userShardBits }
+
 func (t *userTable) release(ref uint32) {
 	s := &t.shards[ref%userShards]
 	i := ref / userShards
@@ -90,7 +95,7 @@ func (t *userTable) release(ref uint32) {
 	defer s.mu.Unlock()
 	u := &s.users[i]
 	if u.conns--; u.conns == 0 {
-		delete(s.byHash, u.hash)
+		s.index.Remove(s.hashOf(i), i, s.hashOf)
 		*u = userEntry{}
 		s.free = append(s.free, i)
 	}

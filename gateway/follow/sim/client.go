@@ -295,7 +295,9 @@ func (c *client) page(room int) bool {
 			v.pos = id
 		}
 	} else {
-		v.pos, v.untold = last, nil // what it had is not in the log: it has noticed
+		// What it was to begin with is not in the log: it has noticed. A failover may
+		// bring that back, so what comes next follows nothing it could vouch for.
+		v.pos, v.untold, v.known = last, nil, false
 	}
 	v.chain = nil
 	return true
