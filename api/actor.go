@@ -23,7 +23,7 @@ func (a *API) actor(r *http.Request, needUser bool) (chat.Actor, error) {
 	}
 	claims, err := a.verifier.Verify(token)
 	switch {
-	case errors.Is(err, auth.ErrExpired):
+	case errors.Is(err, auth.ErrExpired), errors.Is(err, auth.ErrRevoked): // as a gateway's 4001: another token helps
 		return chat.Actor{}, &problem{status: http.StatusUnauthorized, code: protocol.ErrTokenExpired, detail: err.Error(), challenge: badToken}
 	case errors.Is(err, auth.ErrInvalid):
 		return chat.Actor{}, &problem{status: http.StatusUnauthorized, code: protocol.ErrUnauthorized, detail: err.Error(), challenge: badToken}

@@ -22,7 +22,7 @@ func TestADisconnectedUserIsOutEverywhere(t *testing.T) {
 	if err := os.WriteFile(keys, []byte(key+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := fleet.Start(t, testkit.Redis(t).URL(), 1, 2, fleet.API(func(c *config.API) { c.ServerKeyFile = keys }))
+	f := fleet.Start(t, testkit.Redis(t).URL(), 2, 2, fleet.API(func(c *config.API) { c.ServerKeyFile = keys }))
 	alice := f.User("alice")
 	alice.CreatesRoom("yard", "bob")
 	phone, desk, other := f.User("bob", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1)), f.User("alice", fleet.OnGateway(1))
@@ -49,6 +49,20 @@ func TestADisconnectedUserIsOutEverywhere(t *testing.T) {
 		t.Errorf("closed after %v", took)
 	}
 
+	// APIs hear of it, too: the one that was asked and the other.
+	for api := range 2 {
+		again := f.User("bob", fleet.OnAPI(api))
+		again.Token = phone.Token
+		var last fleet.Response
+		fleet.Await(t, "the API refuses the token", func() bool {
+			last, err = again.Requests(http.MethodGet, "/v1/rooms", nil)
+			return err == nil && last.Status == http.StatusUnauthorized
+		})
+		if !strings.Contains(string(last.Body), `"token_expired"`) {
+			t.Errorf("refused with %s", last.Body)
+		}
+	}
+
 	// The same token again, on gateways that still know the user and that don't.
 	for gateway := range 2 {
 		again := f.User("bob", fleet.OnGateway(gateway))
@@ -67,6 +81,9 @@ func TestADisconnectedUserIsOutEverywhere(t *testing.T) {
 		fresh := f.User("bob", fleet.OnGateway(gateway))
 		fresh.Token = token
 		fresh.Connects()
+		if res, err := fresh.Requests(http.MethodGet, "/v1/rooms", nil); err != nil || res.Status != http.StatusOK {
+			t.Errorf("the API: %v %d %s", err, res.Status, res.Body)
+		}
 		alice.Sends("yard", "are you back?")
 		fresh.WantMessage("yard", "are you back?")
 		// It makes the gateway know the user, and the old token no better.

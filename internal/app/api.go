@@ -42,6 +42,9 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 			return nil, fmt.Errorf("--server-key-file: %w", err)
 		}
 	}
+	revoked := &auth.Revoked{}
+	verifier = revoked.Unless(verifier)
+	p.also = append(p.also, (&revocations{from: p.store, revoked: revoked, log: p.log}).asPart())
 	perSecond := c.SendsPerSecond
 	if perSecond == 0 {
 		perSecond = -1 // 0 is the API's word for its default

@@ -166,8 +166,18 @@ type Live interface {
 type Revoker interface {
 	// Disconnect closes the user's connections on all gateways, and has tokens and
 	// tickets that were issued before the returned time (Unix ms) refused there
-	// from now on.
+	// from now on, and by whoever follows Revocations.
 	Disconnect(ctx context.Context, user string) (beforeMs uint64, err error)
+	// Revocations tells who was disconnected since a time, oldest first, in portions:
+	// a full one ends with a time to go on from, inclusive. Nobody is in it twice,
+	// and nobody ever leaves.
+	Revocations(ctx context.Context, sinceMs uint64) (list []Revocation, full bool, err error)
+}
+
+// Revocation says that what was issued to a user before a time is no good.
+type Revocation struct {
+	User     string
+	BeforeMs uint64 // Unix ms, by Redis's clock
 }
 
 // Presence is whether a user is online, as others may know it.

@@ -46,6 +46,28 @@ func TestADisconnectionIsKeptAndTold(t *testing.T) {
 		}
 		e.wantEvents(t, userCh(u), event(first, rev1), event(second, rev2))
 
+		// Who follows all of them sees the last one, and what is older no more than asked.
+		seen := func(since uint64) (at uint64) {
+			t.Helper()
+			for more := true; more; {
+				list, full, err := s.Revocations(t.Context(), since)
+				must(t, err)
+				for _, r := range list {
+					if since = r.BeforeMs; r.User == u {
+						at = r.BeforeMs
+					}
+				}
+				more = full
+			}
+			return at
+		}
+		if got := seen(0); got != second {
+			t.Errorf("the list says %d, want %d", got, second)
+		}
+		if got := seen(second + 1); got != 0 {
+			t.Errorf("the list says %d to who asks for what is newer", got)
+		}
+
 		// Somebody who was never in a room.
 		_, err = s.Disconnect(t.Context(), name("stranger"))
 		must(t, err)

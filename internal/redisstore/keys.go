@@ -25,6 +25,8 @@ const sweeperKey = "madang:sweeper"
 //	{p}:room:R:idem:<user>:<k> string  "id prev n hash", with a TTL
 //	{p}:outbox                 stream  r, u, v, h, op, n: index writes that are still to be done
 //	{p}:epoch                  string  random, made when absent
+//	{p}:revoked                sorted set  user -> time (ms) of the last disconnection; partition 0 alone has
+//	                                   it, for those who follow all users'
 //	{p}:canary                 string  written by canaries, with a TTL
 //	{p}:gateway:G                      channel: the canaries of gateway G
 //	{p}:user:U                         channel: events for the user's own connections
@@ -90,6 +92,9 @@ func (u userKeys) left(room string) string { return u.channel + ":left:" + room 
 func (k *keyspace) outbox(p int) string { return k.prefix[p] + "outbox" }
 func (k *keyspace) epoch(p int) string  { return k.prefix[p] + "epoch" }
 func (k *keyspace) canary(p int) string { return k.prefix[p] + "canary" }
+
+// revoked is one list for all users, in one place: who follows it asks one node.
+func (k *keyspace) revoked() (part int, key string) { return 0, k.prefix[0] + "revoked" }
 
 func (k *keyspace) gateway(p int, id string) string {
 	return k.prefix[p] + "gateway:" + escape(id)

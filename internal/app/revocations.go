@@ -1,0 +1,99 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+const (
+	// revocationsEvery is how late an API may hear of a disconnection. Less costs
+	// Redis more reads: one for each API each time.
+	revocationsEvery = 2 * time.Second
+	// revocationsAgain is how far back each look goes behind the newest that is
+	// known: the times are of the clocks of all Redis nodes, and an entry may be
+	// written some moments after its time.
+	revocationsAgain = 5 * time.Minute
+)
+
+// revocations follows who is disconnected, so that an API refuses their tokens
+// without asking Redis for each request.
+type revocations struct {
+	from    chat.Revoker
+	revoked *auth.Revoked
+	log     *slog.Logger
+	newest  uint64 // Unix ms; owned by start, then by the goroutine
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+func (r *revocations) asPart() part { return part{"revocations", r.start, r.stop} }
+
+// start returns when all that were disconnected so far are known: a restart makes
+// no revoked token good. Redis has answered before, so errors are rare and passing.
+func (r *revocations) start(ctx context.Context) error {
+	for {
+		err := r.look(ctx)
+		if err == nil {
+			break
+		}
+		r.log.Warn("revocations cannot be read: waiting for them", "err", err)
+		select {
+		case <-time.After(revocationsEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	r.done = make(chan struct{})
+	go func() { // ends with ctx; stop waits for it
+		defer close(r.done)
+		ticker := time.NewTicker(revocationsEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := r.look(ctx); err != nil && ctx.Err() == nil {
+				r.log.Debug("revocations cannot be read", "err", err) // Redis is away, and says so elsewhere
+			}
+		}
+	}()
+	return nil
+}
+
+func (r *revocations) stop(context.Context) error {
+	r.cancel()
+	<-r.done // its calls have time-outs, and end with the context
+	return nil
+}
+
+// look reads what is new.
+func (r *revocations) look(ctx context.Context) error {
+	// A clock that is ahead must not hide what others say meanwhile.
+	since := min(r.newest, uint64(time.Now().UnixMilli()))
+	since -= min(since, uint64(revocationsAgain.Milliseconds()))
+	for {
+		list, full, err := r.from.Revocations(ctx, since)
+		if err != nil {
+			return err
+		}
+		for _, v := range list {
+			r.revoked.Add(v.User, v.BeforeMs)
+			r.newest = max(r.newest, v.BeforeMs)
+		}
+		if !full {
+			return nil
+		}
+		if last := list[len(list)-1].BeforeMs; last > since {
+			since = last
+		} else {
+			since++ // a portion of one millisecond: no way to read the rest of it
+		}
+	}
+}
