@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -448,6 +449,7 @@ type proxy struct {
 	net.Listener
 	requests atomic.Int64 // segments from clients
 	mute     atomic.Bool
+	swallow  atomic.Pointer[string] // what comes from Redis next with this in it is dropped, once
 }
 
 func newProxy(t testing.TB, to string) *proxy {
@@ -483,6 +485,10 @@ func newProxy(t testing.TB, to string) *proxy {
 						count.Add(1)
 					}
 					if p.mute.Load() {
+						continue
+					}
+					if what := p.swallow.Load(); what != nil && count == nil && bytes.Contains(buf[:n], []byte(*what)) {
+						p.swallow.Store(nil)
 						continue
 					}
 					if _, err := dst.Write(buf[:n]); err != nil {
@@ -569,6 +575,29 @@ func TestALinkThatIsDroppedSilentlyIsNoticed(t *testing.T) {
 	soon(t, 6*time.Second, "links down", func() bool { return e.count(e.downs, 0) == 1 })
 	p.mute.Store(false)
 	e.wantHealthy(t, 6*time.Second)
+}
+
+// Sends went elsewhere for a moment, or a publication was dropped: a canary does
+// not come back, and the next one does, long before the link counts as deaf. What
+// was sent between them is missing just as well.
+func TestACanaryThatIsOvertakenBreaksTheLink(t *testing.T) {
+	r := testkit.Redis(t)
+	p := newProxy(t, r.Addr())
+	s := open(t, "redis://"+p.Addr().String(), func(o *redisstore.Options) { o.Links = 1 })
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 5*time.Second)
+	canary := "}:gateway:" // the channel: in no answer to a command
+	p.swallow.Store(&canary)
+	soon(t, 3*time.Second, "a canary lost", func() bool { return p.swallow.Load() == nil })
+	soon(t, 3*time.Second, "the link made again", func() bool { return e.count(e.downs, 0) == 1 && e.count(e.ups, 0) == 2 })
+	e.wantDelivery(t, id, 3*time.Second)
+	e.wantHealthy(t, 5*time.Second)
+	time.Sleep(5 * time.Second) // canaries in order break nothing
+	if n := e.count(e.downs, 0); n != 1 {
+		t.Errorf("%d breaks", n)
+	}
 }
 
 func TestCloseEndsWhatWaits(t *testing.T) {

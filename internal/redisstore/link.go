@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,13 +23,18 @@ const (
 	// writeLimit bounds a write to a subscriber connection: a server that does not
 	// read is away.
 	writeLimit = 5 * time.Second
-	// backoffMin and backoffMax bound the pause before a link is made again.
-	backoffMin, backoffMax = 20 * time.Millisecond, 2 * time.Second
+	// backoffMin and backoffMax bound the pause before a link is made again. A
+	// longer one lengthens every outage by what is left of it when Redis is back; an
+	// attempt that is refused costs 50 µs. Links that broke together come back
+	// spread over its second half and as much again (pauseOf), so that their
+	// subscriptions and audits do not start together.
+	backoffMin, backoffMax = 20 * time.Millisecond, 500 * time.Millisecond
 )
 
 var (
 	errDeaf      = errors.New("no canary came back in time")
 	errElsewhere = errors.New("sends go to another server than the link's")
+	errOvertaken = errors.New("a canary did not come back, a later one did: what was sent between them was missed")
 	errListener  = errors.New("the listener could not take an event")
 	errMovedOff  = errors.New("the server ended a subscription: the slot moved")
 )
@@ -59,6 +65,12 @@ type link struct {
 	sentWhat uint64         // its number
 	back     time.Time      // when one came back last; of the making before that
 	heard    bool           // one came back in this making
+	// owed are the canaries of this making that were published, or may have been,
+	// and have not come back; ascending. A link carries them in the order in which
+	// they were published: one that is overtaken went to a server that the link
+	// does not hang on (sends were there for a moment, and are back), or was
+	// dropped, and so was what was sent then.
+	owed []uint64
 }
 
 // request is a channel to take up or to leave.
@@ -88,7 +100,7 @@ func (l *link) run(ctx context.Context, listener chat.Listener) {
 		case backoff == backoffMin: // once, not at every attempt
 			l.s.log.Warn("link not made", "link", l.id, "error", err)
 		}
-		timer := time.NewTimer(backoff/2 + rand.N(backoff))
+		timer := time.NewTimer(pauseOf(backoff))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -97,6 +109,9 @@ func (l *link) run(ctx context.Context, listener chat.Listener) {
 		backoff = min(2*backoff, backoffMax)
 	}
 }
+
+// pauseOf spreads a pause over half to one and a half of it.
+func pauseOf(backoff time.Duration) time.Duration { return backoff/2 + rand.N(backoff) }
 
 // making is one life of the link: connect, subscribe, read until it breaks.
 func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, err error) {
@@ -111,7 +126,7 @@ func (l *link) making(ctx context.Context, listener chat.Listener) (wasUp bool, 
 	l.gen++
 	gen := l.gen
 	l.conn, l.broken, l.up, l.heard = conn, nil, true, false
-	l.queue, l.leaving = nil, map[string]int{}
+	l.queue, l.leaving, l.owed = nil, map[string]int{}, nil
 	l.sent, l.back = time.Time{}, time.Now()
 	l.mu.Unlock()
 	if ctx.Err() != nil { // Close may have looked before there was a connection
@@ -333,32 +348,49 @@ func (l *link) beat(now time.Time) {
 	}
 	l.sent = now
 	l.sentWhat++
-	gen, token := l.gen, fmt.Sprintf("%d.%d", l.gen, l.sentWhat)
+	l.owed = append(l.owed, l.sentWhat)
+	gen, what := l.gen, l.sentWhat
 	l.mu.Unlock()
-	l.sendCanary(gen, token)
+	l.sendCanary(gen, what)
 }
 
 // sendCanary sends a canary and does not wait: what matters is what comes back.
-func (l *link) sendCanary(gen uint64, token string) {
+func (l *link) sendCanary(gen, what uint64) {
 	s := l.s
+	token := fmt.Sprintf("%d.%d", gen, what)
 	keys := []string{s.keys.canary(l.home), s.keys.epoch(l.home), l.channel}
 	// A new epoch with each canary: one that this process gave before would hide
 	// that Redis has lost its data since.
 	c := newCall(l.home, canaryScript, keys, token, crand.Text(), s.publish, canaryTTL.Milliseconds())
 	c.deadline = time.Now().Add(canaryEvery)
-	c.then = func(reply any, err error) { l.canarySent(gen, reply, err) }
-	if lane, err := s.lane(s.ctx, writes, s.keys.prefix[l.home]); err == nil {
-		lane.submit(c)
+	c.then = func(reply any, err error) { l.canarySent(gen, what, reply, err) }
+	lane, err := s.lane(s.ctx, writes, s.keys.prefix[l.home])
+	if err != nil {
+		c.finish(nil, errUnsent)
+		return
 	}
+	lane.submit(c)
+}
+
+// errUnsent: there is no server to send to.
+var errUnsent = fmt.Errorf("%w: no primary is known", chat.ErrUnavailable)
+
+// notRun says of a failed call that it has not run and will not.
+func notRun(err error) bool {
+	return errors.Is(err, errUnsent) || errors.Is(err, errDeadline) || errors.Is(err, errOverflow) || errors.Is(err, errClosed) ||
+		classify(err) != broken
 }
 
 // canarySent hears how many subscribers a canary had where sends go. None: the
 // link hangs on a server that is the primary no more, and need not be waited for.
-func (l *link) canarySent(gen uint64, reply any, err error) {
+func (l *link) canarySent(gen, what uint64, reply any, err error) {
 	l.mu.Lock()
 	current := l.gen == gen
 	if err != nil && current {
 		l.sent = time.Time{} // another one with the next beat
+		if notRun(err) {
+			l.settle(what)
+		}
 	}
 	l.mu.Unlock()
 	if err != nil {
@@ -372,6 +404,16 @@ func (l *link) canarySent(gen uint64, reply any, err error) {
 	}
 }
 
+// settle takes a canary that nothing is to be waited for any more, and says
+// whether an earlier one is still owed. mu is held.
+func (l *link) settle(what uint64) (overtaken bool) {
+	i, found := slices.BinarySearch(l.owed, what)
+	if found {
+		l.owed = slices.Delete(l.owed, i, i+1)
+	}
+	return i > 0
+}
+
 // canaryBack takes a canary that came through the link.
 func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 	token, epoch, _ := strings.Cut(payload, " ")
@@ -380,12 +422,18 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 		return // of an earlier making
 	}
 	now := time.Now()
+	number, _ := strconv.ParseUint(what, 10, 64)
 	l.mu.Lock()
+	if l.settle(number) {
+		l.mu.Unlock()
+		l.interrupt(errOvertaken)
+		return
+	}
 	l.back = now
 	first := !l.heard
 	l.heard = true
 	took := time.Duration(-1)
-	if what == strconv.FormatUint(l.sentWhat, 10) {
+	if number == l.sentWhat {
 		took = now.Sub(l.sent)
 	}
 	l.mu.Unlock()
