@@ -203,7 +203,10 @@ function onMessage(m) {
   const room = rooms.get(m.room);
   if (room) {
     room.last = lastOf(m);
-    if (m.from !== me && (m.room !== current || document.hidden || !timeline?.atBottom)) room.unread++;
+    if (m.from === me) { // who sends has read what was there, from another device too
+      room.unread = 0;
+      room.read = m.id;
+    } else if (m.room !== current || document.hidden || !timeline?.atBottom) room.unread++;
   }
   if (m.room === current) timeline.add(m);
   showRooms();

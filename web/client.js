@@ -20,6 +20,7 @@ const heldMost = 5_000; // live messages held back while a hole is filled
 const roomsPerResume = 2_000; // a resume frame may have 256 KiB; a position has up to 110 bytes
 const requestTimeoutMs = 20_000;
 const keysMost = 512; // idempotency keys remembered per room
+const seenMost = 2_000; // messages remembered per room: where paging backwards has come far enough
 
 const Close = { normal: 1000, tokenExpired: 4001, forbidden: 4003, tooMany: 4009 };
 
@@ -39,6 +40,12 @@ export function compareIDs(a, b) {
   return aMs.length - bMs.length || cmp(aMs, bMs) || aSeq.length - bSeq.length || cmp(aSeq, bSeq);
 }
 const cmp = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+
+/** The least ID above one. */
+const above = (id) => {
+  const [ms, seq] = id.split("-");
+  return `${ms}-${BigInt(seq) + 1n}`;
+};
 const later = (a, b) => (compareIDs(a, b) >= 0 ? a : b);
 
 /** A delay between nothing and the step's bound ("full jitter"): clients that
@@ -54,6 +61,7 @@ export class Client {
   #listeners = new Map();
   #rooms = new Map(); // room → Position
   #roomsRev = null; // of the newest hello, resumed, joined or left
+  #user = null; // who we are, as hello says
   #jwt = null; // the token in use, fetched again when it is refused
   #socket = null;
   #state = "offline";
@@ -144,11 +152,8 @@ export class Client {
       cursor = page.next;
     }
     const ids = new Set(all.map((r) => r.id));
-    for (const room of this.#rooms.keys()) if (!ids.has(room)) this.#rooms.delete(room);
-    for (const r of all) {
-      const p = this.#position(r.id);
-      p.resume ??= r.head; // later messages come by themselves, earlier ones are history
-    }
+    for (const room of this.#rooms.keys()) if (!ids.has(room)) this.#forget(room);
+    for (const r of all) this.#position(r.id).begin(r.head); // later messages come by themselves, earlier ones are history
     return all;
   }
 
@@ -297,7 +302,8 @@ export class Client {
         this.#attempt = 0;
         this.#heartbeatMs = e.heartbeat_s * 1000;
         this.#alive();
-        const moved = this.#roomsRev !== e.rooms_rev;
+        this.#user = e.user;
+        const moved = this.#roomsRev !== e.rooms_rev; // lower, too: Redis has lost data
         this.#roomsRev = e.rooms_rev;
         this.#emit("hello", e);
         if (!this.#resuming) this.#setState("online");
@@ -316,13 +322,21 @@ export class Client {
       case "gap":
         return this.#gap(e);
       case "joined":
-      case "left":
-        if (e.rooms_rev !== undefined) {
-          this.#roomsRev = e.rooms_rev;
-          if (e.type === "left") this.#rooms.delete(e.room);
-          else this.#position(e.room).resume ??= e.head;
+      case "left": {
+        // The room's own channel tells of our leaving sooner than ours, without a
+        // revision: nothing of the room comes after it either way.
+        if (e.rooms_rev !== undefined || e.user === this.#user) {
+          if (e.type === "left") this.#forget(e.room);
+          else this.#position(e.room).begin(e.head);
         }
-        return this.#emit(e.type, e);
+        if (e.rooms_rev === undefined) return this.#emit(e.type, e);
+        const back = e.rooms_rev < this.#roomsRev;
+        this.#roomsRev = e.rooms_rev;
+        this.#emit(e.type, e);
+        // Revisions only grow: Redis has lost data, and perhaps rooms with it.
+        if (back) this.#emit("rooms");
+        return;
+      }
       case "bye":
         this.#retryInMs = e.retry_in_ms;
         return this.#emit("event", e);
@@ -353,6 +367,7 @@ export class Client {
 
   #deliver(m, p) {
     p.filter = m.id;
+    p.saw(m.id);
     if (!p.hole) p.resume = p.resume ? later(p.resume, m.id) : m.id;
     // A retry that Redis's failover turned into a second entry is the same message.
     if (m.key) {
@@ -372,15 +387,26 @@ export class Client {
 
   /** Pages the messages after one ID up to another, in order, and holds back
    *  what the socket brings meanwhile. The position to resume from stays where
-   *  it was until the hole is filled. */
+   *  it was until the hole is filled.
+   *
+   *  A failover may have taken back what we have. Then the head is before our
+   *  position, or the first message after it does not follow it: what is new is
+   *  found by paging backwards, to what was here before. */
   async #fill(room, p, after, upTo, held) {
     const mine = (p.held = held);
+    const lost = compareIDs(upTo, after) < 0;
     p.hole = false; // from here on it moves with what is paged
     try {
+      if (lost) await this.#fillBackwards(room, p, above(upTo), mine);
+      let first = true;
       for (let from = after; compareIDs(from, upTo) < 0;) {
         const page = await this.history(room, { after: from });
+        if (first && page.messages.length && compareIDs(page.messages[0].prev, after) < 0) {
+          await this.#fillBackwards(room, p, page.messages[0].id, mine);
+        }
+        first = false;
         for (const m of page.messages) {
-          if (p.held !== mine) return; // a newer gap took over
+          if (p.held !== mine) return; // a newer gap took over, or the room was left
           if (compareIDs(m.id, upTo) > 0) break;
           this.#deliver({ ...m, room, paged: true }, p);
         }
@@ -388,8 +414,10 @@ export class Client {
         from = page.messages.at(-1).id;
       }
     } catch (err) {
-      p.hole = true; // the next resume tries again
-      this.#emit("fault", err);
+      // The next resume tries again; but not from a position that the log has not
+      // reached, if there is nothing to be had: that would wait for ever.
+      p.hole = !lost || retryable(err);
+      if (p.held === mine) this.#emit("fault", err);
     }
     if (p.held !== mine) return;
     p.held = null;
@@ -397,6 +425,32 @@ export class Client {
     if (!p.hole) p.resume = upTo;
     this.#emit("filled", { room, after, head: upTo });
     for (const m of mine) this.#arrived(m);
+  }
+
+  /** Delivers what a log has before an ID and was never here, oldest first. */
+  async #fillBackwards(room, p, before, mine) {
+    const missed = [];
+    for (let more = true; more && missed.length < heldMost;) {
+      const page = await this.history(room, { before });
+      if (p.held !== mine) return;
+      more = page.more && page.messages.length > 0;
+      for (const m of page.messages) {
+        if (p.knows(m.id)) {
+          more = false;
+          break;
+        }
+        missed.push(m);
+        before = m.id;
+      }
+    }
+    for (const m of missed.reverse()) this.#deliver({ ...m, room, paged: true }, p);
+  }
+
+  /** Takes in that we are not in a room any more: nothing of it is delivered. */
+  #forget(room) {
+    const p = this.#rooms.get(room);
+    if (p) p.held = null; // who fills a hole of it finds that out
+    this.#rooms.delete(room);
   }
 
   #position(room) {
@@ -421,6 +475,23 @@ class Position {
   hole = false; // something before filter is missing, and could not be fetched
   held = null; // messages that wait for a hole to be filled
   keys = new Map(); // sender and idempotency key → ID, of the newest messages
+  seen = new Set(); // IDs of the newest messages that were here
+  from = null; // what is not newer than this was history from the beginning
+
+  /** Starts at a room's head, unless it has started. */
+  begin(head) {
+    this.from ??= head;
+    this.resume ??= head;
+  }
+
+  saw(id) {
+    this.from ??= id;
+    this.seen.add(id);
+    if (this.seen.size > seenMost) this.seen.delete(this.seen.values().next().value);
+  }
+
+  /** Whether a message was here, or is older than anything that is to come. */
+  knows(id) { return this.seen.has(id) || this.from !== null && compareIDs(id, this.from) <= 0; }
 }
 
 export function newKey() {

@@ -10,11 +10,7 @@ import (
 // A canary that was refused is not waited for; one whose fate is unknown is.
 func TestCanariesComeBackInOrder(t *testing.T) {
 	var l link
-	say := func(whats ...uint64) {
-		for _, what := range whats {
-			l.owed = append(l.owed, what)
-		}
-	}
+	say := func(whats ...uint64) { l.owed = append(l.owed, whats...) }
 	back := func(what uint64, overtaken bool) {
 		t.Helper()
 		if got := l.settle(what); got != overtaken {

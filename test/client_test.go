@@ -1,0 +1,150 @@
+package test
+
+import (
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// clientWorld is a gateway and an API that a page's client talks to, as scripts:
+// what they say is said by the test.
+const clientWorld = `
+	const { Client, compareIDs } = await import("/client.js");
+	const sockets = [], log = [], asked = [];
+	let gone = false; // the room
+	window.WebSocket = class {
+		constructor(url) { this.url = String(url); this.readyState = 1; this.said = []; sockets.push(this); setTimeout(() => this.onopen(), 0); }
+		send(s) { this.said.push(JSON.parse(s)); }
+		close() { this.readyState = 3; }
+		tells(...events) { this.onmessage({ data: events.map((e) => JSON.stringify(e)).join("\n") }); }
+	};
+	window.fetch = async (path, { method }) => {
+		const url = new URL(path, location.href), q = url.searchParams;
+		asked.push(url.pathname + url.search);
+		const answer = (status, body) => new Response(JSON.stringify(body), { status });
+		if (gone) return answer(404, { code: "room_not_found" });
+		let all = log.map((m, i) => ({ ...m, prev: log[i - 1]?.id ?? "0-0", n: i + 1 })), limit = Number(q.get("limit"));
+		if (q.has("after")) all = all.filter((m) => compareIDs(m.id, q.get("after")) > 0);
+		else all = all.filter((m) => !q.has("before") || compareIDs(m.id, q.get("before")) < 0).reverse();
+		return answer(200, { messages: all.slice(0, limit), more: all.length > limit });
+	};
+	const client = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => "jwt" });
+	const got = [], events = [];
+	client.on("message", (m) => got.push(m.id));
+	for (const kind of ["rooms", "left", "joined", "filled", "fault"]) client.on(kind, (e) => events.push(kind));
+	const until = async (what, f) => {
+		for (let i = 0; !f(); i++) {
+			if (i > 500) throw new Error("waited in vain for " + what + ": got " + JSON.stringify({ got, events, asked, positions: client.positions }));
+			await new Promise((done) => setTimeout(done, 5));
+		}
+	};
+	const is = (what, a, b) => {
+		if (JSON.stringify(a) !== JSON.stringify(b)) throw new Error(what + ": " + JSON.stringify(a) + ", want " + JSON.stringify(b));
+	};
+	const message = (id) => ({ type: "message", room: "r", id, from: "bob", body: { text: id } });
+	const append = (...ids) => { log.push(...ids.map(message)); };
+	const live = (id) => { append(id); sockets.at(-1).tells({ ...log.at(-1), prev: log.at(-2)?.id ?? "0-0" }); };
+	const hello = (rev) => sockets.at(-1).tells({ type: "hello", user: "me", rooms_rev: rev, heartbeat_s: 25 });
+	client.connect();
+	await until("a socket", () => sockets.length === 1);
+	await until("its opening", () => true);
+	hello(10);
+	sockets[0].tells({ type: "joined", room: "r", user: "me", head: "0-0", rooms_rev: 11 });
+`
+
+// plays runs a script in a tab, beside clientWorld.
+func (p *tab) plays(script string) {
+	p.t.Helper()
+	p.does(chromedp.Evaluate[chromedp.Void](`(async () => {`+clientWorld+script+`})()`, chromedp.EvalAwaitPromise))
+}
+
+// What web/client.js does when Redis has lost something, played by a script
+// instead of a failover.
+func TestTheClientWhenRedisHasLostSomething(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	for name, script := range map[string]string{
+		// A failover took 4-0 and 5-0 back. What was said since has lower IDs than
+		// what the client has, because the new primary's clock is behind.
+		"the head is before the position": `
+			for (const id of ["1-0", "2-0", "3-0", "4-0", "5-0"]) live(id);
+			log.length = 3;
+			append("3-1", "3-2");
+			sockets[0].tells({ type: "gap", room: "r", after: "5-0", head: "3-2" });
+			await until("the gap filled", () => events.includes("filled"));
+			is("what came", got, ["1-0", "2-0", "3-0", "4-0", "5-0", "3-1", "3-2"]);
+			is("position", client.positions, { r: "3-2" });
+			live("4-7"); // still before what it had
+			is("what is new", got.at(-1), "4-7");
+			is("position", client.positions, { r: "4-7" });
+		`,
+		"the head is after the position, which is lost too": `
+			for (const id of ["1-0", "2-0", "4-0"]) live(id);
+			log.length = 2;
+			append("3-0", "5-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "4-0", head: "5-0" });
+			await until("the gap filled", () => events.includes("filled"));
+			is("what came", got, ["1-0", "2-0", "4-0", "3-0", "5-0"]);
+		`,
+		"more was said since than a page holds": `
+			for (const id of ["1-0", "2-0", "9000-0"]) live(id);
+			log.length = 2;
+			const since = Array.from({ length: 250 }, (_, i) => (i + 10) + "-0");
+			append(...since);
+			sockets[0].tells({ type: "gap", room: "r", after: "9000-0", head: "259-0" });
+			await until("the gap filled", () => events.includes("filled"));
+			is("what came", got, ["1-0", "2-0", "9000-0", ...since]);
+		`,
+		"the room is gone": `
+			live("1-0");
+			log.length = 0;
+			gone = true;
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "0-0" });
+			await until("an end of it", () => events.includes("filled"));
+			is("position", client.positions, { r: "0-0" }); // not one that the log may never reach
+			gone = false;
+			live("0-5");
+			is("what is new", got, ["1-0", "0-5"]);
+		`,
+		"more was missed than a resume pushes": `
+			live("1-0");
+			append("2-0", "3-0", "4-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "4-0" });
+			await until("the gap filled", () => events.includes("filled"));
+			is("what came", got, ["1-0", "2-0", "3-0", "4-0"]);
+			is("requests", asked.length, 1);
+		`,
+		"its own leaving comes without a revision": `
+			live("1-0");
+			sockets[0].tells({ type: "left", room: "r", user: "bob" });
+			is("somebody else's leaving", client.positions, { r: "1-0" });
+			sockets[0].tells({ type: "left", room: "r", user: "me" });
+			is("positions", client.positions, {});
+			sockets[0].tells({ type: "left", room: "r", user: "me", rooms_rev: 12 });
+			is("events", events.filter((e) => e === "rooms").length, 1); // of the first hello
+		`,
+		"a room is left while a gap in it is filled": `
+			live("1-0");
+			append("2-0", "3-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "3-0" }, { type: "left", room: "r", user: "me" });
+			await until("history asked", () => asked.length === 1);
+			await new Promise((done) => setTimeout(done, 50));
+			is("what came", got, ["1-0"]);
+		`,
+		"a revision is lower than its own": `
+			is("rooms listed", events.filter((e) => e === "rooms").length, 1);
+			sockets[0].tells({ type: "joined", room: "s", user: "me", head: "0-0", rooms_rev: 12 });
+			is("rooms listed", events.filter((e) => e === "rooms").length, 1);
+			sockets[0].tells({ type: "joined", room: "x", user: "me", head: "0-0", rooms_rev: 3 });
+			is("rooms listed again", events.filter((e) => e === "rooms").length, 2);
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2);
+			hello(2);
+			is("rooms listed at hello", events.filter((e) => e === "rooms").length, 3);
+			sockets[1].tells({ type: "resumed", rooms_rev: 1 });
+			is("rooms listed at resumed", events.filter((e) => e === "rooms").length, 4);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}
