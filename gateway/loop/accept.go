@@ -24,7 +24,19 @@ const (
 	// acceptPauseMs is how long to leave the backlog alone when descriptors have
 	// run out. Level-triggered readiness would make the loop spin.
 	acceptPauseMs = 100
+	// acceptTellMs is how often the log says that accepting fails.
+	acceptTellMs = 10_000
 )
+
+// vacant says whether nobody listens on an address. Two gateways that were given the
+// same one would share its port, and each get half of the clients.
+func vacant(addr string) error {
+	probe, err := net.Listen("tcp", addr) // without SO_REUSEPORT
+	if err != nil {
+		return err
+	}
+	return probe.Close()
+}
 
 // listen makes a non-blocking listening socket that shares its port with those of
 // the other loops: the kernel spreads connections over them.
@@ -146,14 +158,22 @@ func (l *loop) acceptSome() {
 		case err == sysIntr, err == unix.ECONNABORTED, err == unix.EPROTO:
 			continue // that client is gone: the next
 		case err != 0:
-			// EMFILE, ENFILE, ENOBUFS, ENOMEM: those who are in go on; the others
-			// wait in the backlog until there is room.
-			l.stats.AcceptFailures++
-			l.acceptAgain = l.tick + acceptPauseMs/tickMs
-			l.headsChanged()
+			l.cannotAccept(err)
 			return
 		}
 		l.accepted(fd)
+	}
+}
+
+// cannotAccept: EMFILE, ENFILE, ENOBUFS, ENOMEM. Those who are in go on; the others
+// wait in the backlog until there is room.
+func (l *loop) cannotAccept(why error) {
+	l.stats.AcceptFailures++
+	l.acceptAgain = l.tick + acceptPauseMs/tickMs
+	l.headsChanged()
+	if l.acceptTold == 0 || l.tick-l.acceptTold >= acceptTellMs/tickMs {
+		l.acceptTold = l.tick
+		l.g.log.Warn("cannot accept clients: they wait (too many open files: raise the limit, LimitNOFILE or ulimit -n)", "err", why, "open", l.stats.Open)
 	}
 }
 
@@ -173,9 +193,7 @@ func (l *loop) accepted(fd int) {
 	if err != nil {
 		closeFD(fd)
 		l.conns.give(slot)
-		l.stats.AcceptFailures++
-		l.acceptAgain = l.tick + acceptPauseMs/tickMs
-		l.headsChanged()
+		l.cannotAccept(err)
 		return
 	}
 	l.stats.Accepted++

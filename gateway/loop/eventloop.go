@@ -50,6 +50,7 @@ type loop struct {
 	poller      *poll.Poller
 	listener    int // -1: closed
 	accepting   bool
+	acceptTold  uint32 // tick at which the log said that accepting fails
 	acceptAgain uint32 // tick to try again at: out of descriptors, or ahead of the accept rate
 	acceptTat   float64
 	conns       slab

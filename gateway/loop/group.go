@@ -65,6 +65,9 @@ func New(opts Options) (*Group, error) {
 		logsRefusals: opts.Logger.Enabled(context.Background(), slog.LevelDebug),
 	}
 	g.handshakes.init(&opts)
+	if err := vacant(opts.Addr); err != nil {
+		return nil, err
+	}
 	addr := opts.Addr
 	for i := range opts.Loops {
 		l, err := newLoop(g, i, addr)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -232,10 +233,20 @@ func TestUpgradesInFlightAreBounded(t *testing.T) {
 	}
 }
 
+// Two gateways on one port would share its clients in silence.
+func TestAPortThatIsTakenIsRefused(t *testing.T) {
+	g := start(t, nil)
+	second, err := loop.New(loop.Options{Addr: g.Addr().String(), Hub: newHub(), Verifier: verifier{}})
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a second gateway on %s: %v, %v", g.Addr(), second, err)
+	}
+}
+
 // Out of descriptors: those who are in are served, nothing spins, and the others
 // are taken when there is room again.
 func TestOutOfDescriptors(t *testing.T) {
-	g := start(t, func(o *loop.Options) { o.Loops = 1 })
+	var log lines
+	g := start(t, func(o *loop.Options) { o.Loops = 1; o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	alice := g.dial("alice")
 	var before syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
@@ -255,6 +266,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	defer conn.Close()
 	g.eventually("accepting fails", func() bool { return g.Stats().AcceptFailures > 0 })
+	g.eventually("the log says so", func() bool { return strings.Contains(log.String(), "too many open files") })
 	turns := g.Stats().Turns
 	time.Sleep(300 * time.Millisecond)
 	if n := g.Stats().Turns - turns; n > 50 {
