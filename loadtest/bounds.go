@@ -55,7 +55,11 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	count("receivers", s.Receivers, 0, min(max(s.Clients, 1), maxProcesses))
 	count("in-flight", s.InFlight, 1, maxClients)
 	count("size", s.TextBytes, 1, maxText)
-	count("times", s.StormTimes, 0, maxTimes)
+	times := "times"
+	if s.Scenario == "check" {
+		times = "drops (fleet: --times)"
+	}
+	count(times, s.StormTimes, 0, maxTimes)
 	span("duration", s.Duration)
 	span("warmup", s.Warmup)
 	span("drain", s.Drain)

@@ -121,9 +121,12 @@ func (f *loadFlags) specWith(scenario string, secret []byte) (spec loadtest.Spec
 // errRunFailed is a run that ended and whose report says what is wrong.
 var errRunFailed = errors.New("the run failed: see above")
 
+// runLoad is a variable so that a test sees what a command line asks for.
+var runLoad = loadtest.Run
+
 // run runs a spec and writes its results.
 func (f *loadFlags) run(ctx context.Context, stdout io.Writer, spec loadtest.Spec) error {
-	res, err := loadtest.Run(ctx, spec, loadtest.Progress{Out: os.Stderr, Terminal: isatty.IsTerminal(os.Stderr.Fd())})
+	res, err := runLoad(ctx, spec, loadtest.Progress{Out: os.Stderr, Terminal: isatty.IsTerminal(os.Stderr.Fd())})
 	if err != nil {
 		return err
 	}
