@@ -187,6 +187,41 @@ func TestChatMixesAndLosesNothing(t *testing.T) {
 	}
 }
 
+// TestAChatIsWhatItSaysItIs looks from the server's side: rooms of many sizes,
+// bursts, all that people do besides sending, and networks that are lost.
+func TestAChatIsWhatItSaysItIs(t *testing.T) {
+	t.Parallel()
+	server := fakechat.New(t)
+	s := spec(server, "chat")
+	s.Clients, s.Rooms, s.Members, s.Zipf, s.Duration, s.Rate = 60, 12, 24, 1, 1600*time.Millisecond, 100
+	res := run(t, s)
+	wantPassed(t, res)
+	if sizes := server.RoomSizes(); len(sizes) != 12 || sizes[0] != 24 || sizes[1] != 12 || sizes[5] != 4 || sizes[11] != 2 {
+		t.Errorf("rooms of %v", sizes)
+	}
+	for _, kind := range []string{"typing", "focus", "read"} {
+		if server.Heard(kind) == 0 {
+			t.Errorf("nobody said %q", kind)
+		}
+	}
+	var lulls, bursts, lullSeconds, burstSeconds float64
+	for _, p := range res.Phases {
+		switch {
+		case strings.HasPrefix(p.Name, "lull"):
+			lulls, lullSeconds = lulls+float64(p.Acked), lullSeconds+p.Seconds
+		case strings.HasPrefix(p.Name, "burst"):
+			bursts, burstSeconds = bursts+float64(p.Acked), burstSeconds+p.Seconds
+		}
+	}
+	if lull, burst := lulls/lullSeconds, bursts/burstSeconds; burst < 2*lull {
+		t.Errorf("%.0f sends a second in lulls, %.0f in bursts", lull, burst)
+	}
+	// A twentieth of the clients, thrice.
+	if back := res.Connections.Returned; back == 0 || back > 60 {
+		t.Errorf("%d clients came back", back)
+	}
+}
+
 func TestLossFailsTheRun(t *testing.T) {
 	t.Parallel()
 	server := fakechat.New(t)

@@ -43,6 +43,7 @@ type Server struct {
 	conns  map[*conn]bool
 	answer func(w http.ResponseWriter, r *http.Request) bool
 	refuse int
+	heard  map[string]int // frames of clients, by type
 }
 
 type room struct {
@@ -67,7 +68,7 @@ type conn struct {
 
 // New starts a server that ends with the test.
 func New(t testing.TB) *Server {
-	s := &Server{rooms: map[string]*room{}, conns: map[*conn]bool{}}
+	s := &Server{rooms: map[string]*room{}, conns: map[*conn]bool{}, heard: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/rooms", s.createRoom)
 	mux.HandleFunc("PUT /v1/rooms/{room}/members/{user}", s.putMember)
@@ -90,6 +91,29 @@ func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
+}
+
+// Heard is how many frames of a type clients sent.
+func (s *Server) Heard(kind string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard[kind]
+}
+
+// RoomSizes are the numbers of members, the largest first.
+func (s *Server) RoomSizes() (sizes []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rooms {
+		members := map[string]bool{} // whoever made the room is named twice
+		for _, m := range r.members {
+			members[m] = true
+		}
+		sizes = append(sizes, len(members))
+	}
+	slices.Sort(sizes)
+	slices.Reverse(sizes)
+	return sizes
 }
 
 // DropAll closes every socket without a word.
@@ -250,6 +274,9 @@ func (s *Server) hear(ws *websocket.Conn, r *http.Request, c *conn) {
 		if err := json.Unmarshal(b, &up); err != nil {
 			return
 		}
+		s.mu.Lock()
+		s.heard[up.Type]++
+		s.mu.Unlock()
 		switch up.Type {
 		case "ping":
 			c.out <- []byte(protocol.Pong)
