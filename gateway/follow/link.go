@@ -140,7 +140,7 @@ func (c *Core) Confirmed(n int, gen uint64, ch chat.Channel) {
 	case chat.UserChannel:
 		if u := c.people.named(ch.Name); u != nil && !u.sub.confirmed {
 			u.sub.confirmed = true
-			c.readUser(u)
+			c.compare(u)
 		}
 	case chat.RoomChannel:
 		if r := c.rooms[ch.Name]; r != nil && !r.sub.confirmed {
@@ -190,7 +190,7 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	}
 	for _, u := range c.people.list {
 		if u != nil && int(u.sub.partition) == partition && u.sub.confirmed {
-			c.readUser(u)
+			c.compare(u)
 		}
 	}
 }

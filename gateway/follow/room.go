@@ -17,6 +17,7 @@ type room struct {
 	state    roomState
 	audit    bool // the next answer is compared: the channel may have been silent
 	inAsking bool
+	inAudits bool // waits in Core.audits
 	dropped  bool
 
 	head  protocol.ID
@@ -102,9 +103,10 @@ func (c *Core) wantAsk(r *room) {
 	}
 }
 
-func (c *Core) askRoom(r *room) {
+// askRoom asks a room's question, if there is one; asked says so.
+func (c *Core) askRoom(r *room) (asked bool) {
 	if r.dropped || !r.sub.confirmed || r.askTok != 0 || len(r.checks) == 0 && !r.audit {
-		return
+		return false
 	}
 	r.asked = r.questions()
 	q := chat.RoomQuery{Room: r.name, Users: make([]string, len(r.asked))}
@@ -117,6 +119,7 @@ func (c *Core) askRoom(r *room) {
 		r.pendKnown = len(r.pend)
 	}
 	c.out.ReadRoom(r.askTok, q)
+	return true
 }
 
 // RoomRead takes in a room's head and who of those asked about is a member.

@@ -1,6 +1,7 @@
 package follow_test
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/follow"
@@ -30,6 +31,52 @@ func TestL2AQuietRoomIsCaughtUpByTheAudit(t *testing.T) {
 	s.answers("room r").room("2-0", 100)
 	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
 	alice.gets("2-0")
+}
+
+// When everything is to be compared at once, nobody who waits for an answer
+// stands behind it.
+func TestL2AuditsArePaced(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.AuditsPerSecond = 20 })
+	s.linksUp()
+	names := []string{"alice", "bob", "carol"}
+	for i, name := range names {
+		s.opens(name)
+		s.confirmed(name)
+		room := "r" + strconv.Itoa(3+i)
+		s.answers("user "+name).index(7, room)
+		s.confirmed(room)
+		s.answers("room "+room+" "+name).room("1-0", 100, name)
+	}
+	s.reads()
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "bob", "carol", "r3", "r4", "r5")
+	s.answers("user alice").index(7, "r3")
+	s.reads()
+	dave := s.opens("dave") // he waits: at once, and room r5 with him
+	s.confirmed("dave")
+	s.answers("user dave").index(9, "r5")
+	s.answers("room r5 dave").room("2-0", 100, "dave")
+	s.answers("log r5 1-0").log("2-0", "1-0", "2-0")
+	dave.gets("hello 9", "2-0")
+	s.after(49)
+	s.reads()
+	s.after(1)
+	s.answers("user bob").index(7, "r4")
+	s.after(500) // what was not used is not saved up
+	s.answers("user carol").index(7, "r5")
+	s.reads()
+	s.after(50)
+	s.answers("room r3")
+	s.linkDown(0) // what waits is asked after the next confirmation only
+	s.after(50)
+	s.linkUp(0)
+	s.after(50)
+	s.reads()
+	s.confirmed("r4")
+	s.answers("room r4").room("1-0", 100)
+	s.after(1000)
+	s.reads()
 }
 
 func TestL2ALinkThatBreaksAgainRestartsTheAudit(t *testing.T) {

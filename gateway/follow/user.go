@@ -120,6 +120,7 @@ func (c *Core) dropUser(u *user) {
 	for len(u.rooms) > 0 {
 		c.unlink(u.rooms[len(u.rooms)-1])
 	}
+	u.readTok = 0
 	c.people.remove(u)
 	delete(c.waiting, u)
 	c.unsubscribe(&u.sub, u.channel())

@@ -87,7 +87,7 @@ func (g *gateway) underWay() bool {
 			return true
 		}
 	}
-	return len(g.reads) > 0
+	return len(g.reads) > 0 || g.core.Stats().AuditsWaiting > 0
 }
 
 func (w *world) deliver(g *gateway) (busy bool) {

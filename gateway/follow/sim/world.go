@@ -144,6 +144,8 @@ func newWorld(seed uint64, newCore NewCore) *world {
 		CreditBytes: 1 + w.rng.IntN(900),
 		HelloMs:     20 + w.rng.Int64N(100),
 		RetryMs:     5,
+		// Few enough that audits wait for their turn.
+		AuditsPerSecond: 20 << w.rng.IntN(8),
 	}
 	if w.pick(2) == 0 {
 		w.cfg.LingerMs = 30
