@@ -1,0 +1,7 @@
+//go:build !linux
+
+package probe
+
+import "errors"
+
+func diagnose(int, int, int) ([]socket, error) { return nil, errors.ErrUnsupported }
