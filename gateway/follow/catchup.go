@@ -90,7 +90,7 @@ func (c *Core) resume(u *user, ref *connRef) {
 	for _, m := range u.rooms {
 		if m.state != memberIn {
 			if joined[m.r.name] {
-				c.tellJoined(ref, m, m.from)
+				c.tellJoined(ref, m, c.starts[m].after)
 			}
 			continue
 		}

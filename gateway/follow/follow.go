@@ -150,6 +150,9 @@ type Core struct {
 	// Detach.
 	detached map[edge.ConnID]map[*room]uint32
 
+	// starts are of those few memberships that have one.
+	starts map[*membership]start
+
 	rooms    map[string]*room
 	roomList []*room // by room.num; nil where free
 	freeRoom []edge.RoomNum
@@ -193,6 +196,7 @@ func New(cfg Config, out Out) *Core {
 		waiting:  map[*user][]control{},
 		detached: map[edge.ConnID]map[*room]uint32{},
 		rooms:    map[string]*room{},
+		starts:   map[*membership]start{},
 	}
 	c.audits.tokens = c.mostAudits()
 	return c

@@ -26,11 +26,13 @@ type membership struct {
 	indexed bool // the index has it
 	seen    bool // the index that is being compared has it
 	dead    bool // unlinked; an answer is of no interest
-	hasFrom bool
+}
 
-	// from is where connections start that had their hello before they were
-	// members; if there is none, they are told a gap after it.
-	from protocol.ID
+// start is where connections begin that had their hello before they were members:
+// they are promised what follows it, or else told a gap after it.
+type start struct {
+	after    protocol.ID
+	promised bool
 }
 
 type memberState uint8
@@ -99,10 +101,10 @@ func (c *Core) joined(u *user, name string, head protocol.ID) {
 			c.check(m)
 		}
 	case memberNew, memberRefused:
-		if !m.hasFrom || head.Less(m.from) { // else an earlier one was promised
-			m.from, m.hasFrom = head, true
+		if st := c.starts[m]; !st.promised || head.Less(st.after) { // else an earlier one was promised
+			c.starts[m] = start{head, true}
 		}
-		head = m.from
+		head = c.starts[m].after
 		c.check(m)
 	case memberSuspended: // and will be told a gap, if it is one again
 		c.check(m)
@@ -120,7 +122,7 @@ func (c *Core) joined(u *user, name string, head protocol.ID) {
 // members had refused the user, one of the two was behind.
 func (c *Core) stillIndexed(m *membership, head protocol.ID) {
 	if m.state == memberRefused {
-		m.from, m.hasFrom = head, true
+		c.starts[m] = start{head, true}
 		c.check(m)
 	}
 }
@@ -157,6 +159,7 @@ func (c *Core) unlink(m *membership) {
 		u.undecided--
 	}
 	m.dead = true
+	delete(c.starts, m)
 	c.giveUp(m)
 	last := u.rooms[len(u.rooms)-1]
 	u.rooms[m.iu], last.iu = last, m.iu
@@ -192,7 +195,7 @@ func (c *Core) suspend(m *membership) {
 	if m.state == memberIn {
 		c.detach(m)
 		m.state = memberSuspended
-		m.from, m.hasFrom = m.r.head, false
+		c.starts[m] = start{m.r.head, false}
 		m.u.undecided++
 	}
 	c.check(m)
@@ -208,18 +211,18 @@ func (c *Core) decide(m *membership, is bool) {
 	case is && was == memberIn:
 	case is:
 		if was == memberRefused {
-			if !m.hasFrom {
-				m.from, m.hasFrom = m.r.head, true
+			if !c.starts[m].promised {
+				c.starts[m] = start{m.r.head, true}
 			}
 			for i := range m.u.conns {
-				c.tellJoined(&m.u.conns[i], m, m.from)
+				c.tellJoined(&m.u.conns[i], m, c.starts[m].after)
 			}
 		}
 		m.state = memberIn
 		for i := range m.u.conns {
 			c.begin(&m.u.conns[i], m)
 		}
-		m.from, m.hasFrom = protocol.ID{}, false
+		delete(c.starts, m)
 	default:
 		m.state = memberRefused
 		if was == memberIn {
@@ -229,7 +232,7 @@ func (c *Core) decide(m *membership, is bool) {
 		if was != memberRefused { // what clients know may be from the index
 			c.tellLeft(m)
 		}
-		m.from, m.hasFrom = protocol.ID{}, false
+		delete(c.starts, m)
 		if !m.indexed {
 			c.unlink(m)
 		}
@@ -241,8 +244,8 @@ func (c *Core) decide(m *membership, is bool) {
 func (c *Core) begin(ref *connRef, m *membership) {
 	switch ref.state {
 	case connHeld:
-		if m.hasFrom {
-			ref.job.startAt(m.r, m.from)
+		if st := c.starts[m]; st.promised {
+			ref.job.startAt(m.r, st.after)
 		}
 	case connLive:
 		if ref.job != nil {
@@ -259,14 +262,15 @@ func (c *Core) begin(ref *connRef, m *membership) {
 				return
 			}
 		}
-		if m.hasFrom {
-			c.catchUpFrom(ref, m.r, m.from)
+		st := c.starts[m]
+		if st.promised {
+			c.catchUpFrom(ref, m.r, st.after)
 			return
 		}
 		// It was suspended, and its socket may have been left out of something
 		// that no loop remembers after a Detach; or it was greeted before the room
 		// could be followed, and what came since is anybody's guess.
-		c.tellGap(ref.id, m.r, m.from)
+		c.tellGap(ref.id, m.r, st.after)
 		c.attach(ref.id, m.r)
 	}
 }
