@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,12 +154,79 @@ func TestAFleetNeedsNoMoreOfRedisThanItsUserMay(t *testing.T) {
 	}
 }
 
+// startRedisOfFiles runs a server with redis.conf and users.acl as they are but for
+// places, and for replicas, which it has none of.
+func startRedisOfFiles(t *testing.T, dir string, port int) (stop func()) {
+	t.Helper()
+	write(t, dir+"/users.acl", read(t, "redis/users.acl"))
+	conf := strings.NewReplacer("/etc/redis/users.acl", dir+"/users.acl", "/var/lib/redis", dir, "bind 0.0.0.0", "bind 127.0.0.1",
+		"port 6379", "port "+strconv.Itoa(port), "maxclients 20000", "maxclients 1000", "min-replicas-to-write 1", "min-replicas-to-write 0").Replace(read(t, "redis/redis.conf"))
+	write(t, dir+"/redis.conf", conf)
+	log := filepath.Join(t.TempDir(), "log")
+	cmd := exec.Command("redis-server", dir+"/redis.conf", "--logfile", log)
+	cmd.SysProcAttr = testkit.DieWithParent()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	said := func() string { b, _ := os.ReadFile(log); return string(b) }
+	fleet.Await(t, "redis-server runs", func() bool { return strings.Contains(said(), "Ready to accept connections") }, said)
+	stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// Redis loads the append-only file in the name of the user "default", whom nobody
+// may be: without rights, what scripts wrote would be left out silently.
+func TestRedisWithItsUsersRemembersAfterACrash(t *testing.T) {
+	dir, port := t.TempDir(), testkit.FreePort()
+	crash := startRedisOfFiles(t, dir, port)
+	f := fleet.Start(t, "redis://madang:CHANGE-ME@127.0.0.1:"+strconv.Itoa(port)+"/0", 1, 0)
+	alice := f.User("alice")
+	alice.CreatesRoom("yard", "bob")
+	alice.Sends("yard", "one")
+	alice.Sends("yard", "two")
+	crash()
+	startRedisOfFiles(t, dir, port)
+	var res fleet.Response
+	fleet.Await(t, "the API finds Redis again", func() bool {
+		var err error
+		res, err = alice.Requests(http.MethodGet, "/v1/rooms/yard/messages?limit=10", nil)
+		return err == nil && res.Status != http.StatusServiceUnavailable
+	})
+	if res.Status != http.StatusOK || !strings.Contains(string(res.Body), `"one"`) || !strings.Contains(string(res.Body), `"two"`) {
+		t.Errorf("after the restart: %d %s", res.Status, res.Body)
+	}
+
+	// And nobody is let in without a password.
+	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	for _, command := range []string{"PING\r\n", "AUTH default \"\"\r\n", "AUTH anything\r\n", "GET x\r\n"} {
+		if _, err := conn.Write([]byte(command)); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 256)
+		n, err := conn.Read(answer)
+		if err != nil || answer[0] != '-' {
+			t.Errorf("%q is answered %q, %v", command, answer[:n], err)
+		}
+	}
+}
+
 // Redis itself reads the files.
 func TestRedisAcceptsItsFiles(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/users.acl", read(t, "redis/users.acl"))
-	conf := strings.NewReplacer("/etc/redis/users.acl", dir+"/users.acl", "bind 0.0.0.0", "bind 127.0.0.1", "port 6379", "port "+strconv.Itoa(testkit.FreePort()), "maxclients 20000", "maxclients 1000").Replace(read(t, "redis/redis.conf"))
-	write(t, dir+"/redis.conf", conf+"\ndir "+dir+"\n")
+	conf := strings.NewReplacer("/etc/redis/users.acl", dir+"/users.acl", "/var/lib/redis", dir, "bind 0.0.0.0", "bind 127.0.0.1", "port 6379", "port "+strconv.Itoa(testkit.FreePort()), "maxclients 20000", "maxclients 1000").Replace(read(t, "redis/redis.conf"))
+	write(t, dir+"/redis.conf", conf)
 	// Sentinel wants its file writable, and a primary that it need not reach.
 	sentinel := strings.NewReplacer("/var/lib/redis", dir, "bind 0.0.0.0", "bind 127.0.0.1", "port 26379", "port "+strconv.Itoa(testkit.FreePort()), "10.0.0.41", "127.0.0.1").Replace(read(t, "redis/sentinel.conf"))
 	write(t, dir+"/sentinel.conf", sentinel)

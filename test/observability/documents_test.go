@@ -244,7 +244,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 }
 
 // notOurs are flags of other programs that documents mention.
-var notOurs = regexp.MustCompile(`^--(?:cluster|enable-feature|system|from-literal|build|rm|config\.file|web\.|storage|dport|intrinsic-latency|allowed-unsafe-sysctls|version|build-arg|read-only|cap-drop|now|no-cache|help|nofile|appendonly|appendfsync|maxmemory|client-output-buffer-limit|tags|always)`)
+var notOurs = regexp.MustCompile(`^--(?:cluster|enable-feature|system|from-literal|build|rm|config\.file|web\.|storage|dport|intrinsic-latency|allowed-unsafe-sysctls|version|build-arg|read-only|cap-drop|now|no-cache|help|nofile|appendonly|appendfsync|maxmemory|client-output-buffer-limit|tags|always|askpass)`)
 
 // A flag that a document or a file to deploy with mentions is one that some
 // command has.
