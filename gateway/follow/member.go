@@ -74,13 +74,18 @@ func (c *Core) membershipIn(u *user, name string) *membership {
 
 // follow follows a room for a user, once the members were asked.
 func (c *Core) follow(u *user, name string) *membership {
+	return c.followAs(new(membership), u, name)
+}
+
+// followAs is follow with the memory for it.
+func (c *Core) followAs(m *membership, u *user, name string) *membership {
 	r := c.rooms[name]
 	if r == nil {
 		r = c.addRoom(name)
-	} else if m := u.membership(r); m != nil {
-		return m
+	} else if known := u.membership(r); known != nil {
+		return known
 	}
-	m := &membership{u: u, r: r, iu: uint32(len(u.rooms)), ir: uint32(len(r.members)), indexed: true}
+	*m = membership{u: u, r: r, iu: uint32(len(u.rooms)), ir: uint32(len(r.members)), indexed: true}
 	u.rooms = append(u.rooms, m)
 	r.members = append(r.members, m)
 	u.undecided++

@@ -155,8 +155,9 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 		c.closeRevoked(u.conns, u.revoked, false)
 		u.known, u.rev, u.exact = true, st.Rev, true
 		u.rooms = make([]*membership, 0, len(st.Rooms))
-		for _, ir := range st.Rooms {
-			c.follow(u, ir.Room)
+		all := make([]membership, len(st.Rooms)) // at once: together they are easier on the heap
+		for i, ir := range st.Rooms {
+			c.followAs(&all[i], u, ir.Room)
 		}
 	}
 	waiting := c.waiting[u]
