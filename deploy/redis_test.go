@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -200,6 +201,17 @@ func TestRedisWithItsUsersRemembersAfterACrash(t *testing.T) {
 	})
 	if res.Status != http.StatusOK || !strings.Contains(string(res.Body), `"one"`) || !strings.Contains(string(res.Body), `"two"`) {
 		t.Errorf("after the restart: %d %s", res.Status, res.Body)
+	}
+
+	// doctor sees that it will.
+	settings := config.Defaults[config.Gateway]().Redis
+	settings.URL = f.Redis
+	report, err := doctor.Examine(t.Context(), os.DirFS("/"), config.Doctor{Redis: settings, Roles: []string{"api"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(report.Redis, func(f doctor.Finding) bool { return strings.HasSuffix(f.Check, " loading") && f.Level == doctor.OK }) {
+		t.Errorf("doctor did not look at what is loaded: %+v", report.Redis)
 	}
 
 	// And nobody is let in without a password.

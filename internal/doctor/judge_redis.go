@@ -47,6 +47,7 @@ func JudgeRedis(in redisstore.Inspection, w WantRedis) []Finding {
 		node.judgeLatency()
 		node.judgeMemory()
 		node.judgePersistence()
+		node.judgeLoading()
 		if n.Info["role"] == "master" {
 			primaries++
 			node.judgeReplicas(w)
@@ -255,6 +256,23 @@ func (n node) judgePersistence() {
 	}
 	if us := n.number("latest_fork_usec"); time.Duration(us)*time.Microsecond > longFork {
 		n.f.bad(Warning, n.name("fork"), fmt.Sprintf("the last took %s", time.Duration(us)*time.Microsecond), "everything on this server waits for it", "# smaller shards (madang plan), or huge pages off on its host: echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled")
+	}
+}
+
+// judgeLoading looks whether the append-only file, which is written well, is also
+// read.
+func (n node) judgeLoading() {
+	check := n.name("loading")
+	switch {
+	case n.Info["aof_enabled"] != "1":
+	case n.LoadsAsErr != nil:
+		n.f.unknown(check, "whether a restart loads what scripts wrote: ACL DRYRUN default: %v", n.LoadsAsErr)
+	case n.LoadsAs != "OK":
+		cli := "redis-cli -h " + host(n.Addr) + " -p " + port(n.Addr)
+		n.f.bad(Error, check, "the user default may not write", "Redis loads the append-only file in its name: after a restart every message and membership since the last rewrite is gone, silently (redis/redis#14541; late versions do not look)",
+			cli+" acl setuser default off resetpass '~*' '&*' +@all && "+cli+" acl save   # off: nobody can be it")
+	default:
+		n.f.ok(check, "the append-only file's user may write")
 	}
 }
 

@@ -28,6 +28,7 @@ func fit() redisstore.Inspection {
 				"maxmemory-policy": "noeviction", "appendfsync": "everysec", "repl-backlog-size": "67108864",
 				"client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 268435456 67108864 60", "maxclients": "10000",
 			},
+			LoadsAs:    "OK",
 			RoundTrips: []time.Duration{90 * time.Microsecond, 100 * time.Microsecond, 200 * time.Microsecond},
 		}
 		return n
@@ -65,13 +66,17 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 		check  string
 		fix    string
 	}{
-		"old":              {func(_ *redisstore.Inspection, n nodes) { n[0].Info["redis_version"] = "6.2.7" }, Error, "version", "7.0"},
-		"evicts":           {func(_ *redisstore.Inspection, n nodes) { n[0].Config["maxmemory-policy"] = "allkeys-lru" }, Error, "eviction", "config set maxmemory-policy 'noeviction'"},
-		"no limit":         {func(_ *redisstore.Inspection, n nodes) { n[0].Info["maxmemory"] = "0" }, Warning, "memory", "config set maxmemory"},
-		"nearly full":      {func(_ *redisstore.Inspection, n nodes) { n[0].Info["used_memory"] = "1000000000" }, Error, "memory", "log-max-len"},
-		"not persistent":   {func(_ *redisstore.Inspection, n nodes) { n[0].Info["aof_enabled"] = "0" }, Error, "persistence", "config set appendonly 'yes'"},
-		"no fsync":         {func(_ *redisstore.Inspection, n nodes) { n[0].Config["appendfsync"] = "no" }, Warning, "persistence", "appendfsync 'everysec'"},
-		"cannot write":     {func(_ *redisstore.Inspection, n nodes) { n[0].Info["aof_last_write_status"] = "err" }, Error, "persistence", "df -h"},
+		"old":            {func(_ *redisstore.Inspection, n nodes) { n[0].Info["redis_version"] = "6.2.7" }, Error, "version", "7.0"},
+		"evicts":         {func(_ *redisstore.Inspection, n nodes) { n[0].Config["maxmemory-policy"] = "allkeys-lru" }, Error, "eviction", "config set maxmemory-policy 'noeviction'"},
+		"no limit":       {func(_ *redisstore.Inspection, n nodes) { n[0].Info["maxmemory"] = "0" }, Warning, "memory", "config set maxmemory"},
+		"nearly full":    {func(_ *redisstore.Inspection, n nodes) { n[0].Info["used_memory"] = "1000000000" }, Error, "memory", "log-max-len"},
+		"not persistent": {func(_ *redisstore.Inspection, n nodes) { n[0].Info["aof_enabled"] = "0" }, Error, "persistence", "config set appendonly 'yes'"},
+		"no fsync":       {func(_ *redisstore.Inspection, n nodes) { n[0].Config["appendfsync"] = "no" }, Warning, "persistence", "appendfsync 'everysec'"},
+		"cannot write":   {func(_ *redisstore.Inspection, n nodes) { n[0].Info["aof_last_write_status"] = "err" }, Error, "persistence", "df -h"},
+		"forgets":        {func(_ *redisstore.Inspection, n nodes) { n[1].LoadsAs = "User default has no permissions" }, Error, "loading", "acl setuser default off"},
+		"hides users": {func(_ *redisstore.Inspection, n nodes) {
+			n[1].LoadsAs, n[1].LoadsAsErr = "", errors.New("NOPERM")
+		}, Unknown, "loading", ""},
 		"no snapshot":      {func(_ *redisstore.Inspection, n nodes) { n[0].Info["rdb_last_bgsave_status"] = "err" }, Error, "snapshot", "bgsave"},
 		"slow fork":        {func(_ *redisstore.Inspection, n nodes) { n[0].Info["latest_fork_usec"] = "900000" }, Warning, "fork", "shards"},
 		"far away":         {func(_ *redisstore.Inspection, n nodes) { n[0].RoundTrips = []time.Duration{20 * time.Millisecond} }, Warning, "round trip", "zone"},

@@ -43,6 +43,11 @@ type NodeInspection struct {
 	// them: then it is nil and ConfigErr says why.
 	Config    map[string]string
 	ConfigErr error
+	// LoadsAs is what ACL DRYRUN says of a write by the user "default", in whose
+	// name the append-only file is loaded: "OK", or why not; "" and LoadsAsErr when
+	// it was not told.
+	LoadsAs    string
+	LoadsAsErr error
 	// ClusterFlags are the node's flags in CLUSTER NODES, "master,fail?" say.
 	ClusterFlags string
 	// RoundTrips are of PING on one connection, sorted.
@@ -237,6 +242,7 @@ func (in *inspector) node(ctx context.Context, addr string) NodeInspection {
 	}
 	n.Info = infoFields(text)
 	n.Config, n.ConfigErr = in.settings(ctx, c)
+	n.LoadsAs, n.LoadsAsErr = c.Do(ctx, "ACL", "DRYRUN", "default", "XADD", "{a}:any", "*", "a", "b").Text()
 	for range inspectPings {
 		start := time.Now()
 		if err := c.Ping(ctx).Err(); err != nil {
