@@ -35,7 +35,7 @@ const (
 	ErrInvalid       ErrorCode = "invalid"               // well formed, but a value is not allowed
 	ErrTooLarge      ErrorCode = "too_large"             // body, text, frame
 	ErrUnauthorized  ErrorCode = "unauthorized"          // no or bad credentials
-	ErrTokenExpired  ErrorCode = "token_expired"         //
+	ErrTokenExpired  ErrorCode = "token_expired"         // or revoked
 	ErrForbidden     ErrorCode = "forbidden"             // not a member, or not the role it takes
 	ErrRoomNotFound  ErrorCode = "room_not_found"        //
 	ErrNotFound      ErrorCode = "not_found"             // route, member, attachment
