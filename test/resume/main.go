@@ -163,7 +163,7 @@ func storms(ctx context.Context, o options, s *swarm.Swarm, w *world, m *machine
 	if !ok {
 		return errors.New("the clients' loop does not answer")
 	}
-	print(out, o, w.people.Rooms(), all)
+	printTable(out, o, w.people.Rooms(), all)
 	if l := snap.Stats.Ledger; l.Duplicates+l.Reordered+l.Skipped+l.Gaps+l.Broken+l.Wrong > 0 || len(snap.Stats.Errors) > 0 || len(snap.Stats.Failures) > 0 {
 		fmt.Fprintf(out, "on the way: %+v; errors %v, failed attempts %v\n", l, snap.Stats.Errors, snap.Stats.Failures)
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// print is the table.
-func print(out io.Writer, o options, rooms int, all []storm) {
+// printTable says what all storms took, a line each, and their median.
+func printTable(out io.Writer, o options, rooms int, all []storm) {
 	n := float64(o.clients)
 	fmt.Fprintf(out, "%d clients on one gateway, each in %d rooms of %d (%d rooms); all dropped %d times, %d connections opened at once; %s\n\n",
 		o.clients, o.each, o.members, rooms, o.times, o.inFlight, cores())
