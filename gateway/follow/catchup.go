@@ -361,6 +361,7 @@ func (c *Core) pause(p *pull) {
 func (c *Core) park(p *pull) {
 	p.parked, p.late = true, p.r.logTok != 0
 	p.j.parked++
+	c.wake(p.r)
 	p.r.parked = append(p.r.parked, p)
 }
 

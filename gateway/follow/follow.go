@@ -153,9 +153,9 @@ type Core struct {
 	// starts are of those few memberships that have one.
 	starts map[*membership]start
 
-	rooms    map[string]*room
-	roomList []*room // by room.num; nil where free
-	freeRoom []edge.RoomNum
+	rooms    places
+	atRest   *reading   // of all rooms that read nothing
+	readings []*reading // to be used again
 
 	asking []*room // rooms with checks to be asked at the end of the turn
 	audits auditing
@@ -195,7 +195,8 @@ func New(cfg Config, out Out) *Core {
 		byConn:   map[edge.ConnID]*user{},
 		waiting:  map[*user][]control{},
 		detached: map[edge.ConnID]map[*room]uint32{},
-		rooms:    map[string]*room{},
+		rooms:    places{seed: maphash.MakeSeed()},
+		atRest:   new(reading),
 		starts:   map[*membership]start{},
 	}
 	c.audits.tokens = c.mostAudits()
@@ -206,7 +207,7 @@ func New(cfg Config, out Out) *Core {
 func (c *Core) Stats() Stats {
 	s := c.stats
 	s.AuditsWaiting = c.audits.waiting.len()
-	s.Users, s.Rooms, s.Conns = c.people.index.Len(), len(c.rooms), len(c.byConn)
+	s.Users, s.Rooms, s.Conns = c.people.index.Len(), c.rooms.index.Len(), len(c.byConn)
 	return s
 }
 
@@ -233,6 +234,9 @@ func (c *Core) Flush() {
 	}
 	clear(c.asking)
 	c.asking = c.asking[:0]
+	if !c.atRest.done() {
+		panic("BUG: follow: a room at rest was written to")
+	}
 	c.pumpAudits()
 }
 
@@ -271,12 +275,12 @@ func (c *Core) again(r retry) {
 			c.compare(u)
 		}
 	case retryRoom:
-		if rm := c.rooms[r.name]; rm != nil && rm.askTok == r.tok {
+		if rm := c.rooms.named(r.name); rm != nil && rm.askTok == r.tok {
 			rm.askTok = 0
 			c.wantAsk(rm)
 		}
 	case retryLog:
-		if rm := c.rooms[r.name]; rm != nil && rm.logTok == r.tok {
+		if rm := c.rooms.named(r.name); rm != nil && rm.logTok == r.tok {
 			rm.logTok = 0
 			c.readLog(rm)
 		}

@@ -62,7 +62,7 @@ func (c *Core) silence(n int) {
 			delete(c.waiting, u)
 		}
 	}
-	for _, r := range c.roomList {
+	for _, r := range c.rooms.list {
 		if r != nil && int(r.sub.link) == n {
 			r.sub.asked, r.sub.confirmed = false, false
 			r.unask()
@@ -86,7 +86,7 @@ func (c *Core) resubscribe() {
 			c.ask(&u.sub, u.channel())
 		}
 	}
-	for _, r := range c.roomList {
+	for _, r := range c.rooms.list {
 		if r != nil && c.links[r.sub.link].made {
 			c.ask(&r.sub, r.channel())
 		}
@@ -143,7 +143,7 @@ func (c *Core) Confirmed(n int, gen uint64, ch chat.Channel) {
 			c.compare(u)
 		}
 	case chat.RoomChannel:
-		if r := c.rooms[ch.Name]; r != nil && !r.sub.confirmed {
+		if r := c.rooms.named(ch.Name); r != nil && !r.sub.confirmed {
 			r.sub.confirmed = true
 			r.audit = r.state != roomNew
 			c.wantAsk(r)
@@ -162,7 +162,7 @@ func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []by
 			c.userEvent(u, payload)
 		}
 	case chat.RoomChannel:
-		if r := c.rooms[ch.Name]; r != nil && r.sub.confirmed {
+		if r := c.rooms.named(ch.Name); r != nil && r.sub.confirmed {
 			c.roomEvent(r, payload)
 		}
 	}
@@ -181,7 +181,7 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	if known && old == epoch {
 		return
 	}
-	for _, r := range c.roomList {
+	for _, r := range c.rooms.list {
 		if r != nil && int(r.sub.partition) == partition {
 			r.audit = r.state != roomNew
 			r.unask()

@@ -40,6 +40,7 @@ func (c *Core) readLog(r *room) {
 		}
 	}
 	c.stats.LogReads++
+	c.wake(r)
 	r.logTok = c.nextToken()
 	r.logFrom, r.logHead = from, r.head
 	// The position itself, what may be pushed after it, and one more that shows
@@ -59,10 +60,11 @@ type page struct {
 
 // LogRead takes in a page of a room's log.
 func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err error) {
-	r := c.rooms[name]
+	r := c.rooms.named(name)
 	if r == nil || r.logTok != tok {
 		return
 	}
+	defer c.rest(r)
 	if err != nil {
 		c.retries.push(now+c.cfg.RetryMs, retry{retryLog, name, tok})
 		return

@@ -66,7 +66,7 @@ func (u *user) membership(r *room) *membership {
 }
 
 func (c *Core) membershipIn(u *user, name string) *membership {
-	if r := c.rooms[name]; r != nil {
+	if r := c.rooms.named(name); r != nil {
 		return u.membership(r)
 	}
 	return nil
@@ -79,7 +79,7 @@ func (c *Core) follow(u *user, name string) *membership {
 
 // followAs is follow with the memory for it.
 func (c *Core) followAs(m *membership, u *user, name string) *membership {
-	r := c.rooms[name]
+	r := c.rooms.named(name)
 	if r == nil {
 		r = c.addRoom(name)
 	} else if known := u.membership(r); known != nil {
@@ -188,6 +188,7 @@ func (c *Core) check(m *membership) {
 	}
 	if !m.asking {
 		m.asking = true
+		c.wake(m.r)
 		m.r.checks = append(m.r.checks, m)
 	}
 	c.wantAsk(m.r)

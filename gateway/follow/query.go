@@ -34,7 +34,7 @@ func (c *Core) Membership(id edge.ConnID, name string) (num edge.RoomNum, member
 	if u == nil {
 		return edge.NoRoom, false, false
 	}
-	if r := c.rooms[name]; r != nil {
+	if r := c.rooms.named(name); r != nil {
 		if m := u.membership(r); m != nil {
 			return r.num, m.state == memberIn, !m.state.decided()
 		}
@@ -44,20 +44,20 @@ func (c *Core) Membership(id edge.ConnID, name string) (num edge.RoomNum, member
 
 // Head is a followed room's last message.
 func (c *Core) Head(num edge.RoomNum) (protocol.ID, uint64) {
-	if int(num) >= len(c.roomList) || c.roomList[num] == nil {
+	if int(num) >= len(c.rooms.list) || c.rooms.list[num] == nil {
 		return protocol.ID{}, 0
 	}
-	r := c.roomList[num]
+	r := c.rooms.list[num]
 	return r.head, r.n
 }
 
 // Ordinal is a message's place in its room, if it is in memory. The tail is a chain that ends at the head, so
 // ordinals count back from there.
 func (c *Core) Ordinal(num edge.RoomNum, id protocol.ID) (n uint64, ok bool) {
-	if int(num) >= len(c.roomList) || c.roomList[num] == nil {
+	if int(num) >= len(c.rooms.list) || c.rooms.list[num] == nil {
 		return 0, false
 	}
-	r := c.roomList[num]
+	r := c.rooms.list[num]
 	if id == r.head {
 		return r.n, true
 	}
@@ -71,8 +71,8 @@ func (c *Core) Ordinal(num edge.RoomNum, id protocol.ID) (n uint64, ok bool) {
 
 // RoomName is the name of a followed room, "" when the number means none.
 func (c *Core) RoomName(num edge.RoomNum) string {
-	if int(num) >= len(c.roomList) || c.roomList[num] == nil {
+	if int(num) >= len(c.rooms.list) || c.rooms.list[num] == nil {
 		return ""
 	}
-	return c.roomList[num].name
+	return c.rooms.list[num].name
 }

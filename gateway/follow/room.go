@@ -28,23 +28,11 @@ type room struct {
 	version uint64
 
 	members []*membership
-	checks  []*membership // to be asked about
-	asked   []*membership // being asked about
-	askTok  Token
-	askHead protocol.ID // head when the question was sent (L3)
 
 	tail      []*edge.Frame
 	tailBytes int
 
-	pend      []pending // behind a read, in order
-	pendBytes int
-	pendOver  bool // some were dropped: the log is read on
-	pendKnown int  // how many of them had come when Redis was asked: the answer has them, or they are lost
-
-	logTok  Token
-	logFrom protocol.ID
-	logHead protocol.ID // head when the log was asked for (L3)
-	parked  []*pull
+	*reading
 }
 
 // pending is a message that waits.
@@ -65,31 +53,17 @@ func (r *room) channel() chat.Channel {
 	return chat.Channel{Kind: chat.RoomChannel, Name: r.name}
 }
 
-// restingNums is how many room numbers rest before one is used again, so that
-// what a loop still says about a room that was dropped is not taken for another.
-const restingNums = 1024
-
 func (c *Core) addRoom(name string) *room {
-	r := &room{name: name}
+	r := &room{name: name, reading: c.atRest}
 	r.sub = c.newSubscription(r.channel())
-	if len(c.freeRoom) > restingNums {
-		r.num = c.freeRoom[0]
-		c.freeRoom = c.freeRoom[1:]
-		c.roomList[r.num] = r
-	} else {
-		r.num = edge.RoomNum(len(c.roomList))
-		c.roomList = append(c.roomList, r)
-	}
-	c.rooms[name] = r
+	c.rooms.add(r)
 	c.subscribe(&r.sub, r.channel())
 	return r
 }
 
 func (c *Core) dropRoom(r *room) {
 	r.dropped = true
-	delete(c.rooms, r.name)
-	c.roomList[r.num] = nil
-	c.freeRoom = append(c.freeRoom, r.num)
+	c.rooms.remove(r)
 	c.out.DropRoom(r.num, r.loops)
 	c.unsubscribe(&r.sub, r.channel())
 }
@@ -108,6 +82,7 @@ func (c *Core) askRoom(r *room) (asked bool) {
 	if r.dropped || !r.sub.confirmed || r.askTok != 0 || len(r.checks) == 0 && !r.audit {
 		return false
 	}
+	c.wake(r)
 	r.asked = r.questions()
 	q := chat.RoomQuery{Room: r.name, Users: make([]string, len(r.asked))}
 	for i, m := range r.asked {
@@ -124,10 +99,11 @@ func (c *Core) askRoom(r *room) (asked bool) {
 
 // RoomRead takes in a room's head and who of those asked about is a member.
 func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, err error) {
-	r := c.rooms[name]
+	r := c.rooms.named(name)
 	if r == nil || r.askTok != tok {
 		return
 	}
+	defer c.rest(r)
 	if err != nil {
 		r.unask()
 		r.askTok = tok // held until the retry, so that nobody asks meanwhile
@@ -252,6 +228,7 @@ func (c *Core) pend(r *room, h protocol.MessageHead, payload []byte) {
 	if r.pendOver {
 		return
 	}
+	c.wake(r)
 	if r.pendBytes += len(payload); r.pendBytes > c.cfg.PendBytes {
 		r.pend, r.pendBytes, r.pendOver = nil, 0, true
 		return
