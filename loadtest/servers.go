@@ -31,8 +31,7 @@ const (
 )
 
 // findServers looks for the processes behind the targets' ports, and for the
-// Redis servers behind those. It is done before sockets are many: it reads all
-// of them.
+// Redis servers behind those.
 func findServers(gateways, apis []netip.AddrPort, pids []int) *servers {
 	s := &servers{ticker: time.NewTicker(time.Second), at: time.Now(), before: probe.ReadMachine()}
 	local := func(addrs []netip.AddrPort) (ports []int) {

@@ -41,6 +41,7 @@ const maxProcesses = 500
 // Fleet is a running deployment.
 type Fleet struct {
 	Gateways []string // host:port
+	Admins   []string // of the gateways: metrics
 	APIs     []string
 	RedisURL string
 	Secret   []byte // what tokens are signed with
@@ -140,7 +141,7 @@ func (f *Fleet) startAll(ctx context.Context, o Options) error {
 		if err := f.launch(fmt.Sprintf("gateway-%d", i+1), admin, o.Binary, args...); err != nil {
 			return err
 		}
-		f.Gateways = append(f.Gateways, addr)
+		f.Gateways, f.Admins = append(f.Gateways, addr), append(f.Admins, admin)
 	}
 	return f.allReady(ctx, o.Patience)
 }

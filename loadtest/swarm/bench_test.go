@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,9 @@ func BenchmarkReceive(b *testing.B) {
 				b.Fatal(err)
 			}
 			s.clients[0] = client{fd: int32(pair[0]), state: live}
+			runtime.LockOSThread() // whose CPU time is taken
+			defer runtime.UnlockOSThread()
+			var cpu time.Duration
 			m := maker{clock: s.cfg.Clock}
 			var frames [][]byte
 			b.ReportAllocs()
@@ -57,7 +61,11 @@ func BenchmarkReceive(b *testing.B) {
 			for n := 0; n < b.N; n++ {
 				if n%len(chunk) == 0 {
 					b.StopTimer() // making messages is not the tester's work
+					if n > 0 {
+						cpu += s.poll.Share().CPU
+					}
 					frames = m.frames(chunk[:min(len(chunk), b.N-n)], perFrame)
+					s.poll.Share()
 					b.StartTimer()
 				}
 				if _, err := unix.Write(pair[1], frames[n%len(chunk)]); err != nil {
@@ -66,10 +74,12 @@ func BenchmarkReceive(b *testing.B) {
 				s.handleReadable(0)
 			}
 			b.StopTimer()
+			cpu += s.poll.Share().CPU
 			send := m.send
 			if got := s.book.Counts.Delivered; got != uint64(send) {
 				b.Fatalf("%d of %d delivered", got, send)
 			}
+			b.ReportMetric(float64(cpu.Nanoseconds())/float64(send), "cpu-ns/message")
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(send), "ns/message")
 		})
 	}
