@@ -115,10 +115,11 @@ func (c *Core) joined(u *user, name string, head protocol.ID) {
 		c.check(m)
 		return
 	}
-	if m.state == memberRefused {
-		return // told when the members say so
-	}
 	for i := range u.conns {
+		if m.state == memberRefused { // told when the members say so, and what comes before must not hide it
+			c.unsettle(&u.conns[i])
+			continue
+		}
 		c.tellJoined(&u.conns[i], m, head)
 	}
 }
@@ -307,6 +308,7 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 	case connOpening:
 		return
 	case connHeld:
+		c.unsettle(ref) // what it is told before this must not hide it
 		ref.job.startAt(m.r, head)
 		if ref.job.joined == nil {
 			ref.job.joined = map[string]bool{}

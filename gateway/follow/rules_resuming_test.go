@@ -200,7 +200,17 @@ func TestR1AJoinThatComesBeforeThePositionsIsToldAfterThem(t *testing.T) {
 	late.gets("hello 7")
 	late.has("r 1-0")
 	s.answers("log rnew 3-0").log("4-0", "3-0", "4-0")
-	late.gets("joined rnew alice at 3-0 8", "4-0", "resumed 8")
+	late.gets("joined rnew alice at 3-0 1", "4-0", "resumed 8")
+}
+
+// The joined waits, and the connection may end before it is told: the revision of
+// what comes after must not have the client believe that it knows of it.
+func TestM3ALeftDoesNotHideAJoinThatIsToldLater(t *testing.T) {
+	s, alice := playing(t)
+	late := s.resumes("alice")
+	s.published("alice", joined("rnew", "alice", "3-0", 8), left("r", "alice", 9))
+	late.gets("hello 7", "left r alice 1")
+	alice.gets("joined rnew alice at 3-0 8", "left r alice 9")
 }
 
 func TestR2AGapTellsThePositionAndTheHeadAndWhatFollowsIsDelivered(t *testing.T) {

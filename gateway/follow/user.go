@@ -190,10 +190,7 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 	// What is told below is what differs from what is followed here; clients may
 	// know more, or less, from HTTP. `resumed` tells them the revision to compare.
 	for i := range u.conns {
-		if ref := &u.conns[i]; ref.state != connOpening {
-			ref.unsure = true
-			c.jobOf(ref).announce = true
-		}
+		c.unsettle(&u.conns[i])
 	}
 	for _, m := range u.rooms {
 		m.seen = false
@@ -284,6 +281,14 @@ func (c *Core) roomsChanged(u *user, ev *control) {
 	c.tellRev(u, edge.FrameOf(ev.payload), edge.NewFrame(160, func(b []byte) []byte {
 		return protocol.AppendLeft(b, ev.Room, u.name, noRev)
 	}))
+}
+
+// unsettle has a connection told a revision again only with `resumed`.
+func (c *Core) unsettle(ref *connRef) {
+	if ref.state != connOpening {
+		ref.unsure = true
+		c.jobOf(ref).announce = true
+	}
 }
 
 // noRev is a revision that no index has (they are milliseconds since 1970): a
