@@ -2,7 +2,7 @@
 // as one table, each figure beside its budget, a peer's, and the command that
 // prints it alone. It is what `make bench` runs.
 //
-//	go run ./test/benchtable            all of it, some five minutes
+//	go run ./test/benchtable            all of it, some seven minutes
 //	go run ./test/benchtable -only TLS  the rows whose text has TLS
 //
 // It wants a quiet machine. Where others use it, processor time per unit still
@@ -52,6 +52,10 @@ func bench(name, iters string) source { return source{bench: name, iters: iters}
 
 var (
 	hold    = source{fleet: "--scenario hold --clients 18000 --rooms 1800 --members 10 --rate 0.1 --duration 10s"}
+	tens    = source{fleet: "--scenario hold --clients 18000 --rooms 1800 --members 100 --rate 0.1 --duration 10s"}
+	flat    = source{fleet: "--scenario fanout --rooms 1 --members 1000 --rate 0 --duration 60s"}
+	flatten = source{fleet: "--scenario fanout --rooms 1000 --members 10 --rate 0 --duration 20s"}
+	lonely  = source{fleet: "--scenario fanout --rooms 1000 --members 1 --rate 0 --duration 20s"}
 	wide    = source{fleet: "--scenario fanout --rooms 1 --members 5000 --rate 20 --duration 20s"}
 	narrow  = source{fleet: "--scenario fanout --rooms 1000 --members 10 --rate 1000 --duration 20s"}
 	storm   = source{fleet: "--scenario storm --clients 15000 --rooms 1500 --members 10 --rate 1 --duration 5s"}
@@ -67,6 +71,7 @@ var (
 
 var rows = []row{
 	{"memory per idle connection, in a room, presence on: whole gateway", hold, "ramp memory.gateway_per_connection", 1, "B", "1,000", "Centrifugo 48,000, nbio 1,450 (no Redis, no JWT)"},
+	{"… in ten rooms: whole gateway", tens, "ramp memory.gateway_per_connection", 1, "B", "1,536", ""},
 	{"memory per idle connection, in a room: the loops alone", idle, "rss-B/conn", 1, "B", "", ""},
 	{"… live heap of it", idle, "live-B/conn", 1, "B", "", ""},
 	{"… compression negotiated", packed, "rss-B/conn", 1, "B", "", ""},
@@ -85,6 +90,14 @@ var rows = []row{
 	{"CPU per delivery, 1,000 rooms × 10, 1,000 messages/s, sends and Redis included", narrow, "fanout cpu_us.server_per_delivery", 1, "µs", "25", "Centrifugo 48, nbio 24.5"},
 	{"… the gateway's part", narrow, "fanout cpu_us.gateway_per_delivery", 1, "µs", "", ""},
 	{"… p99 due → arrived", narrow, "fanout latency_ms.p99", 1, "ms", "2", "Centrifugo 2.1"},
+	{"CPU per delivery, 1 room × 1,000, as fast as it goes, for a minute", flat, "fanout cpu_us.gateway_per_delivery", 1, "µs", "0.9", "Centrifugo 1.84"},
+	{"… deliveries per second", flat, "fanout delivered_per_second", 1, "/s", "≥ 1,000,000", "Centrifugo 723,000"},
+	{"… p99 in the log → arrived", flat, "fanout log_to_arrival_ms.p99", 1, "ms", "500", "Centrifugo 2,000–3,000"},
+	{"CPU per delivery, 1,000 rooms × 10, as fast as it goes, sends and Redis included", flatten, "fanout cpu_us.server_per_delivery", 1, "µs", "11", "Centrifugo 21.8, nbio 11.4"},
+	{"… deliveries per second", flatten, "fanout delivered_per_second", 1, "/s", "≥ 100,000", "Centrifugo 56,500"},
+	{"API CPU per send over HTTP with a JWT, as fast as it goes, one reader a room", lonely, "fanout cpu_us.api_per_send", 1, "µs", "35", "Centrifugo 42, without a JWT"},
+	{"… Redis CPU per send", lonely, "fanout cpu_us.redis_per_send", 1, "µs", "14", "Centrifugo 22–28"},
+	{"… sends per second", lonely, "fanout acknowledged_per_second", 1, "/s", "", "Centrifugo 20,400"},
 	{"CPU per delivery in the loops, 5,000 members, one message at a time", lone, "cpu-ns/delivery", 1e-3, "µs", "", ""},
 	{"… system calls", lone, "writes/delivery", 1, "", "1", ""},
 	{"… allocations", lone, "allocs/delivery", 1, "", "0", ""},
@@ -146,6 +159,9 @@ func atMost(budget string) string {
 	if budget == "" {
 		return "–"
 	}
+	if strings.HasPrefix(budget, "≥") {
+		return budget
+	}
 	return "≤ " + budget
 }
 
@@ -171,7 +187,7 @@ func (r row) value(f figures) string {
 	}
 	s := strconv.FormatFloat(v, 'f', digits, 64)
 	about := ""
-	if f.busy && r.unit == "ms" {
+	if f.busy && (r.unit == "ms" || r.unit == "/s") {
 		about = "≈ "
 	}
 	if digits == 0 { // thousands apart
@@ -246,6 +262,11 @@ func resultValues(text []byte) (figures, error) {
 	}
 	for _, phase := range result.Phases {
 		name := string(bytes.Trim(phase["name"], `"`))
+		var counts struct{ Seconds, Delivered, Acknowledged float64 }
+		if whole, err := json.Marshal(phase); err == nil && json.Unmarshal(whole, &counts) == nil && counts.Seconds > 0 {
+			f.values[name+" delivered_per_second"] = counts.Delivered / counts.Seconds
+			f.values[name+" acknowledged_per_second"] = counts.Acknowledged / counts.Seconds
+		}
 		for field, raw := range phase {
 			var numbers map[string]float64
 			if json.Unmarshal(raw, &numbers) == nil {
