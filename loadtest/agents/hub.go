@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -31,7 +32,7 @@ type Hub struct {
 
 	mu     sync.Mutex // guards what follows, and the remotes
 	agents []*remote
-	nextID int
+	nextID int // from a random one: an agent of a coordinator that died here is not taken for one of ours
 	begun  bool // the agents are complete: nobody is added, nobody forgotten
 	over   bool
 }
@@ -62,7 +63,7 @@ func Listen(addr string, secret []byte, version string, want int, c clock.Clock)
 		return nil, fmt.Errorf("an address for agents: %w", err)
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	h := &Hub{secret: secret, version: version, want: want, clock: c, boot: strings.TrimSpace(string(boot)), closing: make(chan struct{})}
+	h := &Hub{secret: secret, version: version, want: want, clock: c, boot: strings.TrimSpace(string(boot)), closing: make(chan struct{}), nextID: rand.IntN(1 << 50)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/clock", h.handleClock)
 	mux.HandleFunc("POST /v1/agents", h.handleJoin)

@@ -2,7 +2,9 @@ package agents
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -70,10 +72,15 @@ func TestOnlyWhoKnowsTheSecretIsHeard(t *testing.T) {
 			}
 		})
 	}
-	if status, text := post(t, h, "/v1/agents", ours, strings.NewReader(join)); status != 200 || !strings.Contains(text, `"id":1`) {
+	status, text := post(t, h, "/v1/agents", ours, strings.NewReader(join))
+	var joined Joined
+	if err := json.Unmarshal([]byte(text), &joined); status != 200 || err != nil {
 		t.Errorf("%d %q", status, text)
 	}
-	if status, _ := post(t, h, "/v1/agents/1/workers/0", ours, nil); status != 404 {
+	if another := hub(t); another.nextID == h.nextID-1 {
+		t.Error("two coordinators give the same numbers")
+	}
+	if status, _ := post(t, h, fmt.Sprintf("/v1/agents/%d/workers/0", joined.ID), ours, nil); status != 404 {
 		t.Errorf("a worker that nobody asked for: %d", status)
 	}
 	if status, text := post(t, h, "/v1/agents", ours, strings.NewReader(join)); status != 503 {

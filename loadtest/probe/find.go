@@ -67,11 +67,6 @@ const (
 	listening   = 10
 )
 
-// Connections is how many established connections of this machine have the port at
-// the end that the kernel calls local: a server's own count of its clients, by
-// somebody who asks neither side.
-func Connections(port int) int { return len(sockets(established, port, 0)) }
-
 // sockets are those in a state, with these ports; 0: any.
 func sockets(state, localPort, remotePort int) []socket {
 	all, err := diagnose(state, localPort, remotePort)
