@@ -32,7 +32,7 @@ type Hub struct {
 
 	mu     sync.Mutex // guards what follows, and the remotes
 	agents []*remote
-	nextID int // from a random one: an agent of a coordinator that died here is not taken for one of ours
+	nextID int  // from a random one: an agent of a coordinator that died here is not taken for one of ours
 	begun  bool // the agents are complete: nobody is added, nobody forgotten
 	over   bool
 }
