@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -126,12 +125,13 @@ func redisDo(t *testing.T, r *testkit.RedisServer, args ...string) any {
 // fullDisk moves the AOF onto a disk of its own, and fills that.
 func fullDisk(t *testing.T, r *testkit.RedisServer) (heals func()) {
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=512k"); err != nil {
+	unmount, err := mountSmall(disk)
+	if err != nil {
 		t.Skipf("a small disk can't be mounted here: %v", err)
 	}
 	t.Cleanup(func() {
 		r.Kill()
-		if err := syscall.Unmount(disk, 0); err != nil {
+		if err := unmount(); err != nil {
 			t.Error(err)
 		}
 	})
