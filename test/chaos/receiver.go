@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -43,6 +44,10 @@ type receiver struct {
 	heard     time.Time                      // when the last message came
 	connects  int
 	gaps      map[string]int // told, by room
+	// had is what the client had of a room when paging began: what the socket has
+	// brought since is on the near side of the hole, of which another gap, told
+	// meanwhile, may be the end.
+	had map[string]map[ledger.Pos]bool
 	conn      *websocket.Conn
 	gateway   *node // of conn
 }
@@ -50,7 +55,7 @@ type receiver struct {
 func newReceiver(w *world, name, token string) *receiver {
 	return &receiver{
 		w: w, name: name, token: token, readers: map[string]ledger.ReaderID{},
-		positions: map[string]ledger.Pos{}, paging: map[string]ledger.Pos{}, gaps: map[string]int{},
+		positions: map[string]ledger.Pos{}, paging: map[string]ledger.Pos{}, gaps: map[string]int{}, had: map[string]map[ledger.Pos]bool{},
 		has: map[string]map[ledger.Pos]bool{},
 	}
 }
@@ -230,6 +235,7 @@ func (r *receiver) take(ctx context.Context, ev target.Event) {
 		_, under := r.paging[room]
 		r.paging[room] = ev.Pos
 		if !under {
+			r.had[room] = maps.Clone(r.has[room])
 			go r.page(w.ctx, room, id)
 		}
 	}
@@ -261,11 +267,13 @@ func (r *receiver) page(ctx context.Context, room string, id ledger.ReaderID) {
 		}
 		w.mu.Lock()
 		for _, m := range messages {
-			if before = m.pos; r.has[room][m.pos] {
+			if before = m.pos; r.had[room][m.pos] {
 				met = true
 				break
 			}
-			hole = append(hole, m)
+			if !r.has[room][m.pos] {
+				hole = append(hole, m)
+			}
 		}
 		if r.paging[room] != head { // another gap, while this one was read
 			head = r.paging[room]
@@ -278,6 +286,7 @@ func (r *receiver) page(ctx context.Context, room string, id ledger.ReaderID) {
 			}
 			w.book.Paged(id, head)
 			delete(r.paging, room)
+			delete(r.had, room)
 		}
 		w.mu.Unlock()
 	}
