@@ -114,6 +114,18 @@ func TestTheClientWhenRedisHasLostSomething(t *testing.T) {
 			is("what came", got, ["1-0", "2-0", "3-0", "4-0"]);
 			is("requests", asked.length, 1);
 		`,
+		"another gap is told while one is filled": `
+			live("1-0");
+			append("2-0", "3-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "3-0" });
+			live("4-0");
+			append("5-0", "6-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "4-0", head: "6-0" });
+			live("7-0");
+			await until("the gaps filled", () => got.at(-1) === "7-0");
+			is("what came", got, ["1-0", "2-0", "3-0", "4-0", "5-0", "6-0", "7-0"]);
+			is("position", client.positions, { r: "7-0" });
+		`,
 		"its own leaving comes without a revision": `
 			live("1-0");
 			sockets[0].tells({ type: "left", room: "r", user: "bob" });

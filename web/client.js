@@ -382,7 +382,10 @@ export class Client {
   #gap(g) {
     const p = this.#position(g.room);
     this.#emit("gap", g);
-    this.#fill(g.room, p, g.after, g.head, []);
+    // While a hole is filled, what came behind it waits here, though the gateway
+    // has delivered it: the new hole begins where that one did.
+    const after = p.held && p.resume && compareIDs(p.resume, g.after) < 0 ? p.resume : g.after;
+    this.#fill(g.room, p, after, g.head, []);
   }
 
   /** Pages the messages after one ID up to another, in order, and holds back
