@@ -47,9 +47,9 @@ type receiver struct {
 	// had is what the client had of a room when paging began: what the socket has
 	// brought since is on the near side of the hole, of which another gap, told
 	// meanwhile, may be the end.
-	had map[string]map[ledger.Pos]bool
-	conn      *websocket.Conn
-	gateway   *node // of conn
+	had     map[string]map[ledger.Pos]bool
+	conn    *websocket.Conn
+	gateway *node // of conn
 }
 
 func newReceiver(w *world, name, token string) *receiver {
