@@ -84,6 +84,11 @@ func (g *gatewayPart) addr() string { return g.gateway.Addr().String() }
 // leave; the rest is for the last ones' queues and closing handshakes.
 const drainShare = 0.8
 
+// linger is how long what a user follows stays followed after the last connection
+// closed. In a storm most are back within a second, and cost Redis nothing then;
+// longer keeps rooms subscribed that nobody here is in.
+const linger = 3 * time.Second
+
 // gcPercent is a gateway's GOGC unless the environment sets it. Its heap is
 // mostly what it knows of idle users, so the usual 100 would hold as much again
 // in garbage; what a delivery allocates is little, and collecting it more often
@@ -127,7 +132,8 @@ func (g *gatewayPart) start(context.Context) error {
 			Follow: follow.Config{
 				Version: Version(), TailBytes: int(c.HotTail),
 				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
-				Trace: traceDeliveries(g.process.tracer),
+				LingerMs: linger.Milliseconds(),
+				Trace:    traceDeliveries(g.process.tracer),
 			},
 		},
 		Rebalance: balance.Config{Percent: c.Rebalance},
