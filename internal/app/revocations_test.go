@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // revoker has a list of its own, and tells two at a time.
 type revoker struct {
+	mu   sync.Mutex
 	list []chat.Revocation // oldest first
 	fail int               // so many calls first
 }
@@ -22,6 +24,8 @@ type revoker struct {
 func (r *revoker) Disconnect(context.Context, string) (uint64, error) { panic("nobody asked") }
 
 func (r *revoker) Revocations(_ context.Context, since uint64) (list []chat.Revocation, full bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.fail > 0 {
 		r.fail--
 		return nil, false, errors.New("redis is away")
@@ -62,7 +66,9 @@ func TestRevocationsAreKnownBeforeTheFirstRequest(t *testing.T) {
 			}
 		}
 		// The node's clock hides nobody who is disconnected by the others'.
+		from.mu.Lock()
 		from.list = slices.Insert(from.list, 4, chat.Revocation{User: "f", BeforeMs: now + 1})
+		from.mu.Unlock()
 		if !good("f") {
 			t.Error("f is known before the next look")
 		}

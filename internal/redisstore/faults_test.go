@@ -33,8 +33,14 @@ const failover = time.Minute
 func (e *ear) wantDelivery(t testing.TB, room string, within time.Duration) {
 	t.Helper()
 	before := len(e.heard(roomCh(room)))
+	var sent error
+	defer func() {
+		if t.Failed() {
+			t.Logf("the last send: %v", sent)
+		}
+	}()
 	soon(t, within, "a delivery in "+room, func() bool {
-		_, _ = trySend(e.s, room, name("k"), time.Second)
+		_, sent = trySend(e.s, room, name("k"), time.Second)
 		return len(e.heard(roomCh(room))) > before
 	})
 }
@@ -310,10 +316,7 @@ func TestSentinelFailoverIsFollowed(t *testing.T) {
 	e.wantDelivery(t, id, failover)
 	e.wantHealthy(t, failover)
 	// By death.
-	soon(t, failover, "the old primary as a replica in step", func() bool {
-		info, _ := g.Primary().Do("INFO", "replication")
-		return strings.Contains(fmt.Sprint(info), "state=online")
-	})
+	must(t, g.Primary().AwaitReplicas(1)) // the old primary
 	g.Primary().Kill()
 	e.wantDelivery(t, id, failover)
 	e.wantHealthy(t, failover)
@@ -328,6 +331,7 @@ func TestClusterFailoverIsFollowed(t *testing.T) {
 	e.wantHealthy(t, failover)
 	slot := slotOf(t, c, id)
 	old := c.Owner(slot)
+	must(t, old.AwaitReplicas(1))
 	old.Kill()
 	e.wantDelivery(t, id, failover)
 	e.wantHealthy(t, failover)
