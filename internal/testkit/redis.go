@@ -245,6 +245,11 @@ func (s *RedisServer) AwaitReplicas(replicas int) error {
 	if _, err := s.Do("PUBLISH", "testkit", "counts as a write"); err != nil {
 		return err
 	}
+	return s.awaitOffset(replicas)
+}
+
+// awaitOffset is AwaitReplicas for a server that was written to, and may be paused.
+func (s *RedisServer) awaitOffset(replicas int) error {
 	number := func(text, name string) (n int64) {
 		if _, after, ok := strings.Cut(text, name); ok {
 			_, _ = fmt.Sscan(after, &n)
@@ -394,7 +399,7 @@ func (g *SentinelGroup) Primary() *RedisServer {
 // is primary.
 func (g *SentinelGroup) Failover() error {
 	old := g.Primary()
-	if err := old.AwaitReplicas(1); err != nil { // else Sentinel may promote one that has nothing
+	if err := old.awaitOffset(1); err != nil { // else Sentinel may promote one that has nothing
 		return err
 	}
 	if err := waitFor("a failover that Sentinel accepts", func() bool {

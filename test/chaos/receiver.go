@@ -221,7 +221,10 @@ func (r *receiver) take(ctx context.Context, ev target.Event) {
 		}
 		r.heard = now
 		if verdict == ledger.New {
-			w.window.late = max(w.window.late, now.Sub(w.start.Add(time.Duration(ev.Due))))
+			// One that was sent before is the fault's before.
+			if due := w.start.Add(time.Duration(ev.Due)); !due.Before(w.window.from) {
+				w.window.late = max(w.window.late, now.Sub(due))
+			}
 		}
 	case target.Gap:
 		room := string(ev.Room)
