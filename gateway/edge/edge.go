@@ -59,7 +59,7 @@ const (
 	EvWatch                          // Users: the whole new set
 	EvLagged                         // the socket did not keep up: since Lag, nothing of those rooms was queued; the queue has drained now
 	EvDrained                        // all that was queued when CmdMark was handled has been written
-	EvLate                           // a room as a whole does not keep up: RoomNum, LateMs, Events; no connection
+	EvHot                            // how a busy room fares: RoomNum, LateMs, Events, Members; no connection
 )
 
 // Event is one thing that happened on a connection.
@@ -75,9 +75,10 @@ type Event struct {
 	ID        protocol.ID
 	Positions map[string]protocol.ID // EvPositions
 	Users     []string
-	RoomNum   RoomNum                 // EvLate
-	LateMs    int32                   // EvLate: how far behind half of its connections are
-	Events    int32                   // EvLate: events of the room since the last report
+	RoomNum   RoomNum                 // EvHot
+	LateMs    int32                   // EvHot: how far behind half of its connections are
+	Events    int32                   // EvHot: events of the room since the last report
+	Members   int32                   // EvHot: connections that got each of them
 	Lag       map[RoomNum]protocol.ID // EvLagged: per room, the ID before the first event that was left out
 }
 

@@ -401,9 +401,9 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 		h.core.Lagged(ev.Conn, ev.Lag)
 	case edge.EvDrained:
 		h.core.Drained(ev.Conn)
-	case edge.EvLate:
+	case edge.EvHot:
 		if h.opts.Pacer != nil {
-			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Events: int(ev.Events)})
+			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Events: int(ev.Events), Members: int(ev.Members)})
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (p *paces) report(room string, rep pace.Report) {
 	}
 	r := p.rooms[room]
 	if r == nil {
-		if rep.LateMs <= pace.TargetMs {
+		if !rep.Notable() {
 			return
 		}
 		r = &pacedRoom{}

@@ -21,9 +21,6 @@ const (
 	// probeEveryMs is how often a client that answered may be asked again: an
 	// answer is a frame that counts against the client's own limit.
 	probeEveryMs = 250
-	// lateAfterMs is the lateness from which a room is reported. A loop that
-	// writes to 5,000 sockets in a turn needs half of it.
-	lateAfterMs = 50
 	// hotEvents within lateEveryMs make a room hot: slower rooms can't fall behind
 	// as a whole before their readers are slow one by one.
 	hotEvents = 8
@@ -77,7 +74,7 @@ func (l *loop) heat(rm *room, num edge.RoomNum, events uint32) {
 	}
 }
 
-// reportLate asks, and tells the hub which rooms are late.
+// reportLate asks, and tells the hub how the busy rooms fare.
 func (l *loop) reportLate() {
 	if len(l.late.hot) == 0 {
 		return
@@ -97,9 +94,7 @@ func (l *loop) reportLate() {
 			continue
 		}
 		l.prune(h, now)
-		if late := h.late(now); late >= lateAfterMs {
-			l.report(edge.Event{Kind: edge.EvLate, RoomNum: num, LateMs: int32(late), Events: h.events})
-		}
+		l.report(edge.Event{Kind: edge.EvHot, RoomNum: num, LateMs: int32(h.late(now)), Events: h.events, Members: int32(len(rm.members))})
 		h.events = 0
 		l.probe(rm, h, now)
 	}

@@ -6,7 +6,7 @@ import "testing"
 // back until it is no longer late, settles near what it takes, and is let go
 // once little is sent.
 func TestLateRoomIsHeldBackThenLetGo(t *testing.T) {
-	const takes, offered = 100.0, 500.0 // per period
+	const takes, offered, members = 100.0, 500.0, 1 // per period
 	var r Room
 	backlog, rate := 0.0, 0.0
 	worst := 0.0
@@ -18,10 +18,9 @@ func TestLateRoomIsHeldBackThenLetGo(t *testing.T) {
 		backlog += in
 		took := min(backlog, takes)
 		backlog -= took
-		if late := backlog / takes * EveryMs; late > 50 {
-			worst = max(worst, late)
-			r.Report(Report{LateMs: int64(late), Events: int(in)})
-		}
+		late := backlog / takes * EveryMs
+		worst = max(worst, late)
+		r.Report(Report{LateMs: int64(late), Events: int(in), Members: members})
 		rate, done = r.Advance(now)
 		return done
 	}
@@ -67,5 +66,38 @@ func TestPunctualRoomIsNotRemembered(t *testing.T) {
 	r.Report(Report{LateMs: 60, Events: 10})
 	if rate, done := r.Advance(EveryMs); rate != 0 || !done {
 		t.Fatalf("rate %v, done %v", rate, done)
+	}
+}
+
+// The same of a room with many readers: it has a pace before it is late, and is
+// never as late.
+func TestARoomOfManyBeginsSlowly(t *testing.T) {
+	const takes, offered, members = 200.0, 5000.0, 500 // per period
+	var r Room
+	backlog, rate, worst, sent := 0.0, 0.0, 0.0, 0.0
+	for now := int64(EveryMs); now < 30_000; now += EveryMs {
+		in := offered
+		if rate > 0 {
+			in = min(in, rate*EveryMs/1000)
+		}
+		if now > 1000 { // the first period is over
+			sent += in
+		}
+		backlog += in
+		backlog -= min(backlog, takes)
+		late := backlog / takes * EveryMs
+		if rate > 0 && now > 5000 {
+			worst = max(worst, late)
+		}
+		r.Report(Report{LateMs: int64(late), Events: int(in), Members: members})
+		if rate, _ = r.Advance(now); rate == 0 {
+			t.Fatalf("it has no pace at %d ms", now)
+		}
+	}
+	if worst > 500 {
+		t.Errorf("%v ms late", worst)
+	}
+	if mean := sent / 290; mean < takes*0.7 {
+		t.Errorf("%v of %v per period were let through", mean, takes)
 	}
 }
