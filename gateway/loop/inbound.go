@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"time"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/session"
 	"github.com/madang-chat/madang/gateway/wsframe"
@@ -70,6 +72,9 @@ func (l *loop) readable(slot uint32, c *conn) {
 	}
 	l.stats.BytesIn += uint64(n)
 	c.lastRead = l.tick
+	if c.has(flagPinged) && l.g.opts.OnHeartbeat != nil {
+		l.g.opts.OnHeartbeat(time.Duration(l.tick-c.pingedAt) * tickMs * time.Millisecond)
+	}
 	c.clear(flagPinged)
 	if c.has(flagTLS) {
 		l.receivedTLS(slot, c, l.readBuf[:n])

@@ -300,3 +300,25 @@ func TestHalfFramesOfAThousandClients(t *testing.T) {
 	alice.says(`{"type":"ping"}`)
 	alice.want(protocol.Pong)
 }
+
+// How long clients took to be let in, and to answer pings, is told.
+func TestTimesOfClientsAreTold(t *testing.T) {
+	upgraded, answered := make(chan time.Duration, 8), make(chan time.Duration, 8)
+	g := start(t, func(o *loop.Options) {
+		o.Heartbeat, o.Grace = 100*time.Millisecond, 10*time.Second
+		o.OnUpgraded = func(took time.Duration) { upgraded <- took }
+		o.OnHeartbeat = func(took time.Duration) { answered <- took }
+	})
+	r := g.dialRaw()
+	time.Sleep(300 * time.Millisecond) // a slow client
+	r.sends(bearerAlice)
+	wantStatus(t, r, 101)
+	if took := <-upgraded; took < 200*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the upgrade took %v, want some 300 ms", took)
+	}
+	time.Sleep(500 * time.Millisecond)
+	r.sends(masked(0x8a, "")) // a pong
+	if took := <-answered; took < 200*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the answer took %v, want some 400 ms", took)
+	}
+}

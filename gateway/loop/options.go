@@ -108,6 +108,10 @@ type Options struct {
 	// message: its age, and how many connections got it. It is called inside a
 	// loop; default nil.
 	OnDelivered func(latencyMs int64, deliveries int)
+	// OnUpgraded is called with how long a connection took from its first byte being
+	// awaited to being open, and OnHeartbeat with how long a pinged client took to
+	// give a sign of life, both in steps of 50 ms and inside a loop. Default nil.
+	OnUpgraded, OnHeartbeat func(took time.Duration)
 	// OnTurn is called with how long a loop's turn was busy. Default nil.
 	OnTurn func(busy time.Duration)
 	// Logger gets the few things worth a line. Default slog.Default().

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -177,6 +178,9 @@ func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth
 	}
 	l.stats.Upgrades[UpgradeOK]++
 	l.stats.Open++
+	if l.g.opts.OnUpgraded != nil {
+		l.g.opts.OnUpgraded(time.Duration(int32(l.tick+l.headTicks-c.deadline)) * tickMs * time.Millisecond)
+	}
 	c.phase, c.user, c.expires, c.deadline = phaseOpen, user, claims.Expires, 0
 	c.session.Open(req.resume)
 	if req.resume {

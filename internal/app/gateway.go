@@ -120,6 +120,7 @@ func (g *gatewayPart) start(context.Context) error {
 			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,
 			Redeem:      redeem(g.process.store),
 			OnDelivered: g.metrics.Delivered, OnTurn: g.metrics.Turn,
+			OnUpgraded: g.metrics.Upgraded, OnHeartbeat: g.metrics.Heartbeat,
 			Logger: g.process.log,
 		},
 		Hub: hub.Options{

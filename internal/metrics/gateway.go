@@ -12,8 +12,8 @@ import (
 // Gateway tells what a gateway has done and holds. Loops and hub count by
 // themselves; it asks them when Prometheus asks.
 type Gateway struct {
-	delivery prometheus.Histogram
-	turn     prometheus.Histogram
+	delivery, upgrade, heartbeat prometheus.Histogram
+	turn                         prometheus.Histogram
 }
 
 // NewGateway registers the gateway's histograms. Watch adds the rest, once there
@@ -22,10 +22,14 @@ func NewGateway(r prometheus.Registerer) *Gateway {
 	m := &Gateway{
 		delivery: prometheus.NewHistogram(histogram("madang_delivery_latency_seconds",
 			"Age of a message when the last of a loop's sockets has taken it: from Redis's clock to this one's.", deliveryBuckets)),
+		upgrade: prometheus.NewHistogram(histogram("madang_upgrade_duration_seconds",
+			"From a connection's first byte being awaited to its answer, in steps of 50 ms; TLS handshakes come before.", waitBuckets)),
+		heartbeat: prometheus.NewHistogram(histogram("madang_heartbeat_round_trip_seconds",
+			"From a ping to the client's next sign of life, in steps of 50 ms.", waitBuckets)),
 		turn: prometheus.NewHistogram(histogram("madang_loop_turn_seconds",
 			"Time an event loop was busy in one turn: how long everything else on the loop had to wait.", turnBuckets)),
 	}
-	r.MustRegister(m.delivery, m.turn)
+	r.MustRegister(m.delivery, m.upgrade, m.heartbeat, m.turn)
 	return m
 }
 
@@ -33,6 +37,12 @@ func NewGateway(r prometheus.Registerer) *Gateway {
 func (m *Gateway) Delivered(latencyMs int64, _ int) {
 	m.delivery.Observe(max(0, float64(latencyMs)/1000)) // clocks differ
 }
+
+// Upgraded is called when a connection is open.
+func (m *Gateway) Upgraded(took time.Duration) { m.upgrade.Observe(took.Seconds()) }
+
+// Heartbeat is called when a client that was pinged gives a sign of life.
+func (m *Gateway) Heartbeat(took time.Duration) { m.heartbeat.Observe(took.Seconds()) }
 
 // Turn is called at the end of a loop's turn.
 func (m *Gateway) Turn(busy time.Duration) { m.turn.Observe(busy.Seconds()) }

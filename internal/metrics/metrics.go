@@ -51,6 +51,8 @@ var (
 	requestBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
 	// redisBuckets: a round trip on a quiet LAN to the command time-out.
 	redisBuckets = []float64{.0001, .0002, .0005, .001, .002, .005, .01, .05, .2, 1, 3}
+	// waitBuckets: what event loops time by their wheel, of 50 ms.
+	waitBuckets = []float64{.05, .1, .2, .5, 1, 2, 5, 10}
 	// deliveryBuckets: from the log to the socket; Redis's clock has milliseconds.
 	deliveryBuckets = []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30}
 	// turnBuckets: a loop's turn; above 10 ms others on the loop begin to notice.
