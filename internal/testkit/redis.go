@@ -593,7 +593,8 @@ func (c *RedisCluster) MoveSlot(slot int, to *RedisServer) error {
 	}
 	// The new owner first: the other way round the slot has no owner for a moment.
 	for _, s := range append([]*RedisServer{to, from}, c.Nodes[:c.Masters]...) {
-		if _, err := s.Do("CLUSTER", "SETSLOT", n, "NODE", fmt.Sprint(toID)); err != nil {
+		_, err := s.Do("CLUSTER", "SETSLOT", n, "NODE", fmt.Sprint(toID))
+		if err != nil && !strings.Contains(err.Error(), "only with masters") { // a first primary that is a replica now
 			return err
 		}
 	}
