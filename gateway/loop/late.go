@@ -50,6 +50,9 @@ type hotRoom struct {
 	events int32 // since the last report
 	hotAt  int64 // when it was hot last
 	probes []*probe
+	// wayMs is what an answer takes when nothing is queued: the least that half of
+	// those asked have taken since the room is hot. 0: not known.
+	wayMs int64
 }
 
 // probe is a ping to one of a room's connections.
@@ -100,20 +103,34 @@ func (l *loop) reportLate() {
 	}
 }
 
-// late is the median age of what the asked connections have read.
+// late is the median age of what the asked connections have read, less what the
+// way there and back takes.
 func (h *hotRoom) late(now int64) int64 {
 	if len(h.probes) < minSample {
 		return 0
 	}
-	var ages [sampleSize]int64
+	var took, ages [sampleSize]int64
+	answered := 0
 	for i, p := range h.probes {
 		if ages[i] = p.tookMs; p.tookMs < 0 {
 			ages[i] = now - p.sentMs
+			continue
+		}
+		took[answered] = p.tookMs
+		answered++
+	}
+	if answered >= minSample {
+		if way := median(took[:answered]); h.wayMs == 0 || way < h.wayMs {
+			h.wayMs = max(1, way)
 		}
 	}
-	sorted := ages[:len(h.probes)]
-	slices.Sort(sorted)
-	return sorted[(len(sorted)-1)/2]
+	return max(0, median(ages[:len(h.probes)])-h.wayMs)
+}
+
+// median sorts; of an even number it is the lower one.
+func median(of []int64) int64 {
+	slices.Sort(of)
+	return of[(len(of)-1)/2]
 }
 
 // prune forgets whom it is pointless to wait for: a connection that is closing

@@ -21,10 +21,10 @@ import "math"
 const (
 	// TargetMs is the lateness that is let be. Larger lets more be coalesced into
 	// one write; smaller holds senders back for a hiccup.
-	TargetMs = 150
+	TargetMs = 100
 	// alarmMs is where draining the backlog comes before throughput: well within the
 	// promised half a second.
-	alarmMs = 250
+	alarmMs = 200
 	// firstCut is deep: how much too much was sent is not known yet, and what has
 	// piled up meanwhile has to be read as well.
 	firstCut = 0.3
@@ -37,7 +37,7 @@ const (
 	blindRate = 100
 	// What is added per 100 ms: far from the rate at which the room was late last, or
 	// before it ever was, and near that (in the manner of CUBIC, RFC 9438).
-	growth, nearGrowth = 0.04, 0.005
+	growth, nearGrowth = 0.04, 0.004
 	// near is where that begins.
 	near = 0.75
 	// LeaseMs is how long a decision holds without being renewed: a gateway that
