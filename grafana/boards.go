@@ -273,6 +273,8 @@ func redisAndDelivery() Dashboard {
 					Queries: []Query{{Expr: perSecondOf("madang_resumes_total"), Legend: "resumes"}, {Expr: perSecondOf("madang_audits_total"), Legend: "audits"}}},
 				{Title: "Trimmed from logs", Kind: Graph, Unit: perSec, About: "Messages that left their room's log, by why: its limit of count, age or memory. Who was away for longer than that is told a gap.",
 					Queries: quiet(sumBy("by", rate("madang_log_trimmed_total")), "{{by}}")},
+				{Title: "Length of logs", Kind: Graph, Unit: short, About: "Messages in the logs that are sent to, weighed by how much is sent. Flat at --log-max-len: older ones are trimmed.",
+					Queries: []Query{{Expr: quantile(0.5, "madang_log_messages", ""), Legend: "median", Quiet: true}, {Expr: quantile(0.99, "madang_log_messages", ""), Legend: "99 %", Quiet: true}}},
 				{Title: "Duplicates", Kind: Graph, Unit: perSec, About: "Publications that were not newer than the room's head: seen after failovers, dropped.",
 					Queries: one(byInstance("madang_duplicates_total"), "{{instance}}")},
 			}},

@@ -18,6 +18,7 @@ type Redis struct {
 	linkBreaks prometheus.Counter
 	trimmed    *prometheus.CounterVec
 	canary     prometheus.Histogram
+	logLength  prometheus.Histogram
 
 	lanes   sync.Map // lane → laneChild
 	reasons sync.Map // reason → prometheus.Counter
@@ -57,11 +58,14 @@ func NewRedis(r prometheus.Registerer) *Redis {
 			Name: "madang_log_trimmed_total",
 			Help: "Messages that left rooms' logs when this process sent others, by what is kept.",
 		}, []string{"by"}),
+		logLength: prometheus.NewHistogram(histogram("madang_log_messages",
+			"Messages in the log of a room that was sent to, looked at with each 16th of its messages.",
+			prometheus.ExponentialBuckets(16, 4, 9))), // to a million
 		canary: prometheus.NewHistogram(
 			histogram("madang_redis_canary_seconds", "Time from a canary's write to its coming back over the link.", redisBuckets)),
 		up: map[int]bool{},
 	}
-	r.MustRegister(m.roundTrips, m.commands, m.failures, m.linksUp, m.linkBreaks, m.canary, m.trimmed)
+	r.MustRegister(m.roundTrips, m.commands, m.failures, m.linksUp, m.linkBreaks, m.canary, m.trimmed, m.logLength)
 	return m
 }
 
@@ -70,6 +74,7 @@ func (m *Redis) Observer() redisstore.Observer {
 	return redisstore.Observer{
 		Pipeline:      m.pipeline,
 		CommandFailed: m.commandFailed,
+		LogLength:     func(messages int) { m.logLength.Observe(float64(messages)) },
 		Trimmed:       func(by string, messages int) { m.trimmed.WithLabelValues(by).Add(float64(messages)) },
 		LinkUp:        func(link int) { m.link(link, true) },
 		LinkDown:      func(link int, _ error) { m.link(link, false) },

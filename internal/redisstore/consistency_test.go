@@ -254,9 +254,10 @@ func TestRetentionOfOneRoom(t *testing.T) {
 	big := strings.Repeat("x", 1000)
 	for _, a := range arrangements[:2] {
 		t.Run(a, func(t *testing.T) {
-			trimmed := map[string]int{}
+			trimmed, length := map[string]int{}, 0
 			s := open(t, servers.url(t, a), func(o *redisstore.Options) {
 				o.MaxBytes = 20_000
+				o.Observer.LogLength = func(messages int) { length = messages }
 				o.Observer.Trimmed = func(by string, messages int) { trimmed[by] += messages }
 			})
 			fill := func(r *chat.Retention) (kept int) {
@@ -270,6 +271,9 @@ func TestRetentionOfOneRoom(t *testing.T) {
 					send(t, s, id, "alice", name("k"), big)
 				}
 				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 1000}})
+				if length != len(pages[0].Entries) {
+					t.Errorf("%d messages are said to be in the log, which has %d", length, len(pages[0].Entries))
+				}
 				if pages[0].N != 160 || len(pages[0].Entries)+trimmed["count"]+trimmed["age"]+trimmed["bytes"] != 160 {
 					t.Errorf("%d of %d messages are kept, %v were trimmed", len(pages[0].Entries), pages[0].N, trimmed)
 				}

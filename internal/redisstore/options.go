@@ -76,6 +76,9 @@ type Observer struct {
 	CommandFailed func(reason string)
 	// Trimmed: so many messages left a room's log, by what ("count", "age", "bytes").
 	Trimmed func(by string, messages int)
+	// LogLength: so many messages are in a room's log that was sent to; told for each
+	// 16th.
+	LogLength func(messages int)
 	// LinkUp and LinkDown: a subscriber connection came or broke.
 	LinkUp   func(link int)
 	LinkDown func(link int, err error)

@@ -44,15 +44,23 @@ func (s *Store) Retain(ctx context.Context, room string, r chat.Retention) error
 // send.lua counts.
 var trimmedBy = [...]string{"count", "age", "bytes"}
 
-// observeTrims reads "100 0 0".
-func (s *Store) observeTrims(counts string) {
-	f := s.opt.Observer.Trimmed
-	if f == nil || counts == "" {
+// observeLog reads "100 0 0 9916": what was trimmed, by what, and what is left.
+func (s *Store) observeLog(counts string) {
+	if counts == "" {
 		return
 	}
 	for i, n := range strings.Fields(counts) {
-		if n, err := strconv.Atoi(n); err == nil && n > 0 && i < len(trimmedBy) {
-			f(trimmedBy[i], n)
+		n, err := strconv.Atoi(n)
+		switch {
+		case err != nil:
+		case i < len(trimmedBy):
+			if f := s.opt.Observer.Trimmed; f != nil && n > 0 {
+				f(trimmedBy[i], n)
+			}
+		default:
+			if f := s.opt.Observer.LogLength; f != nil {
+				f(n)
+			}
 		}
 	}
 }

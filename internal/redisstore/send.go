@@ -132,7 +132,7 @@ func (s *Store) sent(reply any, send chat.Send) (sent chat.Sent, err error) {
 	id, rest, _ := strings.Cut(at, " ")
 	prev, rest, _ := strings.Cut(rest, " ")
 	n, trims, _ := strings.Cut(rest, " ")
-	s.observeTrims(trims)
+	s.observeLog(trims)
 	if sent.ID, err = protocol.ParseID(id); err == nil {
 		if sent.Prev, err = protocol.ParseID(prev); err == nil {
 			sent.N, err = parseUint(n)

@@ -5,8 +5,8 @@
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
 --      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
 --      the room's field 'keep' may say otherwise (retain.lua)
--- Returns 'id prev n' for a new message, and when older ones were trimmed how many, by count, age and
---      bytes: 'id prev n 100 0 0'; {'id prev n', tail} for one that was stored before,
+-- Returns 'id prev n' for a new message, and for each 16th how many older ones were trimmed, by
+--      count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for one that was stored before,
 --      or 'REUSED', 'LIMITED' (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the
 --      room is held back: try again then. Running it again changes nothing (for the key's TTL).
 -- Numbers stay text or below 2^53, where Lua's doubles are exact.
@@ -87,5 +87,4 @@ if bytes ~= '0' then
     bybytes = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', math.floor(has * tonumber(bytes) / takes))
   end
 end
-if bycount + byage + bybytes == 0 then return at end
-return at .. ' ' .. bycount .. ' ' .. byage .. ' ' .. bybytes
+return at .. ' ' .. bycount .. ' ' .. byage .. ' ' .. bybytes .. ' ' .. redis.call('XLEN', KEYS[3])
