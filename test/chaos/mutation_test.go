@@ -26,11 +26,6 @@ var mutations = []struct {
 		standalone, "link to Redis refused,link to Redis half", 0,
 	},
 	{
-		"prev is ignored",
-		"gateway/follow/room.go", "case h.Prev == r.head:", "case true:",
-		standalone, "link to Redis refused,link to Redis half", 0,
-	},
-	{
 		"a send is acknowledged before the script has run",
 		"internal/redisstore/send.go", "\t\treply, err := s.do(ctx, writes, &c.call)\n\t\tif err != nil {\n",
 		"\t\treply, err := s.do(ctx, writes, &c.call)\n\t\tif err != nil && ctx.Err() == nil {\n\t\t\tms := uint64(time.Now().UnixMilli())\n\t\t\treturn chat.Sent{ID: protocol.ID{Ms: ms}, Tail: send.Tail}, nil\n\t\t}\n\t\tif err != nil {\n",
