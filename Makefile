@@ -48,7 +48,7 @@ fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of w
 	@.ci/fuzz $(FUZZCOUNT)
 
 .PHONY: bench
-bench: ## the figures that the budgets are held against, as one table (7 minutes)
+bench: ## the figures that the budgets are held against, as one table (5 minutes)
 	go run -tags $(TAGS) ./test/benchtable
 
 .PHONY: bench-go

@@ -28,7 +28,8 @@ type Sending struct {
 	Replayed     bool
 	Room         string
 	ID           protocol.ID
-	Trip         chat.Trip
+	// The round trip to Redis that brought the answer.
+	WentOut, CameBack time.Time
 }
 
 const (
@@ -41,12 +42,11 @@ func (a *API) sendTold(ctx context.Context, c *gin.Context, m chat.Send) (chat.S
 	if a.answered == nil {
 		return a.store.Send(ctx, m)
 	}
-	trip := new(chat.Trip)
 	s := &Sending{Began: time.Now(), Room: m.Room}
-	sent, err := a.store.Send(chat.WithTrip(ctx, trip), m)
+	sent, err := a.store.Send(ctx, m)
 	s.Ended = time.Now()
 	if err == nil {
-		s.Stored, s.Replayed, s.ID, s.Trip = true, sent.Replayed, sent.ID, *trip
+		s.Stored, s.Replayed, s.ID, s.WentOut, s.CameBack = true, sent.Replayed, sent.ID, sent.WentOut, sent.CameBack
 	}
 	c.Set(sendingKey, s)
 	return sent, err

@@ -21,8 +21,6 @@
 package follow
 
 import (
-	"hash/maphash"
-
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -141,7 +139,7 @@ type Core struct {
 	links  []link
 	epochs map[int]string // by partition
 
-	people people
+	people table[user]
 	byConn map[edge.ConnID]*user
 	// waiting are joined and left that came while a user's index was being read:
 	// whether they are older than it, their revision says. A user seldom has any.
@@ -153,7 +151,7 @@ type Core struct {
 	// starts are of those few memberships that have one.
 	starts map[*membership]start
 
-	rooms    places
+	rooms    table[room]
 	atRest   *reading   // of all rooms that read nothing
 	readings []*reading // to be used again
 
@@ -191,11 +189,11 @@ func New(cfg Config, out Out) *Core {
 		out:      out,
 		links:    make([]link, cfg.Links),
 		epochs:   map[int]string{},
-		people:   people{seed: maphash.MakeSeed()},
+		people:   newTable(0, func(u *user) string { return u.name }),
 		byConn:   map[edge.ConnID]*user{},
 		waiting:  map[*user][]control{},
 		detached: map[edge.ConnID]map[*room]uint32{},
-		rooms:    places{seed: maphash.MakeSeed()},
+		rooms:    newTable(restingNums, func(r *room) string { return r.name }),
 		atRest:   new(reading),
 		starts:   map[*membership]start{},
 	}
@@ -225,7 +223,7 @@ func (c *Core) Flush() {
 		r := c.asking[i]
 		r.inAsking = false
 		switch {
-		case !r.audit || len(r.checks) > 0:
+		case !r.audit || len(r.checks)+len(r.parked) > 0:
 			c.askRoom(r)
 		case !r.inAudits: // nobody waits for it
 			r.inAudits = true

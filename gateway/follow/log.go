@@ -17,7 +17,11 @@ func (c *Core) catchUp(r *room) {
 // else from the oldest position that someone waits at: one read serves them all.
 // A room whose channel was silent is audited first.
 func (c *Core) readLog(r *room) {
-	if r.logTok != 0 || !r.sub.confirmed || r.audit || r.state == roomNew {
+	if r.logTok != 0 || !r.sub.confirmed || r.state == roomNew {
+		return
+	}
+	if r.audit {
+		c.wantAsk(r) // who waits here does not wait for the audits' budget
 		return
 	}
 	from := r.head

@@ -39,6 +39,7 @@ var mutations = []struct {
 	{"L2: a version that not all were checked at is not trusted", "room.go", "\t\tr.version = 0\n", ""},
 	{"L2: a version is not trusted before the channel was heard", "room.go", "\t\tr.version = 0\n", "\t\tr.version = st.Version\n"},
 	{"L2: an index is compared unless nothing but a read has set its revision", "user.go", "if u.exact && st.Rev == u.rev {", "if st.Rev == u.rev {"},
+	{"L2: who resumes does not wait for the audits' budget", "follow.go", "len(r.checks)+len(r.parked) > 0", "len(r.checks) > 0"},
 	{"L2: what waits to be audited is audited", "audit.go", "a.tokens = min(a.tokens+more, c.mostAudits())", "_ = more"},
 	{"L3: a head that is behind is a lost tail", "room.go", "\tcase st.Head.Less(r.askHead):\n\t\tc.loseTail(r, st.Head, st.N)\n", ""},
 	{"L3: a log that is behind is a lost tail", "log.go", "if lp.Head.Less(r.logHead) {", "if false {"},

@@ -53,17 +53,21 @@ func (r *room) channel() chat.Channel {
 	return chat.Channel{Kind: chat.RoomChannel, Name: r.name}
 }
 
+// restingNums is how many room numbers rest before one is used again, so that
+// what a loop still says about a room that was dropped is not taken for another.
+const restingNums = 1024
+
 func (c *Core) addRoom(name string) *room {
 	r := &room{name: name, reading: c.atRest}
 	r.sub = c.newSubscription(r.channel())
-	c.rooms.add(r)
+	r.num = edge.RoomNum(c.rooms.add(r))
 	c.subscribe(&r.sub, r.channel())
 	return r
 }
 
 func (c *Core) dropRoom(r *room) {
 	r.dropped = true
-	c.rooms.remove(r)
+	c.rooms.remove(uint32(r.num))
 	c.out.DropRoom(r.num, r.loops)
 	c.unsubscribe(&r.sub, r.channel())
 }

@@ -33,6 +33,29 @@ func TestL2AQuietRoomIsCaughtUpByTheAudit(t *testing.T) {
 	alice.gets("2-0")
 }
 
+// A room for which a client waits to resume is audited before the others.
+func TestL2WhoResumesDoesNotWaitForTheAuditsBudget(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.AuditsPerSecond = 1; c.LingerMs = 10_000 })
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	alice.gets("hello 7")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	s.answers("user alice").index(7, "r") // that was the second's budget
+	s.reads()
+	alice.closes()
+	back := s.resumes("alice")
+	back.has("r 0-5") // which takes a read, and that the audit
+	s.answers("room r").room("1-0", 100)
+	s.answers("log r 0-5").log("1-0", "0-5", "1-0")
+	back.gets("hello 7", "1-0", "resumed 7")
+}
+
 // When everything is to be compared at once, nobody who waits for an answer
 // stands behind it.
 func TestL2AuditsArePaced(t *testing.T) {

@@ -111,7 +111,7 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 func (c *Core) addUser(name string) *user {
 	u := &user{name: name}
 	u.sub = c.newSubscription(u.channel())
-	c.people.add(u)
+	u.num = c.people.add(u)
 	c.subscribe(&u.sub, u.channel())
 	return u
 }
@@ -121,7 +121,7 @@ func (c *Core) dropUser(u *user) {
 		c.unlink(u.rooms[len(u.rooms)-1])
 	}
 	u.readTok = 0
-	c.people.remove(u)
+	c.people.remove(u.num)
 	delete(c.waiting, u)
 	c.unsubscribe(&u.sub, u.channel())
 }

@@ -316,8 +316,8 @@ func TestTimesOfClientsAreTold(t *testing.T) {
 	if took := <-upgraded; took < 200*time.Millisecond || took > 5*time.Second {
 		t.Errorf("the upgrade took %v, want some 300 ms", took)
 	}
-	time.Sleep(500 * time.Millisecond)
-	r.sends(masked(0x8a, "")) // a pong
+	time.Sleep(500 * time.Millisecond) // long after the ping
+	r.sends(masked(0x8a, ""))          // a pong
 	if took := <-answered; took < 200*time.Millisecond || took > 5*time.Second {
 		t.Errorf("the answer took %v, want some 400 ms", took)
 	}

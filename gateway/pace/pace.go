@@ -19,9 +19,9 @@ import "math"
 
 // Rates are in messages per second, times in milliseconds.
 const (
-	// TargetMs is the lateness that is let be. Larger lets more be coalesced into
+	// targetMs is the lateness that is let be. Larger lets more be coalesced into
 	// one write; smaller holds senders back for a hiccup.
-	TargetMs = 100
+	targetMs = 100
 	// alarmMs is where draining the backlog comes before throughput: well within the
 	// promised half a second.
 	alarmMs = 200
@@ -64,7 +64,7 @@ type Report struct {
 
 // Notable says whether a report of a room that has no pace is of interest.
 func (r Report) Notable() bool {
-	return r.LateMs > TargetMs || r.Events*r.Members*1000/EveryMs > startDeliveries/2
+	return r.LateMs > targetMs || r.Events*r.Members*1000/EveryMs > startDeliveries/2
 }
 
 // start is a pace that is surely kept.
@@ -101,7 +101,7 @@ func (r *Room) Advance(now int64) (rate float64, done bool) {
 		period = EveryMs
 	}
 	r.periodAt = now
-	rep, late := r.worst, r.reported && r.worst.LateMs > TargetMs
+	rep, late := r.worst, r.reported && r.worst.LateMs > targetMs
 	r.worst, r.reported = Report{}, false
 	got := float64(rep.Events) * 1000 / float64(period)
 	switch {

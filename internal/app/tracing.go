@@ -31,7 +31,7 @@ func traceRequests(t *trace.Tracer) func(api.Answered) {
 		if s := a.Sending; s != nil {
 			r.Send = &trace.Send{
 				Began: s.Began, Ended: s.Ended, Stored: s.Stored, Replayed: s.Replayed, Room: s.Room, ID: s.ID,
-				WentOut: s.Trip.WentOut, CameBack: s.Trip.CameBack,
+				WentOut: s.WentOut, CameBack: s.CameBack,
 			}
 		}
 		t.Request(r)

@@ -80,6 +80,9 @@ type Sent struct {
 	Tail       []byte // of the message that is stored: the first one's in a replay
 	Replayed   bool
 	Durability Durability
+	// WentOut and CameBack are of the round trip that brought the answer, the last
+	// one if it took several; zero from a Store that makes none.
+	WentOut, CameBack time.Time
 }
 
 // Message is one entry of a room's log.

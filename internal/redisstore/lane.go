@@ -26,8 +26,6 @@ type call struct {
 
 	deadline time.Time
 	join     *join
-	// trip is told when the call was under way; nil: nobody asks.
-	trip *chat.Trip
 	// then hears the answer of a call that nobody waits for; may be nil, must not block.
 	then func(reply any, err error)
 
@@ -36,6 +34,8 @@ type call struct {
 	reply any
 	err   error
 	short bool // ran, but too few replicas have it
+	// When its pipeline was under way; zero for a call that was in none.
+	wentOut, cameBack time.Time
 }
 
 // States of a call.
@@ -234,9 +234,7 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 		short = err != nil || n < l.s.opt.MinReplicasAck
 	}
 	for i, c := range calls {
-		if c.trip != nil {
-			*c.trip = chat.Trip{WentOut: start, CameBack: start.Add(took)}
-		}
+		c.wentOut, c.cameBack = start, start.Add(took)
 		reply, err := cmds[i].Result()
 		if errors.Is(err, redis.Nil) {
 			err = nil

@@ -30,17 +30,17 @@ func (s *Store) Send(ctx context.Context, send chat.Send) (chat.Sent, error) {
 		return chat.Sent{}, chat.ErrNoRoom
 	}
 	began := time.Now()
-	trip := chat.TripOf(ctx)
 	for {
 		c := s.newSend(send)
-		c.trip = trip
 		reply, err := s.do(ctx, writes, &c.call)
 		if err != nil {
 			return chat.Sent{}, err
 		}
 		wait, held := heldFor(reply)
 		if !held {
-			return s.sent(reply, send)
+			sent, err := s.sent(reply, send)
+			sent.WentOut, sent.CameBack = c.wentOut, c.cameBack
+			return sent, err
 		}
 		if time.Since(began)+wait > holdLimit || !s.hold(ctx, wait) {
 			return chat.Sent{}, chat.ErrRoomBusy

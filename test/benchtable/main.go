@@ -2,7 +2,7 @@
 // as one table, each figure beside its budget, a peer's, and the command that
 // prints it alone. It is what `make bench` runs.
 //
-//	go run ./test/benchtable            all of it, some seven minutes
+//	go run ./test/benchtable            all of it, some five minutes
 //	go run ./test/benchtable -only TLS  the rows whose text has TLS
 //
 // It wants a quiet machine. Where others use it, processor time per unit still

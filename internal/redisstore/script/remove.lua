@@ -1,5 +1,5 @@
 -- Takes a member out of a room: removed by another, or leaving (DELIVERY M1).
--- KEYS 1 room (also the channel's name)  2 members  3 outbox  4 who sent last when
+-- KEYS 1 room (also the channel's name)  2 members  3 outbox  4 the members' own last messages
 -- ARGV 1 room  2 who asks, '' for a server key  3 user  4 PUBLISH or SPUBLISH  5 the `left` event
 -- Returns {version, head, outbox ID}, or 'NOROOM', 'NOTMEMBER' (who asks), 'NOTALLOWED', 'NOMEMBER' (user).
 local room = redis.call('HMGET', KEYS[1], 'head', 'ver')

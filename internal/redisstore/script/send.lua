@@ -1,5 +1,5 @@
 -- Appends one message to a room's log and publishes it.
--- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key  5 who sent last when
+-- KEYS 1 room (hash; also the channel's name)  2 members  3 log  4 idempotency key  5 the members' own last messages
 -- ARGV 1 room  2 user  3 '1' when the user must be a member, '0' when not, '2' when only what was
 --      accepted before is answered  4 hash of the body  5 tail
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
