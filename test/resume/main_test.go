@@ -12,7 +12,7 @@ func TestAStormIsMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"40 clients on one gateway, each in 3 rooms of 4 (30 rooms)", "all live after", "median", "hgetall"} {
+	for _, want := range []string{"40 clients on one gateway, each in 3 rooms of 4 (30 rooms)", "all live after", "median", "commands of the storm with the most"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
