@@ -87,22 +87,23 @@ func (c *Core) resume(u *user, ref *connRef) {
 	j := ref.job
 	start, joined := j.start, j.joined
 	j.start, j.joined = nil, nil
-	for _, m := range u.rooms {
+	for m := range c.members.each(u.rooms) {
+		r := c.roomOf(m)
 		if m.state != memberIn {
-			if joined[m.r.name] {
+			if joined[r.name] {
 				c.tellJoined(ref, m, c.starts[m].after)
 			}
 			continue
 		}
-		pos, known := j.positions[m.r.name]
-		delete(j.positions, m.r.name)
+		pos, known := j.positions[r.name]
+		delete(j.positions, r.name)
 		if !known {
-			pos, known = start[m.r.name]
+			pos, known = start[r.name]
 		}
-		p := j.add(m.r, pos)
+		p := j.add(r, pos)
 		p.blind = !known // greeted before the room could be followed
 		c.enqueue(p)
-		if joined[m.r.name] {
+		if joined[r.name] {
 			c.tellJoined(ref, m, pos)
 		}
 	}
@@ -117,20 +118,21 @@ func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 		return
 	}
 	ref := u.conn(id)
-	for _, m := range u.rooms {
-		from, ok := lag[m.r.num]
+	for m := range c.members.each(u.rooms) {
+		r := c.roomOf(m)
+		from, ok := lag[r.num]
 		if !ok || m.state != memberIn {
 			continue
 		}
-		if _, unsure := c.detached[id][m.r]; unsure {
+		if _, unsure := c.detached[id][r]; unsure {
 			// It may be from before a Detach, and it may be from after the Attach
 			// that followed: a gap is true of both.
-			c.restart(ref, m.r, from)
+			c.restart(ref, r, from)
 			continue
 		}
 		j := c.jobOf(ref)
 		j.announce = true
-		p := j.add(m.r, from)
+		p := j.add(r, from)
 		p.lagged = true
 		c.enqueue(p)
 	}
@@ -264,7 +266,7 @@ func (c *Core) run(j *job) {
 // pull brings one room up to date from memory, or parks until the log was read.
 func (c *Core) pull(p *pull) {
 	r := p.r
-	if p.done || !p.wanted() {
+	if p.done || !c.wanted(p) {
 		return
 	}
 	if r.state != roomLive {
@@ -290,11 +292,11 @@ func (c *Core) pull(p *pull) {
 
 // wanted says whether the connection still follows the room (F2). If that is
 // being asked, the pull waits for the answer.
-func (p *pull) wanted() bool {
+func (c *Core) wanted(p *pull) bool {
 	if p.done || p.j.dead {
 		return false
 	}
-	m := p.j.u.membership(p.r)
+	m := c.membership(p.j.u, p.r)
 	p.stalled = m.state != memberIn
 	return !p.stalled
 }

@@ -119,6 +119,7 @@ func (c Config) WithDefaults() Config {
 // Stats counts what happened; the driver reads it between inputs.
 type Stats struct {
 	Users, Rooms, Conns int
+	Memberships         int    // of users in rooms, those that a question is still out about included
 	GapsFilled          uint64 // catch-ups of a room whose prev did not match
 	GapsTold            uint64 // gap events, to a room or to a connection
 	Audits              uint64 // rooms and users compared after a link was re-made
@@ -148,6 +149,7 @@ type Core struct {
 	// Detach.
 	detached map[edge.ConnID]map[*room]uint32
 
+	members members
 	// starts are of those few memberships that have one.
 	starts map[*membership]start
 
@@ -205,6 +207,7 @@ func New(cfg Config, out Out) *Core {
 func (c *Core) Stats() Stats {
 	s := c.stats
 	s.AuditsWaiting = c.audits.waiting.len()
+	s.Memberships = c.members.len()
 	s.Users, s.Rooms, s.Conns = c.people.index.Len(), c.rooms.index.Len(), len(c.byConn)
 	return s
 }
@@ -218,6 +221,7 @@ func (c *Core) nextToken() Token {
 // driver calls it once per turn, so that questions about one room travel
 // together.
 func (c *Core) Flush() {
+	c.members.reuse()
 	c.resubscribe()
 	for i := 0; i < len(c.asking); i++ {
 		r := c.asking[i]

@@ -155,7 +155,7 @@ func (c *Core) serve(r *room, pg *page) {
 		}
 		p.parked = false
 		p.j.parked--
-		if !p.wanted() {
+		if !c.wanted(p) {
 			continue
 		}
 		i, proven := pg.after(p.pos)

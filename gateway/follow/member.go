@@ -13,12 +13,13 @@ import (
 // so one of the two is about to change, or the answer came from a Redis that had
 // been left behind.
 //
-// Both sides hold it at an index it knows, so that it leaves in constant time.
+// A gateway has ten times as many as connections, so they are small and without
+// pointers: 20 bytes, and 4 in each of the two lists that have it.
 type membership struct {
-	u      *user
-	r      *room
-	iu, ir uint32
-	state  memberState
+	user  uint32 // in Core.people
+	room  uint32 // in Core.rooms
+	place uint32 // in its room's members, so that it leaves in constant time; its own number when it is dead
+	state memberState
 
 	asking  bool // in room.checks or room.asked
 	asked   bool // in room.asked: a question is under way
@@ -46,19 +47,22 @@ const (
 
 func (s memberState) decided() bool { return s == memberIn || s == memberRefused }
 
+func (c *Core) userOf(m *membership) *user { return c.people.list[m.user] }
+func (c *Core) roomOf(m *membership) *room { return c.rooms.list[m.room] }
+
 // membership looks on the side that has fewer: some users have thousands of
 // rooms, some rooms thousands of users.
-func (u *user) membership(r *room) *membership {
+func (c *Core) membership(u *user, r *room) *membership {
 	if len(r.members) < len(u.rooms) {
-		for _, m := range r.members {
-			if m.u == u {
+		for m := range c.members.each(r.members) {
+			if m.user == u.num {
 				return m
 			}
 		}
 		return nil
 	}
-	for _, m := range u.rooms {
-		if m.r == r {
+	for m := range c.members.each(u.rooms) {
+		if m.room == uint32(r.num) {
 			return m
 		}
 	}
@@ -67,27 +71,23 @@ func (u *user) membership(r *room) *membership {
 
 func (c *Core) membershipIn(u *user, name string) *membership {
 	if r := c.rooms.named(name); r != nil {
-		return u.membership(r)
+		return c.membership(u, r)
 	}
 	return nil
 }
 
 // follow follows a room for a user, once the members were asked.
 func (c *Core) follow(u *user, name string) *membership {
-	return c.followAs(new(membership), u, name)
-}
-
-// followAs is follow with the memory for it.
-func (c *Core) followAs(m *membership, u *user, name string) *membership {
 	r := c.rooms.named(name)
 	if r == nil {
 		r = c.addRoom(name)
-	} else if known := u.membership(r); known != nil {
+	} else if known := c.membership(u, r); known != nil {
 		return known
 	}
-	*m = membership{u: u, r: r, iu: uint32(len(u.rooms)), ir: uint32(len(r.members)), indexed: true}
-	u.rooms = append(u.rooms, m)
-	r.members = append(r.members, m)
+	num, m := c.members.take()
+	*m = membership{user: u.num, room: uint32(r.num), place: uint32(len(r.members)), indexed: true}
+	u.rooms = append(u.rooms, num)
+	r.members = append(r.members, num)
 	u.undecided++
 	c.check(m)
 	return m
@@ -152,29 +152,41 @@ func (c *Core) leave(m *membership) {
 }
 
 func (c *Core) detach(m *membership) {
-	for i := range m.u.conns {
-		c.detachFrom(&m.u.conns[i], m.r)
+	conns := c.userOf(m).conns
+	for i := range conns {
+		c.detachFrom(&conns[i], c.roomOf(m))
 	}
 }
 
 // unlink takes a membership out of both its lists; a room without any is
 // dropped.
 func (c *Core) unlink(m *membership) {
-	u, r := m.u, m.r
+	u, r := c.userOf(m), c.roomOf(m)
 	if !m.state.decided() {
 		u.undecided--
 	}
-	m.dead = true
 	delete(c.starts, m)
 	c.giveUp(m)
-	last := u.rooms[len(u.rooms)-1]
-	u.rooms[m.iu], last.iu = last, m.iu
-	u.rooms[len(u.rooms)-1] = nil
-	u.rooms = u.rooms[:len(u.rooms)-1]
-	last = r.members[len(r.members)-1]
-	r.members[m.ir], last.ir = last, m.ir
-	r.members[len(r.members)-1] = nil
-	r.members = r.members[:len(r.members)-1]
+
+	num := r.members[m.place]
+	last := len(r.members) - 1
+	r.members[m.place] = r.members[last]
+	c.members.at(r.members[last]).place = m.place
+	r.members = r.members[:last]
+	// A user who leaves altogether leaves the last room first; else some numbers
+	// are looked through.
+	at := len(u.rooms) - 1
+	for u.rooms[at] != num {
+		at--
+	}
+	last = len(u.rooms) - 1
+	u.rooms[at] = u.rooms[last]
+	u.rooms = u.rooms[:last]
+
+	m.dead, m.place = true, num
+	if !m.asking {
+		c.members.give(m)
+	}
 	if len(r.members) == 0 {
 		c.dropRoom(r)
 	}
@@ -187,12 +199,13 @@ func (c *Core) check(m *membership) {
 		m.again = true
 		return
 	}
+	r := c.roomOf(m)
 	if !m.asking {
 		m.asking = true
-		c.wake(m.r)
-		m.r.checks = append(m.r.checks, m)
+		c.wake(r)
+		r.checks = append(r.checks, m)
 	}
-	c.wantAsk(m.r)
+	c.wantAsk(r)
 }
 
 // suspend obeys a `left` on the room's channel at once: nothing more of the room
@@ -202,32 +215,32 @@ func (c *Core) suspend(m *membership) {
 	if m.state == memberIn {
 		c.detach(m)
 		m.state = memberSuspended
-		c.starts[m] = start{m.r.head, false}
-		m.u.undecided++
+		c.starts[m] = start{c.roomOf(m).head, false}
+		c.userOf(m).undecided++
 	}
 	c.check(m)
 }
 
 // decide takes in whether a user is a member.
 func (c *Core) decide(m *membership, is bool) {
-	was := m.state
+	u, was := c.userOf(m), m.state
 	if !was.decided() {
-		m.u.undecided--
+		u.undecided--
 	}
 	switch {
 	case is && was == memberIn:
 	case is:
 		if was == memberRefused {
 			if !c.starts[m].promised {
-				c.starts[m] = start{m.r.head, true}
+				c.starts[m] = start{c.roomOf(m).head, true}
 			}
-			for i := range m.u.conns {
-				c.tellJoined(&m.u.conns[i], m, c.starts[m].after)
+			for i := range u.conns {
+				c.tellJoined(&u.conns[i], m, c.starts[m].after)
 			}
 		}
 		m.state = memberIn
-		for i := range m.u.conns {
-			c.begin(&m.u.conns[i], m)
+		for i := range u.conns {
+			c.begin(&u.conns[i], m)
 		}
 		delete(c.starts, m)
 	default:
@@ -244,57 +257,59 @@ func (c *Core) decide(m *membership, is bool) {
 			c.unlink(m)
 		}
 	}
-	c.roomDecided(m.u)
+	c.roomDecided(u)
 }
 
 // begin starts a room for a connection.
 func (c *Core) begin(ref *connRef, m *membership) {
+	r := c.roomOf(m)
 	switch ref.state {
 	case connHeld:
 		if st := c.starts[m]; st.promised {
-			ref.job.startAt(m.r, st.after)
+			ref.job.startAt(r, st.after)
 		}
 	case connLive:
 		if ref.job != nil {
-			if p := ref.job.pullOf(m.r); p != nil {
+			if p := ref.job.pullOf(r); p != nil {
 				if p.stalled {
 					p.stalled = false
 					c.enqueue(p)
 				}
 				return
 			}
-			if pos, ok := ref.job.positions[m.r.name]; ok {
-				delete(ref.job.positions, m.r.name)
-				c.catchUpFrom(ref, m.r, pos)
+			if pos, ok := ref.job.positions[r.name]; ok {
+				delete(ref.job.positions, r.name)
+				c.catchUpFrom(ref, r, pos)
 				return
 			}
 		}
 		st := c.starts[m]
 		if st.promised {
-			c.catchUpFrom(ref, m.r, st.after)
+			c.catchUpFrom(ref, r, st.after)
 			return
 		}
 		// It was suspended, and its socket may have been left out of something
 		// that no loop remembers after a Detach; or it was greeted before the room
 		// could be followed, and what came since is anybody's guess.
-		c.tellGap(ref.id, m.r, st.after)
-		c.attach(ref.id, m.r)
+		c.tellGap(ref.id, r, st.after)
+		c.attach(ref.id, r)
 	}
 }
 
 // giveUp ends the catching up of a user's connections in a room.
 func (c *Core) giveUp(m *membership) {
-	for i := range m.u.conns {
-		j := m.u.conns[i].job
+	conns, r := c.userOf(m).conns, c.roomOf(m)
+	for i := range conns {
+		j := conns[i].job
 		if j == nil {
 			continue
 		}
-		if m.u.conns[i].state == connLive { // else its positions are not looked at yet
-			delete(j.positions, m.r.name)
+		if conns[i].state == connLive { // else its positions are not looked at yet
+			delete(j.positions, r.name)
 		}
-		delete(j.start, m.r.name)
-		delete(j.joined, m.r.name)
-		if p := j.pullOf(m.r); p != nil {
+		delete(j.start, r.name)
+		delete(j.joined, r.name)
+		if p := j.pullOf(r); p != nil {
 			j.remove(p)
 		}
 	}
@@ -303,50 +318,51 @@ func (c *Core) giveUp(m *membership) {
 // tellJoined tells a connection that its user is in a room, of which it gets what
 // follows head, or what follows where it is.
 func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
-	at := head
+	u, r, at := c.userOf(m), c.roomOf(m), head
 	switch ref.state {
 	case connOpening:
 		return
 	case connHeld:
 		c.unsettle(ref) // what it is told before this must not hide it
-		ref.job.startAt(m.r, head)
+		ref.job.startAt(r, head)
 		if ref.job.joined == nil {
 			ref.job.joined = map[string]bool{}
 		}
-		ref.job.joined[m.r.name] = true
+		ref.job.joined[r.name] = true
 		return
 	case connLive:
 		if m.state == memberIn {
-			at = m.r.head
+			at = r.head
 		}
 	}
 	if j := ref.job; j != nil {
-		if p := j.pullOf(m.r); p != nil {
+		if p := j.pullOf(r); p != nil {
 			at = p.pos
-		} else if pos, ok := j.positions[m.r.name]; ok {
+		} else if pos, ok := j.positions[r.name]; ok {
 			at = pos
 		}
 	}
-	rev := m.u.rev
+	rev := u.rev
 	if ref.unsure {
 		rev = noRev
 	}
 	c.out.Unicast(ref.id, edge.NewFrame(160, func(b []byte) []byte {
-		return protocol.AppendJoined(b, m.r.name, m.u.name, at, rev)
+		return protocol.AppendJoined(b, r.name, u.name, at, rev)
 	}))
 }
 
 // tellLeft tells a user's connections what was found out, rather than heard: no
 // revision, because the index that has it may still have the room.
 func (c *Core) tellLeft(m *membership) {
-	c.tell(m.u, edge.NewFrame(160, func(b []byte) []byte {
-		return protocol.AppendLeft(b, m.r.name, m.u.name, 0)
+	u, r := c.userOf(m), c.roomOf(m)
+	c.tell(u, edge.NewFrame(160, func(b []byte) []byte {
+		return protocol.AppendLeft(b, r.name, u.name, 0)
 	}))
 }
 
 // recheckAll asks again about everybody that a room is followed for.
 func (c *Core) recheckAll(r *room) {
-	for _, m := range r.members {
+	for m := range c.members.each(r.members) {
 		c.check(m)
 	}
 }
@@ -365,8 +381,13 @@ func (r *room) unask() {
 }
 
 // questions takes the memberships to be asked about, the living ones.
-func (r *room) questions() []*membership {
-	ms := slices.DeleteFunc(r.checks, func(m *membership) bool { return m.dead })
+func (c *Core) questions(r *room) []*membership {
+	ms := slices.DeleteFunc(r.checks, func(m *membership) bool {
+		if m.dead {
+			c.members.give(m)
+		}
+		return m.dead
+	})
 	r.checks = nil
 	for _, m := range ms {
 		m.asked, m.again = true, false

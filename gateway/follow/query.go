@@ -35,7 +35,7 @@ func (c *Core) Membership(id edge.ConnID, name string) (num edge.RoomNum, member
 		return edge.NoRoom, false, false
 	}
 	if r := c.rooms.named(name); r != nil {
-		if m := u.membership(r); m != nil {
+		if m := c.membership(u, r); m != nil {
 			return r.num, m.state == memberIn, !m.state.decided()
 		}
 	}

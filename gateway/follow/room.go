@@ -2,6 +2,7 @@ package follow
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
@@ -27,7 +28,7 @@ type room struct {
 	// when the channel has not been silent; 0: unknown.
 	version uint64
 
-	members []*membership
+	members []uint32 // memberships
 
 	tail      []*edge.Frame
 	tailBytes int
@@ -67,6 +68,9 @@ func (c *Core) addRoom(name string) *room {
 
 func (c *Core) dropRoom(r *room) {
 	r.dropped = true
+	for _, m := range slices.Concat(r.checks, r.asked) { // all dead, and no answer will be taken
+		c.members.give(m)
+	}
 	c.rooms.remove(uint32(r.num))
 	c.out.DropRoom(r.num, r.loops)
 	c.unsubscribe(&r.sub, r.channel())
@@ -87,10 +91,10 @@ func (c *Core) askRoom(r *room) (asked bool) {
 		return false
 	}
 	c.wake(r)
-	r.asked = r.questions()
+	r.asked = c.questions(r)
 	q := chat.RoomQuery{Room: r.name, Users: make([]string, len(r.asked))}
 	for i, m := range r.asked {
-		q.Users[i] = m.u.name
+		q.Users[i] = c.userOf(m).name
 	}
 	r.askTok = c.nextToken()
 	r.askHead = r.head
@@ -118,6 +122,9 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	r.askTok, r.asked = 0, nil
 	for _, m := range asked {
 		m.asked, m.asking = false, false
+		if m.dead {
+			c.members.give(m)
+		}
 	}
 
 	first := r.state == roomNew
@@ -214,7 +221,7 @@ func (c *Core) roomControl(r *room, payload []byte) {
 		return
 	}
 	if u := c.people.named(ev.User); u != nil {
-		if m := u.membership(r); m != nil {
+		if m := c.membership(u, r); m != nil {
 			switch ev.Type {
 			case "left":
 				c.suspend(m)
@@ -278,12 +285,13 @@ func (c *Core) loseTail(r *room, head protocol.ID, n uint64) {
 	after := r.head
 	r.tail, r.tailBytes = nil, 0
 	r.head, r.n = head, n
-	for _, m := range r.members {
+	for m := range c.members.each(r.members) {
 		if m.state != memberIn {
 			continue
 		}
-		for i := range m.u.conns {
-			c.restart(&m.u.conns[i], r, after)
+		conns := c.userOf(m).conns
+		for i := range conns {
+			c.restart(&conns[i], r, after)
 		}
 	}
 	c.catchUp(r)

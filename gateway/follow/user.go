@@ -22,7 +22,7 @@ type user struct {
 	revoked   uint64 // tokens made before this time (ms) are no good any more
 	opens     uint64 // how often a connection was opened: ends an earlier linger
 	conns     []connRef
-	rooms     []*membership
+	rooms     []uint32 // memberships
 }
 
 // connRef is one connection of a user.
@@ -118,7 +118,7 @@ func (c *Core) addUser(name string) *user {
 
 func (c *Core) dropUser(u *user) {
 	for len(u.rooms) > 0 {
-		c.unlink(u.rooms[len(u.rooms)-1])
+		c.unlink(c.members.at(u.rooms[len(u.rooms)-1]))
 	}
 	u.readTok = 0
 	c.people.remove(u.num)
@@ -154,10 +154,9 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 		u.revoked = max(u.revoked, st.Disconnected) // the event may be newer than the read
 		c.closeRevoked(u.conns, u.revoked, false)
 		u.known, u.rev, u.exact = true, st.Rev, true
-		u.rooms = make([]*membership, 0, len(st.Rooms))
-		all := make([]membership, len(st.Rooms)) // at once: together they are easier on the heap
-		for i, ir := range st.Rooms {
-			c.followAs(&all[i], u, ir.Room)
+		u.rooms = make([]uint32, 0, len(st.Rooms))
+		for _, ir := range st.Rooms {
+			c.follow(u, ir.Room)
 		}
 	}
 	waiting := c.waiting[u]
@@ -192,7 +191,7 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 	for i := range u.conns {
 		c.unsettle(&u.conns[i])
 	}
-	for _, m := range u.rooms {
+	for m := range c.members.each(u.rooms) {
 		m.seen = false
 	}
 	for _, ir := range st.Rooms {
@@ -205,7 +204,7 @@ func (c *Core) compareIndex(u *user, st chat.UserState) {
 		}
 		m.seen = true
 	}
-	for _, m := range slices.Clone(u.rooms) {
+	for m := range c.members.each(slices.Clone(u.rooms)) {
 		if !m.seen {
 			c.unindexed(m)
 		}
@@ -330,9 +329,10 @@ func (c *Core) hello(u *user, ref *connRef) {
 		j := c.jobOf(ref)
 		j.announce = true
 		j.start = make(map[string]protocol.ID, len(u.rooms))
-		for _, m := range u.rooms {
+		for m := range c.members.each(u.rooms) {
 			if m.state == memberIn {
-				j.start[m.r.name] = m.r.head
+				r := c.roomOf(m)
+				j.start[r.name] = r.head
 			}
 		}
 		if j.complete {
@@ -341,9 +341,9 @@ func (c *Core) hello(u *user, ref *connRef) {
 		return
 	}
 	ref.state = connLive
-	for _, m := range u.rooms {
+	for m := range c.members.each(u.rooms) {
 		if m.state == memberIn {
-			c.attach(ref.id, m.r)
+			c.attach(ref.id, c.roomOf(m))
 		}
 	}
 	if !u.decided() {

@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -83,10 +84,11 @@ func (l *loop) rescue() {
 	// Shared tools may have been left in the middle of something.
 	l.decoder, l.inflater, l.deflater = wsframe.Decoder{}, deflate.Inflater{}, deflate.Deflater{}
 	if at.room != nil {
-		for _, m := range append([]member(nil), at.room.members...) {
-			l.giveUp(m.slot)
-		}
+		members := at.room.members
 		at.room.members = nil
+		for _, slot := range members {
+			l.giveUp(slot)
+		}
 	}
 	l.giveUp(at.slot)
 	l.try(l.mend)
@@ -130,26 +132,28 @@ func (l *loop) giveUp(slot uint32) {
 	l.stats.QueuedBytes -= int64(c.qbytes)
 	l.try(func() { l.dropCarry(slot, c) })
 	l.try(func() { l.unschedule(slot, c) })
-	l.try(func() { l.rooms.forget(slot) })
+	l.try(func() { l.forget(slot) })
 	delete(l.slow, slot)
 	*c = conn{gen: c.gen, fd: -1}
 	l.live--
 }
 
 // forget takes a connection out of all rooms whatever it says it is in.
-func (r *rooms) forget(slot uint32) {
-	for _, page := range r.pages {
+func (l *loop) forget(slot uint32) {
+	r := &l.rooms
+	for p, page := range r.pages {
 		for i := 0; page != nil && i < len(page); i++ {
 			rm := &page[i]
-			for pos := 0; pos < len(rm.members); pos++ {
-				if rm.members[pos].slot != slot {
-					continue
-				}
-				last := len(rm.members) - 1
-				rm.members[pos] = rm.members[last]
-				r.atts[rm.members[pos].att].pos = uint32(pos)
-				rm.members = rm.members[:last]
-				pos--
+			pos := slices.Index(rm.members, slot)
+			if pos < 0 {
+				continue
+			}
+			last := len(rm.members) - 1
+			moved := rm.members[last]
+			rm.members = rm.members[:last]
+			if pos != last {
+				rm.members[pos] = moved
+				r.att(r.find(moved, l.conns.at(moved), edge.RoomNum(p<<roomPageBits+i))).pos = uint32(pos)
 			}
 		}
 	}

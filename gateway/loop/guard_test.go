@@ -247,7 +247,7 @@ func TestAPanicInARoomCostsTheRoom(t *testing.T) {
 	b.attach(2, carolID)
 	b.inside(func(l *loop) {
 		rm := l.rooms.get(1)
-		rm.members = append(rm.members, member{slot: 1 << 23})
+		rm.members = append(rm.members, 1<<23)
 	})
 	frame := func(text string) *edge.Frame { return edge.FrameOf([]byte(text)) }
 	b.Group.Post(0, []edge.Cmd{

@@ -156,7 +156,7 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 		return true
 	})
 	for range sampleSize - len(h.probes) {
-		slot := rm.members[rand.IntN(len(rm.members))].slot
+		slot := rm.members[rand.IntN(len(rm.members))]
 		c := l.conns.at(slot)
 		if l.late.probed[slot] != nil || c.phase != phaseOpen {
 			continue

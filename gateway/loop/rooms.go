@@ -8,16 +8,11 @@ import (
 // room is what a loop knows of a followed room: who of its own gets the
 // broadcasts.
 type room struct {
-	members []member
+	members []uint32 // slots
 	pending uint32 // place in rooms.pending plus one; 0: nothing is waiting
 	// How many events were handed out since heatTick: a room that gets hot is
 	// probed (late.go).
 	heatTick, heat uint32
-}
-
-type member struct {
-	slot uint32
-	att  uint32
 }
 
 // attachment is one connection's place in one room; a connection's attachments
@@ -38,6 +33,8 @@ type pendingRoom struct {
 }
 
 const (
+	attPageBits  = 10
+	attPageSize  = 1 << attPageBits
 	roomPageBits = 8
 	roomPageSize = 1 << roomPageBits
 	// manyRooms is how many attachments of a connection are looked through one by
@@ -55,14 +52,14 @@ const (
 // out by the hub densely, so pages of them are an index.
 type rooms struct {
 	pages     []*[roomPageSize]room
-	atts      []attachment
+	atts      []*[attPageSize]attachment // pages, too, so that growing copies nothing; 0 is none
+	usedAtts  uint32
 	freeAtt   uint32
 	manyRooms map[uint64]uint32 // slot<<32|room → attachment
 	pending   []pendingRoom
 }
 
 func (r *rooms) init() {
-	r.atts = make([]attachment, 1, 64)
 	r.manyRooms = make(map[uint64]uint32)
 }
 
@@ -86,6 +83,22 @@ func (r *rooms) getOrMake(num edge.RoomNum) *room {
 	return &r.pages[page][num%roomPageSize]
 }
 
+func (r *rooms) att(a uint32) *attachment {
+	return &r.atts[a>>attPageBits][a&(attPageSize-1)]
+}
+
+func (r *rooms) takeAttachment() uint32 {
+	if a := r.freeAtt; a != 0 {
+		r.freeAtt = r.att(a).next
+		return a
+	}
+	r.usedAtts++
+	if int(r.usedAtts>>attPageBits) == len(r.atts) {
+		r.atts = append(r.atts, new([attPageSize]attachment))
+	}
+	return r.usedAtts
+}
+
 func manyKey(slot uint32, num edge.RoomNum) uint64 { return uint64(slot)<<32 | uint64(num) }
 
 // find returns a connection's attachment to a room, 0 for none.
@@ -93,8 +106,8 @@ func (r *rooms) find(slot uint32, c *conn, num edge.RoomNum) uint32 {
 	if c.has(flagManyRooms) {
 		return r.manyRooms[manyKey(slot, num)]
 	}
-	for a := c.atts; a != 0; a = r.atts[a].next {
-		if r.atts[a].room == num {
+	for a := c.atts; a != 0; a = r.att(a).next {
+		if r.att(a).room == num {
 			return a
 		}
 	}
@@ -112,15 +125,9 @@ func (l *loop) attach(slot uint32, c *conn, num edge.RoomNum) {
 	if r.find(slot, c, num) != 0 {
 		return
 	}
-	a := r.freeAtt
-	if a != 0 {
-		r.freeAtt = r.atts[a].next
-	} else {
-		r.atts = append(r.atts, attachment{})
-		a = uint32(len(r.atts) - 1)
-	}
-	r.atts[a] = attachment{room: num, pos: uint32(len(rm.members)), next: c.atts}
-	rm.members = append(rm.members, member{slot: slot, att: a})
+	a := r.takeAttachment()
+	*r.att(a) = attachment{room: num, pos: uint32(len(rm.members)), next: c.atts}
+	rm.members = append(rm.members, slot)
 	c.atts = a
 	c.natts++
 	l.stats.Attachments++
@@ -129,8 +136,8 @@ func (l *loop) attach(slot uint32, c *conn, num edge.RoomNum) {
 		r.manyRooms[manyKey(slot, num)] = a
 	case c.natts > manyRooms:
 		c.set(flagManyRooms)
-		for a := c.atts; a != 0; a = r.atts[a].next {
-			r.manyRooms[manyKey(slot, r.atts[a].room)] = a
+		for a := c.atts; a != 0; a = r.att(a).next {
+			r.manyRooms[manyKey(slot, r.att(a).room)] = a
 		}
 	}
 }
@@ -145,9 +152,9 @@ func (l *loop) detach(slot uint32, c *conn, num edge.RoomNum) {
 	}
 	l.removeMember(a)
 	// Out of the connection's list: a walk, but detaching is rare.
-	for p := &c.atts; *p != 0; p = &r.atts[*p].next {
+	for p := &c.atts; *p != 0; p = &r.att(*p).next {
 		if *p == a {
-			*p = r.atts[a].next
+			*p = r.att(a).next
 			break
 		}
 	}
@@ -162,10 +169,10 @@ func (l *loop) detach(slot uint32, c *conn, num edge.RoomNum) {
 func (l *loop) detachAll(slot uint32, c *conn) {
 	r := &l.rooms
 	for a := c.atts; a != 0; {
-		next := r.atts[a].next
+		next := r.att(a).next
 		l.removeMember(a)
 		if c.has(flagManyRooms) {
-			delete(r.manyRooms, manyKey(slot, r.atts[a].room))
+			delete(r.manyRooms, manyKey(slot, r.att(a).room))
 		}
 		l.freeAttachment(a)
 		a = next
@@ -175,7 +182,7 @@ func (l *loop) detachAll(slot uint32, c *conn) {
 }
 
 func (l *loop) freeAttachment(a uint32) {
-	l.rooms.atts[a] = attachment{next: l.rooms.freeAtt}
+	*l.rooms.att(a) = attachment{next: l.rooms.freeAtt}
 	l.rooms.freeAtt = a
 	l.stats.Attachments--
 }
@@ -184,16 +191,21 @@ func (l *loop) freeAttachment(a uint32) {
 // there.
 func (l *loop) removeMember(a uint32) {
 	r := &l.rooms
-	rm := r.get(r.atts[a].room)
-	pos, last := r.atts[a].pos, len(rm.members)-1
-	moved := rm.members[last]
-	rm.members[pos] = moved
-	r.atts[moved.att].pos = pos
+	num, pos := r.att(a).room, r.att(a).pos
+	rm := r.get(num)
+	if len(rm.members) == 0 {
+		return // the room was given up after a panic
+	}
+	last := len(rm.members) - 1
+	if moved := rm.members[last]; uint32(last) != pos {
+		rm.members[pos] = moved
+		r.att(r.find(moved, l.conns.at(moved), num)).pos = pos
+	}
 	rm.members = rm.members[:last]
 	if last == 0 {
 		rm.members = nil
 	} else if cap(rm.members) > 64 && last < cap(rm.members)/4 {
-		rm.members = append(make([]member, 0, cap(rm.members)/2), rm.members...)
+		rm.members = append(make([]uint32, 0, cap(rm.members)/2), rm.members...)
 	}
 }
 
@@ -204,8 +216,8 @@ func (l *loop) dropRoom(num edge.RoomNum) {
 	}
 	l.fanOut(rm)
 	for len(rm.members) > 0 {
-		m := rm.members[len(rm.members)-1]
-		l.detach(m.slot, l.conns.at(m.slot), num)
+		slot := rm.members[len(rm.members)-1]
+		l.detach(slot, l.conns.at(slot), num)
 	}
 	l.forgetLeftOut(num)
 	*rm = room{}
@@ -278,8 +290,8 @@ func (l *loop) settle(c *conn) {
 		l.fanOutAll()
 		return
 	}
-	for a := c.atts; a != 0; a = r.atts[a].next {
-		l.fanOut(r.get(r.atts[a].room))
+	for a := c.atts; a != 0; a = r.att(a).next {
+		l.fanOut(r.get(r.att(a).room))
 	}
 }
 
@@ -429,21 +441,21 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 // deliverAll queues a set for every member of a room but one.
 func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32) {
 	l.at.room = rm
-	for _, m := range rm.members {
-		if m.slot == except {
+	for _, slot := range rm.members {
+		if slot == except {
 			continue
 		}
-		c := l.conns.at(m.slot)
+		c := l.conns.at(slot)
 		i := s.whole[plain]
 		if c.windowBits != 0 || i == itemNone {
 			i = l.wholeItem(s, c)
 		}
 		if c.flags&(flagArmed|flagSlow) == 0 && c.qbytes+uint32(len(l.out.items[i].buf)) <= l.queueBytes {
-			l.enqueue(m.slot, c, i)
+			l.enqueue(slot, c, i)
 			l.stats.Deliveries += uint64(s.events)
 			continue
 		}
-		l.deliverBehind(m.slot, c, num, s)
+		l.deliverBehind(slot, c, num, s)
 	}
 	l.dropUnused(s)
 	l.at.room = nil

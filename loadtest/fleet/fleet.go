@@ -35,6 +35,12 @@ type Options struct {
 	Patience             time.Duration // until all are ready; default 30 s
 }
 
+// fairShares is how many servers may share the cores with Redis, and their clients,
+// before it is favoured. All of them wait for it: with a hundred processes that
+// want to run, an equal share is too little for it to answer in seconds, links are
+// taken for dead, and what that costs leaves it less still.
+const fairShares = 8
+
 // maxProcesses: more on one machine is a typing error.
 const maxProcesses = 500
 
@@ -162,6 +168,9 @@ func (f *Fleet) startRedis(ctx context.Context, o Options, addr string) error {
 	}
 	f.RedisURL = "redis://" + addr + "/0"
 	p := f.procs[len(f.procs)-1]
+	if o.Gateways+o.APIs > fairShares {
+		favour(p.cmd.Process.Pid)
+	}
 	return f.poll(ctx, p, o.Patience, func() bool {
 		conn, err := net.DialTimeout("tcp", addr, time.Second)
 		if err != nil {

@@ -220,8 +220,8 @@ func (w *world) checkEnd() {
 		w.now += w.cfg.LingerMs
 		g.flush()
 		var st follow.Stats
-		if st = g.core.Stats(); st.Users+st.Rooms+st.Conns != 0 {
-			w.violate("leak", "g%d still follows %d users and %d rooms for %d connections", g.id, st.Users, st.Rooms, st.Conns)
+		if st = g.core.Stats(); st.Users+st.Rooms+st.Conns+st.Memberships != 0 {
+			w.violate("leak", "g%d still follows %d users and %d rooms, by %d memberships, for %d connections", g.id, st.Users, st.Rooms, st.Memberships, st.Conns)
 		}
 	}
 }
