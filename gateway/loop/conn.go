@@ -74,6 +74,9 @@ func (c *conn) has(f connFlags) bool { return c.flags&f != 0 }
 func (c *conn) set(f connFlags)      { c.flags |= f }
 func (c *conn) clear(f connFlags)    { c.flags &^= f }
 
+// waits says whether bytes are queued that may wait for more.
+func (c *conn) waits() bool { return c.qhead != 0 && c.flags&(flagArmed|flagDirty) == 0 }
+
 const (
 	chunkBits = 10
 	chunkSize = 1 << chunkBits

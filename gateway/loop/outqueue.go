@@ -129,8 +129,15 @@ func (l *loop) delivered(i uint32, connections int) {
 	}
 }
 
-// enqueue puts an item at the end of a connection's queue, whatever its length.
+// enqueue puts an item at the end of a connection's queue, whatever its length,
+// to be written at the end of the turn.
 func (l *loop) enqueue(slot uint32, c *conn, i uint32) {
+	l.append(c, i)
+	l.dirty(slot, c)
+}
+
+// append is enqueue for what may wait for something else to be written.
+func (l *loop) append(c *conn, i uint32) {
 	o := &l.out
 	n := o.freeNode
 	if n != 0 {
@@ -152,7 +159,6 @@ func (l *loop) enqueue(slot uint32, c *conn, i uint32) {
 	size := uint32(len(it.buf))
 	c.qbytes += size
 	l.stats.QueuedBytes += int64(size)
-	l.dirty(slot, c)
 }
 
 // dirty has a connection flushed at the end of the turn.

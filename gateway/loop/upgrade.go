@@ -162,7 +162,13 @@ func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth
 		l.stats.Compressed++
 		l.http.out = appendExtensions(l.http.out, req.compression)
 	}
-	l.enqueueOwn(slot, c, append(l.pool.Get(len(l.http.out)), l.http.out...))
+	// It goes out with hello, which is a moment away and which the client waits for
+	// anyway: one write, and one client that is woken once. If hello takes longer,
+	// it goes out alone (lookAtOpen).
+	l.append(c, l.out.newItem(append(l.pool.Get(len(l.http.out)), l.http.out...), true, 0))
+	if l.g.opts.Session.Echo {
+		l.dirty(slot, c)
+	}
 
 	l.heads--
 	l.headsChanged()

@@ -149,6 +149,9 @@ func (l *loop) lookAtOpen(slot uint32, c *conn) {
 		l.closeSlow(slot, c)
 		return
 	}
+	if c.waits() {
+		l.dirty(slot, c)
+	}
 	if c.has(flagPinged) {
 		if l.tick >= c.pingedAt+l.graceTicks {
 			l.abortOpen(slot, c, ClosedHeartbeat)
@@ -171,6 +174,9 @@ func (l *loop) nextLook(slot uint32, c *conn) uint32 {
 	next := c.lastRead + l.heartbeatOf(slot)
 	if c.has(flagPinged) {
 		next = c.pingedAt + l.graceTicks
+	}
+	if c.waits() {
+		next = min(next, l.tick+1)
 	}
 	if c.expires != 0 {
 		// Recomputed at every look, so that a step of the wall clock is noticed.

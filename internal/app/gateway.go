@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/madang-chat/madang/gateway"
@@ -89,17 +88,9 @@ const drainShare = 0.8
 // longer keeps rooms subscribed that nobody here is in.
 const linger = 3 * time.Second
 
-// gcPercent is a gateway's GOGC unless the environment sets it. Its heap is
-// mostly what it knows of idle users, so the usual 100 would hold as much again
-// in garbage; what a delivery allocates is little, and collecting it more often
-// costs less than that memory.
-const gcPercent = 30
-
 func (g *gatewayPart) start(context.Context) error {
 	c := g.config
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	collectByNeed()
 	proxies, err := c.Proxies()
 	if err != nil {
 		return err

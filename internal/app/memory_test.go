@@ -3,9 +3,12 @@ package app
 import (
 	"log/slog"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 func memFile(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
@@ -74,4 +77,31 @@ func TestMemoryIsGivenBackOnceConnectionsHaveSettled(t *testing.T) {
 	if len(gave) != 2 || gave[0] != 5 || gave[1] != 15 {
 		t.Errorf("given back at looks %v, want 5 and 15", gave)
 	}
+}
+
+func TestGarbageIsBoundedByTheHeap(t *testing.T) {
+	for live, want := range map[uint64]int{0: 400, 2 << 20: 200, 4 << 20: 100, 100 << 20: gcPercent} {
+		if got := percentFor(live); got != want {
+			t.Errorf("GOGC with %d bytes is %d, want %d", live, got, want)
+		}
+	}
+}
+
+func TestGOGCIsSetAfterEachCollection(t *testing.T) {
+	t.Setenv("GOGC", "")
+	before := debug.SetGCPercent(100)
+	t.Cleanup(func() { debug.SetGCPercent(before) })
+	collectByNeed()
+	hold := make([]byte, 200<<20) // then 30 it is
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		runtime.GC()
+		now := debug.SetGCPercent(gcPercent + 1)
+		if now == gcPercent {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("GOGC is %d, want %d", now, gcPercent)
+		}
+	}
+	runtime.KeepAlive(hold)
 }

@@ -106,22 +106,16 @@ func (v *jwtVerifier) Verify(token string) (Claims, error) {
 	if len(token) > MaxTokenBytes {
 		return Claims{}, errTooLong
 	}
-	var claims jwt.RegisteredClaims
+	var claims registered
 	if _, err := v.parser.ParseWithClaims(token, &claims, v.keyFor); err != nil {
 		return Claims{}, translate(err)
 	}
 	if !protocol.ValidUser(claims.Subject) {
 		return Claims{}, errSubject
 	}
-	// The library converts numbers to int64 unchecked: 1e300 has become anything.
-	for _, t := range [...]*jwt.NumericDate{claims.ExpiresAt, claims.IssuedAt, claims.NotBefore} {
-		if t != nil && (t.Unix() < 0 || t.Unix() > maxUnixSeconds) {
-			return Claims{}, errAbsurdTime
-		}
-	}
-	c := Claims{User: claims.Subject, Expires: claims.ExpiresAt.Unix()}
-	if claims.IssuedAt != nil {
-		c.IssuedAt = claims.IssuedAt.Unix()
+	c := Claims{User: claims.Subject, Expires: claims.ExpiresAt.date.Unix()}
+	if claims.IssuedAt.told {
+		c.IssuedAt = claims.IssuedAt.date.Unix()
 	}
 	return c, nil
 }
@@ -171,6 +165,7 @@ func translate(err error) error {
 	for _, c := range [...]struct{ theirs, ours error }{
 		{errHeader, errHeader},
 		{errUnknownKey, errUnknownKey},
+		{errAbsurdTime, errAbsurdTime},
 		{jwt.ErrTokenMalformed, errMalformed},
 		{jwt.ErrTokenUnverifiable, errAlgorithm},
 		{jwt.ErrTokenRequiredClaimMissing, errNoExpiry},
