@@ -167,6 +167,7 @@ func TestGenerations(t *testing.T) {
 
 func TestHeartbeat(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.Heartbeat, o.Grace = 1500*time.Millisecond, time.Second })
+	began := time.Now()
 	silent, silentID := g.dialWS("silent")
 	alive, _ := g.dialWS("alive")
 	talker, _ := g.dialWS("talker")
@@ -193,7 +194,6 @@ func TestHeartbeat(t *testing.T) {
 			}
 		}
 	}()
-	began := time.Now()
 	if op, _, err := silent.frameIn(); op != 9 || err != nil {
 		t.Fatalf("got %d, %v, want a ping", op, err)
 	}
