@@ -107,6 +107,9 @@ var answers = map[string]error{
 	"REUSED":     chat.ErrKeyReused,
 	"FULL":       chat.ErrRoomFull,
 	"LIMITED":    chat.ErrLimited,
+
+	"NOATTACHMENT": chat.ErrNoAttachment,
+	"MOSTROOMS":    chat.ErrAttachmentRooms,
 }
 
 // refusal is the error for a script's answer, nil when it is not a refusal.

@@ -15,6 +15,10 @@ const schemaKey = "madang:schema"
 // sweeperKey is held by the process that sweeps the outboxes now.
 const sweeperKey = "madang:sweeper"
 
+// attachmentSweeperKey is held for a while by the process that asked last which
+// attachments are due.
+const attachmentSweeperKey = "madang:attachments:sweeper"
+
 // keyspace builds every key. A key of a room or a user starts with the tag of
 // its partition, "{tag}:", so that all keys of a room share a slot.
 //
@@ -33,6 +37,10 @@ const sweeperKey = "madang:sweeper"
 //	{p}:user:U:rooms           hash    rev, disc, c (rooms in it), r:<room> -> "version head",
 //	                                   m:<room> (read) and d:<room> (delivered) -> "id n", seen (ms)
 //	{p}:user:U:left:R          string  version of the removal from R, remembered for a day
+//	{p}:user:U:uploads         string  bytes that U has uploaded lately, with a TTL
+//	{p}:attachment:A           hash    by, name, size, type, sha256, rooms (how many), r:<room>; with a TTL until
+//	                                   it was sent for good
+//	{p}:attachments:due        sorted set  attachment -> time (ms) from which on its bytes may go
 //	{p}:presence:U             hash    gateway -> "seq connections room…", with a TTL; also the channel of changes
 //	{p}:gateway:G:users        set     whose presence names G; "" in it means that G was declared dead
 //	{p}:ticket:T               string  a ticket, with a TTL
@@ -88,6 +96,13 @@ func (k *keyspace) user(p int, user string) userKeys {
 }
 
 func (u userKeys) left(room string) string { return u.channel + ":left:" + room }
+
+func (u userKeys) uploads() string { return u.channel + ":uploads" }
+
+func (k *keyspace) attachment(p int, id string) string {
+	return k.prefix[p] + "attachment:" + escape(id)
+}
+func (k *keyspace) attachmentsDue(p int) string { return k.prefix[p] + "attachments:due" }
 
 func (k *keyspace) outbox(p int) string { return k.prefix[p] + "outbox" }
 func (k *keyspace) epoch(p int) string  { return k.prefix[p] + "epoch" }
