@@ -26,6 +26,8 @@ type Options struct {
 	// be quick and must not block. nil: nobody.
 	OnAnswered func(Answered)
 	Limits     Limits
+	// Attachments: nil when there are none.
+	Attachments *Attachments
 
 	// Origins are the web pages (scheme://host[:port], exact, or "*") that may
 	// use the API from a browser besides those of its own origin.
@@ -106,9 +108,10 @@ type API struct {
 	answered  func(Answered) // nil: nobody asks
 	limits    Limits
 	origins   map[string]bool
-	sends     *rateLimit // nil: no limit
-	spec      []byte     // openapi.json
-	docs      []byte     // the page of /docs
+	sends     *rateLimit   // nil: no limit
+	files     *attachments // nil: none are taken
+	spec      []byte       // openapi.json
+	docs      []byte       // the page of /docs
 	engine    *gin.Engine
 	server    server
 }
@@ -147,6 +150,9 @@ func New(o Options) (*API, error) {
 		a.origins[origin] = true
 	}
 	var err error
+	if a.files, err = newAttachments(o.Attachments, o.Store); err != nil {
+		return nil, err
+	}
 	if a.spec, a.docs, err = renderSpec(); err != nil {
 		return nil, err
 	}

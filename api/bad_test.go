@@ -375,6 +375,9 @@ type counter struct {
 	requests map[string]int
 }
 
+func (c *counter) Upload(string, int64, time.Duration) {}
+func (c *counter) Download(int64)                      {}
+
 func (c *counter) Send(outcome string, took time.Duration) {
 	if c.sends == nil {
 		c.sends = map[string]int{}

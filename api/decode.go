@@ -102,11 +102,15 @@ func (a *API) readBody(c *gin.Context, buf *buffer) error {
 	}
 }
 
-// tooLarge also ends the connection: net/http would otherwise wait for the rest
-// of the body, to read and discard it, before it answers.
-func (a *API) tooLarge(c *gin.Context) *problem {
+// abandonBody ends the connection with the answer: net/http would otherwise wait
+// for the rest of the body, to read and discard it, before it answers.
+func (a *API) abandonBody(c *gin.Context) {
 	c.Writer.Header().Set("Connection", "close")
 	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Unix(1, 0)) // tests' recorders have none
+}
+
+func (a *API) tooLarge(c *gin.Context) *problem {
+	a.abandonBody(c)
 	return &problem{status: http.StatusRequestEntityTooLarge, code: protocol.ErrTooLarge, detail: "the body may have " + strconv.Itoa(a.limits.BodyBytes) + " bytes"}
 }
 

@@ -12,6 +12,11 @@ type Observer interface {
 	// Send ended, with one of SendOutcomes; took counts from when the sender was
 	// known to the outcome.
 	Send(outcome string, took time.Duration)
+	// Upload ended, with one of UploadOutcomes; bytes are of what was stored, took
+	// counts to its answer.
+	Upload(outcome string, bytes int64, took time.Duration)
+	// Download sent so many bytes of a file.
+	Download(bytes int64)
 }
 
 // Outcomes of a send, as a metric's label.
@@ -31,3 +36,5 @@ type nobody struct{}
 
 func (nobody) Request(string, string, int, time.Duration) {}
 func (nobody) Send(string, time.Duration)                 {}
+func (nobody) Upload(string, int64, time.Duration)        {}
+func (nobody) Download(int64)                             {}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/madang-chat/madang/internal/blob"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -58,9 +59,14 @@ var outcomes = []struct {
 	{chat.ErrRoomFull, &problem{status: http.StatusConflict, code: protocol.ErrRoomFull, detail: "the room has as many members as it may"}},
 	{chat.ErrTooMany, &problem{status: http.StatusConflict, code: protocol.ErrTooManyRooms, detail: "the user is in as many rooms as one may be"}},
 	{chat.ErrRoomBusy, &problem{status: http.StatusTooManyRequests, code: protocol.ErrRoomBusy, detail: "the room's readers have fallen behind; retry later with the same Idempotency-Key", retryAfter: 1}},
+	{chat.ErrNoAttachment, &problem{status: http.StatusNotFound, code: protocol.ErrNoAttachment, detail: "there is no such attachment; one that no message names is kept for a while only"}},
+	{chat.ErrAttachmentHidden, forbidden("the attachment is another's, and in no room of the user")},
+	{chat.ErrAttachmentRooms, &problem{status: http.StatusConflict, code: protocol.ErrAttachmentRooms, detail: "the attachment was sent to as many rooms as one may be; upload it again"}},
 	{chat.ErrBadPosition, invalid("the position is not in the room's log")},
 	{chat.ErrNotReplicated, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrNotReplicated, detail: "stored, but not on enough replicas in time; retry with the same Idempotency-Key", retryAfter: 1}},
 	{chat.ErrStorageFull, &problem{status: http.StatusInsufficientStorage, code: protocol.ErrStorageFull, detail: "the store takes no more writes", retryAfter: 5}},
+	{blob.ErrFull, &problem{status: http.StatusInsufficientStorage, code: protocol.ErrStorageFull, detail: "there is no room for more files", retryAfter: 60}},
+	{blob.ErrUnavailable, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrUnavailable, detail: "the store of files does not answer; retry", retryAfter: 1}},
 	{chat.ErrUnavailable, errUnavail},
 	{context.DeadlineExceeded, errUnavail},
 	{context.Canceled, errUnavail}, // the client went away: nobody reads it

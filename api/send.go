@@ -53,12 +53,23 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	// What may not be attached may have been accepted before, so a retry is looked
+	// up all the same.
+	var unattached error
+	if len(m.Attachments) > 0 && limited == nil {
+		if unattached = a.attach(ctx, by, room, m.Attachments); unattached != nil && len(c.Request.Header["Idempotency-Key"]) == 0 {
+			return sent, unattached
+		}
+	}
 	// The tail is the Store's: it may still be writing it to Redis when our
 	// deadline has passed, so it is not taken from a pool.
 	tail, hash := m.appendTail(make([]byte, 0, len(buf.b)+len(by.User)+len(key)+96), by.User, now, key)
-	sent, err = a.sendTold(ctx, c, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil})
-	if limited != nil && errors.Is(err, chat.ErrLimited) {
-		return sent, limited
+	sent, err = a.sendTold(ctx, c, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil || unattached != nil})
+	if errors.Is(err, chat.ErrLimited) {
+		if limited != nil {
+			return sent, limited
+		}
+		return sent, unattached
 	}
 	if err != nil {
 		return sent, err

@@ -38,7 +38,7 @@ const (
 	ErrTokenExpired  ErrorCode = "token_expired"         // or revoked
 	ErrForbidden     ErrorCode = "forbidden"             // not a member, or not the role it takes
 	ErrRoomNotFound  ErrorCode = "room_not_found"        //
-	ErrNotFound      ErrorCode = "not_found"             // route, member, attachment
+	ErrNotFound      ErrorCode = "not_found"             // route, member
 	ErrRoomExists    ErrorCode = "room_exists"           //
 	ErrKeyReused     ErrorCode = "idempotency_key_reuse" // same key, another body
 	ErrRateLimited   ErrorCode = "rate_limited"          //
@@ -48,7 +48,15 @@ const (
 	ErrUnavailable   ErrorCode = "unavailable"           // Redis does not answer: retry
 	ErrNotReplicated ErrorCode = "not_replicated"        // stored, but not yet on enough replicas: retry with the same key
 	ErrStorageFull   ErrorCode = "storage_full"          // Redis refuses writes for lack of memory
-	ErrMethod        ErrorCode = "method_not_allowed"    //
-	ErrMediaType     ErrorCode = "unsupported_media_type"
-	ErrInternal      ErrorCode = "internal" // the log has the request ID
+	// Attachments.
+	ErrNoAttachment    ErrorCode = "attachment_not_found"     // never uploaded, or expired
+	ErrAttachmentsOff  ErrorCode = "attachments_off"          // this deployment takes none
+	ErrAttachmentRooms ErrorCode = "attachment_in_most_rooms" // it was sent to as many as one may be
+	ErrFileType        ErrorCode = "file_type_not_allowed"    //
+	ErrQuota           ErrorCode = "upload_quota_exceeded"    // retry when Retry-After says
+	ErrRange           ErrorCode = "range_not_satisfiable"    // it begins behind the file's end
+
+	ErrMethod    ErrorCode = "method_not_allowed" //
+	ErrMediaType ErrorCode = "unsupported_media_type"
+	ErrInternal  ErrorCode = "internal" // the log has the request ID
 )

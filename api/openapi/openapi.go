@@ -123,7 +123,7 @@ func (d *document) operations() []shown {
 			all = append(all, s)
 		}
 	}
-	order := map[string]int{"post": 0, "get": 1, "put": 2, "delete": 3}
+	order := map[string]int{"post": 0, "get": 1, "head": 2, "put": 3, "delete": 4}
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
 		if api := strings.HasPrefix(a.Path, "/v1/"); api != strings.HasPrefix(b.Path, "/v1/") {

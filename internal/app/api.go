@@ -53,17 +53,23 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 	if err != nil {
 		return nil, err
 	}
+	counts := metrics.NewAPI(p.registry, api.SendOutcomes, api.UploadOutcomes)
+	files, err := newAttachments(p, c.Files, counts.Swept)
+	if err != nil {
+		return nil, err
+	}
 	return api.New(api.Options{
 		TLS:        tlsConfig,
 		Store:      p.store,
 		Verifier:   verifier,
 		Logger:     p.log,
-		Observer:   metrics.NewAPI(p.registry, api.SendOutcomes),
+		Observer:   counts,
 		OnAnswered: traceRequests(p.tracer),
 		Limits: api.Limits{
 			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
 			SendsPerSecond: perSecond, SendBurst: c.SendBurst,
 		},
+		Attachments:    files,
 		ShowFocus:      c.ShowFocus,
 		Origins:        c.Origins.Origins,
 		TrustedProxies: c.TrustedProxies,

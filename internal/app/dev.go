@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/alicebob/miniredis/v2"
 
@@ -19,6 +20,8 @@ type Dev struct {
 	config config.Dev
 	log    *slog.Logger
 	seq    sequence
+
+	blobDir string // for attachments, when none is given; from Start on
 
 	// SecretSource says where the JWT secret came from.
 	SecretSource string
@@ -67,6 +70,16 @@ func (d *Dev) Start(ctx context.Context) error {
 		})
 		// The rest needs its address, so it is started by a sequence of its own.
 	}
+	if !d.config.Files.On() {
+		d.seq.parts = append(d.seq.parts, part{
+			name: "directory for attachments",
+			start: func(context.Context) (err error) {
+				d.blobDir, err = os.MkdirTemp("", "madang-dev-")
+				return err
+			},
+			stop: func(context.Context) error { return os.RemoveAll(d.blobDir) },
+		})
+	}
 	var inner *sequence
 	d.seq.parts = append(d.seq.parts, part{
 		name: "dev",
@@ -87,6 +100,9 @@ func (d *Dev) build() (*sequence, error) {
 	c := d.config
 	if d.mini != nil {
 		c.Redis.URL = "redis://" + d.mini.Addr()
+	}
+	if d.blobDir != "" {
+		c.BlobDir = d.blobDir
 	}
 	p, err := newProcess("dev", c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), d.log)
 	if err != nil {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -240,5 +243,38 @@ func TestPortsInUseAreErrorsThatNameThem(t *testing.T) {
 		if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is taken: %v", name, err)
 		}
+	}
+}
+
+func TestDevTakesAttachments(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	files := func() (n int) {
+		err := filepath.WalkDir(temporary, func(_ string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Cleanup(func() { // after dev's own
+		if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+			t.Errorf("dev left %v, %v", left, err)
+		}
+	})
+	d := startDev(t)
+	bearer := "Bearer " + tokenFor(t, d, "alice")
+	const form = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--b--\r\n"
+	up := ask(t, "POST", d.URL()+"/v1/attachments", form, "Authorization", bearer, "Content-Type", "multipart/form-data; boundary=b")
+	if up.status != http.StatusCreated || files() != 1 {
+		t.Fatalf("%d %s, %d files", up.status, up.body, files())
+	}
+	got := ask(t, "GET", d.URL()+"/v1/attachments/"+up.field(t, "id").(string), "", "Authorization", bearer)
+	if got.status != http.StatusOK || got.body != "hello" {
+		t.Fatalf("%d %s", got.status, got.body)
 	}
 }

@@ -30,6 +30,7 @@ type API struct {
 	Origins  `embed:"" group:"Authentication"`
 	HTTP     `embed:"" group:"HTTP API"`
 	Receipts `embed:"" group:"HTTP API"`
+	Files    `kong:"embed,group='Attachments',set='blob_note= Empty: nothing can be attached.'"`
 }
 
 // Validate reports everything that is wrong, at once.
@@ -41,5 +42,6 @@ func (c API) Validate() error {
 	c.Origins.check(&p)
 	c.HTTP.check(&p)
 	c.Receipts.check(&p)
+	c.Files.check(&p)
 	return p.err()
 }

@@ -131,6 +131,15 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		{name: "no secret", want: []string{"--jwt-secret-file", "--jwks-url"}},
 		{name: "everything at once", args: []string{"--partitions=0", "--api-addr=x", "--redis=http://secret:word@x", "--origins=chat.example.com"},
 			want: []string{"--partitions: 0 is not between 1 and 16384", `--api-addr: "x"`, `--redis: scheme "http"`, "--jwt-secret-file", `--origins: "chat.example.com"`}},
+		{name: "attachments", args: []string{
+			"--max-attachment-bytes=6GiB", "--attachment-types=png", "--attachment-pending=1m", "--attachment-keep=1h", "--blob-s3-endpoint=s3.example.com",
+			"--blob-s3-access-key=a", "--max-uploads=0", "--upload-timeout=2h",
+		}, want: []string{
+			"--max-attachment-bytes: 6GiB is more than 5GiB", `--attachment-types: "png"`, "--attachment-pending: 1m0s", "--max-uploads: 0", "--upload-timeout: 2h",
+			"--blob-s3-bucket: --blob-s3-endpoint needs it", `--blob-s3-endpoint: "s3.example.com"`, "--blob-s3-secret-key-file: --blob-s3-access-key needs it",
+		}},
+		{name: "attachments that go before they may be sent", args: []string{"--attachment-keep=2h"}, want: []string{"--attachment-keep: 2h0m0s is not between 24h0m0s"}},
+		{name: "no secret of S3", args: []string{"--blob-s3-secret-key-file=/does/not/exist"}, want: []string{"--blob-s3-secret-key-file: open /does/not/exist"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := parse(t, tt.file, tt.env, append([]string{"api"}, tt.args...)...)

@@ -7,6 +7,7 @@ type Dev struct {
 	Auth     `embed:"" group:"Authentication"`
 	Origins  `embed:"" group:"Authentication"`
 	HTTP     `embed:"" group:"HTTP API"`
+	Files    `kong:"embed,group='Attachments',set='blob_note= Empty: one that is removed at the end.'"`
 	Sockets  `embed:"" group:"Gateway"`
 	Receipts `embed:"" group:"Gateway"`
 }
@@ -26,12 +27,13 @@ func (c Dev) Validate() error {
 	c.HTTP.check(&p)
 	c.Sockets.check(&p)
 	c.Receipts.check(&p)
+	c.Files.check(&p)
 	return p.err()
 }
 
 // API is the part that the API in dev is built from.
 func (c Dev) API() API {
-	return API{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, HTTP: c.HTTP, Receipts: c.Receipts}
+	return API{Process: c.Process, Redis: c.Redis, Auth: c.Auth, Origins: c.Origins, HTTP: c.HTTP, Receipts: c.Receipts, Files: c.Files}
 }
 
 // Gateway is the part that the gateway in dev is built from.

@@ -15,7 +15,9 @@ type API struct {
 	duration *prometheus.HistogramVec
 	children sync.Map // requestKey → requestChild
 
-	sends map[string]sendChild // by outcome; never changed
+	sends                       map[string]outcomeChild // by outcome; never changed
+	uploads                     map[string]outcomeChild // likewise
+	uploaded, downloaded, swept prometheus.Counter
 }
 
 type requestKey struct {
@@ -28,15 +30,26 @@ type requestChild struct {
 	took  prometheus.Observer
 }
 
-type sendChild struct {
+type outcomeChild struct {
 	count prometheus.Counter
 	took  prometheus.Observer
 }
 
-// NewAPI registers the API's collectors. outcomes are all that Send is told.
-func NewAPI(r prometheus.Registerer, outcomes []string) *API {
+// NewAPI registers the API's collectors. The outcomes are all that Send and Upload
+// are told.
+func NewAPI(r prometheus.Registerer, outcomes, uploadOutcomes []string) *API {
 	m := &API{
-		sends: make(map[string]sendChild, len(outcomes)),
+		sends:   make(map[string]outcomeChild, len(outcomes)),
+		uploads: make(map[string]outcomeChild, len(uploadOutcomes)),
+		uploaded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "madang_upload_bytes_total", Help: "Bytes of files that were stored.",
+		}),
+		downloaded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "madang_download_bytes_total", Help: "Bytes of files that were sent to clients.",
+		}),
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "madang_attachments_swept_total", Help: "Files deleted because no message named them in time, or because their time was over.",
+		}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "madang_http_requests_total",
 			Help: "HTTP requests answered, by method, route and status.",
@@ -53,9 +66,19 @@ func NewAPI(r prometheus.Registerer, outcomes []string) *API {
 		histogram("madang_send_duration_seconds", "Time from a send's head to its outcome, Redis included.", requestBuckets),
 		[]string{"outcome"})
 	for _, o := range outcomes {
-		m.sends[o] = sendChild{sends.WithLabelValues(o), sendTimes.WithLabelValues(o)}
+		m.sends[o] = outcomeChild{sends.WithLabelValues(o), sendTimes.WithLabelValues(o)}
 	}
-	r.MustRegister(m.requests, m.duration, sends, sendTimes)
+	uploads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "madang_uploads_total",
+		Help: "Files that were uploaded, by what became of them: stored, refused, limited, cut, unavailable, failed.",
+	}, []string{"outcome"})
+	uploadTimes := prometheus.NewHistogramVec(
+		histogram("madang_upload_duration_seconds", "Time from an upload's head to its outcome, the client's line included.", uploadBuckets),
+		[]string{"outcome"})
+	for _, o := range uploadOutcomes {
+		m.uploads[o] = outcomeChild{uploads.WithLabelValues(o), uploadTimes.WithLabelValues(o)}
+	}
+	r.MustRegister(m.requests, m.duration, sends, sendTimes, uploads, uploadTimes, m.uploaded, m.downloaded, m.swept)
 	return m
 }
 
@@ -96,3 +119,20 @@ func (m *API) Send(outcome string, took time.Duration) {
 	c.count.Inc()
 	c.took.Observe(took.Seconds())
 }
+
+// Upload implements api.Observer.
+func (m *API) Upload(outcome string, bytes int64, took time.Duration) {
+	c, ok := m.uploads[outcome]
+	if !ok {
+		panic("BUG: metrics: an outcome of an upload that nobody announced: " + outcome)
+	}
+	c.count.Inc()
+	c.took.Observe(took.Seconds())
+	m.uploaded.Add(float64(bytes))
+}
+
+// Download implements api.Observer.
+func (m *API) Download(bytes int64) { m.downloaded.Add(float64(bytes)) }
+
+// Swept counts files that were deleted.
+func (m *API) Swept(files int) { m.swept.Add(float64(files)) }

@@ -49,6 +49,8 @@ func histogram(name, help string, buckets []float64) prometheus.HistogramOpts {
 var (
 	// requestBuckets: from a send that Redis answers at once to the time-out.
 	requestBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
+	// uploadBuckets: from a photo on a LAN to the longest upload.
+	uploadBuckets = []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 600}
 	// redisBuckets: a round trip on a quiet LAN to the command time-out.
 	redisBuckets = []float64{.0001, .0002, .0005, .001, .002, .005, .01, .05, .2, 1, 3}
 	// waitBuckets: what event loops time by their wheel, of 50 ms.

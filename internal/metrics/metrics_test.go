@@ -17,10 +17,13 @@ import (
 // everything is a registry with all collectors, each having counted something.
 func everything() (*prometheus.Registry, *API, *Redis, *Gateway) {
 	r := NewRegistry("v0")
-	a, s, g := NewAPI(r, api.SendOutcomes), NewRedis(r), NewGateway(r)
+	a, s, g := NewAPI(r, api.SendOutcomes, api.UploadOutcomes), NewRedis(r), NewGateway(r)
 	g.Watch(r, func() loop.Stats { return loop.Stats{Deliveries: 7, Open: 3} }, func() hub.Stats { return hub.Stats{Broken: 1} })
 	a.Request("GET", "/v1/rooms/:room", 200, time.Millisecond)
 	a.Send(api.SendAccepted, time.Millisecond)
+	a.Upload(api.UploadStored, 10, time.Millisecond)
+	a.Download(10)
+	a.Swept(1)
 	o := s.Observer()
 	o.Pipeline("send", 3, time.Millisecond)
 	o.CommandFailed("network")
@@ -90,6 +93,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	o := s.Observer()
 	allocs := testing.AllocsPerRun(100, func() {
 		a.Send(api.SendAccepted, time.Millisecond)
+		a.Upload(api.UploadStored, 10, time.Millisecond)
+		a.Download(10)
 		o.CanaryBack(0, time.Millisecond)
 		g.Delivered(3, 4)
 		g.Turn(time.Millisecond)

@@ -1,0 +1,302 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/madang-chat/madang/internal/blob"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Attachments is what uploads and downloads need. The Store must then be a
+// chat.Attachments, too. A zero field but Blobs takes its default.
+type Attachments struct {
+	Blobs blob.Store
+	// MaxBytes is the largest file. Larger lets a user fill the store faster.
+	MaxBytes int64
+	// Types are the content types that are taken: "image/png", "image/*". Empty:
+	// all.
+	Types []string
+	// Times are how long files are kept.
+	Times chat.AttachmentTimes
+	// Quota is what one user may upload; server keys are not limited.
+	Quota chat.Quota
+	// Uploads is how many may be under way in this process; a user may have four of
+	// them. More cost a file descriptor and 50 KB each.
+	Uploads int
+	// IdleTimeout is how long nothing may come of a body, Timeout how long it may
+	// take in all, and the store to take it.
+	IdleTimeout, Timeout time.Duration
+}
+
+// Defaults of Attachments.
+const (
+	defaultMaxBytes    = 25 << 20
+	defaultPending     = 24 * time.Hour
+	defaultUploads     = 64
+	defaultIdleTimeout = 15 * time.Second
+	defaultTimeout     = 10 * time.Minute
+	// uploadsPerUser keeps one user from taking all places.
+	uploadsPerUser = 4
+)
+
+func (o Attachments) withDefaults() Attachments {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.Times.Pending == 0 {
+		o.Times.Pending = defaultPending
+	}
+	if o.Uploads == 0 {
+		o.Uploads = defaultUploads
+	}
+	if o.IdleTimeout == 0 {
+		o.IdleTimeout = defaultIdleTimeout
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	return o
+}
+
+// attachments is the part of an API that deals with files.
+type attachments struct {
+	Attachments
+	store chat.Attachments
+	slots *slots
+}
+
+func newAttachments(o *Attachments, store chat.Store) (*attachments, error) {
+	if o == nil {
+		return nil, nil
+	}
+	known, ok := store.(chat.Attachments)
+	if !ok || o.Blobs == nil {
+		return nil, errors.New("api: attachments need Blobs and a Store that knows of them")
+	}
+	if o.MaxBytes < 0 || o.Times.Pending < 0 || o.Times.Kept < 0 || o.Quota.Bytes < 0 || o.Uploads < 0 {
+		return nil, fmt.Errorf("api: a negative limit of attachments: %+v", *o)
+	}
+	a := &attachments{Attachments: o.withDefaults(), store: known}
+	a.slots = newSlots(a.Uploads, uploadsPerUser)
+	return a, nil
+}
+
+var errAttachmentsOff = &problem{
+	status: http.StatusNotFound, code: protocol.ErrAttachmentsOff,
+	detail: "this deployment takes no attachments (--blob-dir or --blob-s3-endpoint would)",
+}
+
+// attach lets the members of a room see what a message is about to name.
+func (a *API) attach(ctx context.Context, by chat.Actor, room string, ids []string) error {
+	if a.files == nil {
+		return errAttachmentsOff
+	}
+	for _, id := range ids {
+		if !blob.ValidID(id) {
+			return chat.ErrNoAttachment
+		}
+	}
+	return a.files.store.Attach(ctx, by, room, ids, a.files.Times.Kept)
+}
+
+// attachmentView is an attachment as its uploader is told of it.
+type attachmentView struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Size        int64  `json:"size"`
+	ContentType string `json:"content_type"`
+	SHA256      string `json:"sha256"`
+}
+
+// POST /v1/attachments. A repeated request makes another attachment; the one that
+// no message names goes by itself.
+func (a *API) upload(_ context.Context, c *gin.Context, by chat.Actor) error {
+	if a.files == nil {
+		a.abandonBody(c)
+		return errAttachmentsOff
+	}
+	began := time.Now()
+	kept, err := a.files.receive(c, by, a.limits.StoreTimeout)
+	a.observer.Upload(uploadOutcome(err), kept.Size, time.Since(began))
+	if err != nil {
+		a.abandonBody(c)
+		return err
+	}
+	c.Writer.Header().Set("Location", "/v1/attachments/"+kept.ID)
+	return writeJSON(c, http.StatusCreated, attachmentView{kept.ID, kept.Name, kept.Size, kept.ContentType, kept.SHA256})
+}
+
+// receive takes an upload in. Whatever goes wrong leaves nothing but an ID that
+// comes due.
+func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.Duration) (_ chat.Attachment, err error) {
+	boundary, err := f.boundaryOf(c.Request)
+	if err != nil {
+		return chat.Attachment{}, err
+	}
+	if p := f.slots.take(by.User); p != nil {
+		return chat.Attachment{}, p
+	}
+	defer f.slots.leave(by.User)
+
+	asking, asked := context.WithTimeout(c.Request.Context(), storeTimeout)
+	defer asked()
+	id := blob.NewID()
+	most := f.MaxBytes
+	if c.Request.ContentLength > 0 {
+		most = min(most, c.Request.ContentLength)
+	}
+	if err := f.store.AnnounceUpload(asking, by, id, most, f.Quota, f.Times.Pending); err != nil {
+		return chat.Attachment{}, overQuota(err)
+	}
+	var stored int64
+	defer func() {
+		if f.Quota.Bytes == 0 || most == stored {
+			return
+		}
+		// Whoever went away gets it back, too. Should it fail, the quota's time heals it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), storeTimeout)
+		defer cancel()
+		_ = f.store.GiveBack(ctx, by, most-stored)
+	}()
+
+	draft, err := f.Blobs.Create(c.Request.Context())
+	if err != nil {
+		return chat.Attachment{}, err
+	}
+	defer draft.Discard()
+	patience := patienceFor(c.Writer, f.IdleTimeout, f.Timeout, storeTimeout)
+	got, err := readUpload(&bounded{from: c.Request.Body, progress: patience}, boundary, draft, f.MaxBytes, f.takes)
+	if err != nil {
+		return chat.Attachment{}, err
+	}
+	committing, committed := context.WithTimeout(c.Request.Context(), f.Timeout)
+	defer committed()
+	if err := draft.Commit(committing, id); err != nil {
+		return chat.Attachment{}, err
+	}
+	kept := chat.Attachment{ID: id, By: by.User, Name: got.name, Size: got.size, ContentType: got.contentType, SHA256: got.sha256}
+	keeping, done := context.WithTimeout(c.Request.Context(), storeTimeout)
+	defer done()
+	if err := f.store.KeepUpload(keeping, kept, f.Times.Pending); err != nil {
+		if errors.Is(err, chat.ErrNoAttachment) { // Redis has lost what was announced
+			err = fmt.Errorf("%w: the upload is not known any more", chat.ErrUnavailable)
+		}
+		return chat.Attachment{}, err
+	}
+	stored = got.size
+	return kept, nil
+}
+
+// takes says whether files of a content type are taken.
+func (f *attachments) takes(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	for _, allowed := range f.Types {
+		family, any := strings.CutSuffix(allowed, "/*")
+		if kind == allowed || any && strings.HasPrefix(kind, family+"/") {
+			return true
+		}
+	}
+	return len(f.Types) == 0
+}
+
+// overQuota is what a user is told who has uploaded enough.
+func overQuota(err error) error {
+	var quota *chat.QuotaError
+	if !errors.As(err, &quota) {
+		return err
+	}
+	return &problem{
+		status: http.StatusTooManyRequests, code: protocol.ErrQuota, detail: "the user has uploaded as much as one may for now",
+		retryAfter: int((quota.Again + time.Second - 1) / time.Second),
+	}
+}
+
+// Outcomes of an upload, as a metric's label.
+const (
+	UploadStored      = "stored"
+	UploadRefused     = "refused"     // the client's doing: 4xx
+	UploadLimited     = "limited"     // 429
+	UploadCut         = "cut"         // the client broke off, or was too slow
+	UploadUnavailable = "unavailable" // Redis or the blobs' store did not answer, or is full: 503, 507
+	UploadFailed      = "failed"      // our doing: 500
+)
+
+// UploadOutcomes are all there are.
+var UploadOutcomes = []string{UploadStored, UploadRefused, UploadLimited, UploadCut, UploadUnavailable, UploadFailed}
+
+func uploadOutcome(err error) string {
+	if err == nil {
+		return UploadStored
+	}
+	switch p, _ := problemFor(err); {
+	case p == errBodyLate, p == errBodyCut, p == errFormCut, errors.Is(err, context.Canceled):
+		return UploadCut
+	case p.status == http.StatusTooManyRequests:
+		return UploadLimited
+	case p.status < http.StatusInternalServerError:
+		return UploadRefused
+	case p == errInternal:
+		return UploadFailed
+	}
+	return UploadUnavailable
+}
+
+// GET and HEAD /v1/attachments/{id}
+func (a *API) download(ctx context.Context, c *gin.Context, by chat.Actor) error {
+	if a.files == nil {
+		return errAttachmentsOff
+	}
+	id := c.Param("id")
+	if !blob.ValidID(id) {
+		return chat.ErrNoAttachment
+	}
+	known, err := a.files.store.Attachment(ctx, by, id)
+	if err != nil {
+		return err
+	}
+	content, err := a.files.Blobs.Open(c.Request.Context(), id, known.Size)
+	if err != nil {
+		return missing(err)
+	}
+	defer content.Close()
+	sent, err := serve(c, known, content)
+	a.observer.Download(sent)
+	return missing(err)
+}
+
+// missing keeps a blob that should be there from being taken for one that never
+// was: that is for operators to hear of.
+func missing(err error) error {
+	if errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("the bytes of an attachment are missing; do all APIs share one store? %w", err)
+	}
+	return err
+}
+
+// boundaryOf checks the head of an upload's request.
+func (f *attachments) boundaryOf(r *http.Request) (string, error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return "", errEncoding
+	}
+	boundary, err := multipartBoundary(r.Header["Content-Type"])
+	if err != nil {
+		return "", err
+	}
+	if r.ContentLength > f.MaxBytes+maxUploadHead+maxUploadEnd {
+		return "", fileTooLarge(f.MaxBytes)
+	}
+	return boundary, nil
+}
+
+func fileTooLarge(most int64) *problem {
+	return &problem{status: http.StatusRequestEntityTooLarge, code: protocol.ErrTooLarge, detail: "a file may have " + strconv.FormatInt(most, 10) + " bytes"}
+}

@@ -1,0 +1,155 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/madang-chat/madang/api"
+	"github.com/madang-chat/madang/internal/blob"
+	"github.com/madang-chat/madang/internal/blob/s3"
+	"github.com/madang-chat/madang/internal/chat"
+	"github.com/madang-chat/madang/internal/config"
+)
+
+// quotaTime is how long --upload-quota counts.
+const quotaTime = 24 * time.Hour
+
+// newAttachments opens the store of files; nil when there is to be none.
+func newAttachments(p *process, c config.Files, swept func(int)) (*api.Attachments, error) {
+	if !c.On() {
+		return nil, nil
+	}
+	blobs, err := openBlobs(p, c)
+	if err != nil {
+		return nil, err
+	}
+	p.also = append(p.also, (&attachmentSweeper{known: p.store, blobs: blobs, log: p.log, swept: swept}).asPart())
+	return &api.Attachments{
+		Blobs:    blobs,
+		MaxBytes: int64(c.MaxAttachment),
+		Types:    c.AttachmentTypes,
+		Times:    chat.AttachmentTimes{Pending: c.AttachmentPending, Kept: c.AttachmentKeep},
+		Quota:    chat.Quota{Bytes: int64(c.UploadQuota), In: quotaTime},
+		Uploads:  c.MaxUploads,
+		Timeout:  c.UploadTimeout,
+	}, nil
+}
+
+func openBlobs(p *process, c config.Files) (blob.Store, error) {
+	if c.S3Endpoint == "" {
+		files := blob.NewFiles(c.BlobDir)
+		p.also = append(p.also, filesPart(files.Prepare, files.Close))
+		return files, nil
+	}
+	secret, err := c.S3SecretKey()
+	if err != nil {
+		return nil, err
+	}
+	store, err := s3.New(s3.Options{
+		Endpoint: c.S3Endpoint, Bucket: c.S3Bucket, Region: c.S3Region, Prefix: c.S3Prefix,
+		AccessKey: c.S3AccessKey, SecretKey: secret, Spool: c.BlobDir,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--blob-s3-endpoint: %w", err)
+	}
+	p.also = append(p.also, filesPart(store.Prepare, func() error { return nil }))
+	return store, nil
+}
+
+func filesPart(prepare, end func() error) part {
+	return part{
+		name: "files",
+		start: func(context.Context) error {
+			if err := prepare(); err != nil {
+				return fmt.Errorf("--blob-dir: %w", err)
+			}
+			return nil
+		},
+		stop: func(context.Context) error { return end() },
+	}
+}
+
+const (
+	// attachmentSweepEvery is how often attachments that are due are looked for, by
+	// one process of all.
+	attachmentSweepEvery = time.Minute
+	// attachmentSweepPage is how many of each partition go at a time.
+	attachmentSweepPage = 100
+	// draftsIdle is how long a draft is left alone: longer than any upload takes.
+	draftsIdle = 2 * time.Hour
+)
+
+// attachmentSweeper deletes the bytes of attachments that nobody can ask for any
+// more. It goes by what Redis says is due, and never by what Redis does not know:
+// a Redis that lost its data loses no files.
+type attachmentSweeper struct {
+	known  chat.Attachments
+	blobs  blob.Store
+	log    *slog.Logger
+	swept  func(int)
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (s *attachmentSweeper) asPart() part { return part{"attachments", s.start, s.stop} }
+
+func (s *attachmentSweeper) start(ctx context.Context) error {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.done = make(chan struct{})
+	go func() { // ends with ctx; stop waits for it
+		defer close(s.done)
+		ticker := time.NewTicker(attachmentSweepEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := s.sweep(ctx, attachmentSweepEvery); err != nil && ctx.Err() == nil {
+				s.log.Warn("sweeping attachments", "err", err)
+			}
+		}
+	}()
+	return nil
+}
+
+func (s *attachmentSweeper) stop(context.Context) error {
+	if s.cancel != nil {
+		s.cancel()
+		<-s.done // its calls have time-outs, and end with the context
+	}
+	return nil
+}
+
+// sweep deletes first and forgets then: what a crash leaves in between is due
+// again.
+func (s *attachmentSweeper) sweep(ctx context.Context, every time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, every)
+	defer cancel()
+	due, err := s.known.DueAttachments(ctx, every/2, attachmentSweepPage)
+	if err != nil {
+		return err
+	}
+	gone := due[:0]
+	for _, id := range due {
+		if err = s.blobs.Delete(ctx, id); err != nil {
+			break
+		}
+		gone = append(gone, id)
+	}
+	if len(gone) > 0 {
+		if forgetErr := s.known.ForgetAttachments(ctx, gone); forgetErr != nil {
+			return forgetErr
+		}
+		s.swept(len(gone))
+		s.log.Info("attachments that were not sent, or are past their time, are deleted", "attachments", len(gone))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.blobs.Clean(ctx, draftsIdle)
+	return err
+}
