@@ -87,7 +87,7 @@ func TestAFleetNeedsNoMoreOfRedisThanItsUserMay(t *testing.T) {
 	write(t, url, "rediss://madang:CHANGE-ME@127.0.0.1:"+tlsPort+"/0\n")
 	use := func(r *config.Redis) { r.RedisFile, r.RedisCA, r.RedisCert, r.RedisKey = url, ca, cert, key }
 
-	f := fleet.Start(t, "redis://nobody.invalid:1/0", 1, 2, fleet.API(func(c *config.API) { use(&c.Redis) }), fleet.Gateway(func(c *config.Gateway) { use(&c.Redis) }))
+	f := fleet.Start(t, "redis://nobody.invalid:1/0", 1, 2, fleet.API(func(c *config.API) { use(&c.Redis); c.BlobDir = t.TempDir() }), fleet.Gateway(func(c *config.Gateway) { use(&c.Redis) }))
 	alice, bob := f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
 	alice.CreatesRoom("yard", "bob")
 	alice.Connects()
@@ -120,6 +120,10 @@ func TestAFleetNeedsNoMoreOfRedisThanItsUserMay(t *testing.T) {
 	ask(bob, http.MethodPost, "/v1/tickets", nil, http.StatusCreated)
 	ask(alice, http.MethodPut, "/v1/rooms/yard/members/carol", nil, http.StatusOK)
 	ask(alice, http.MethodDelete, "/v1/rooms/yard/members/carol", nil, http.StatusNoContent)
+	file := alice.Uploads("notes.txt", "notes")
+	alice.Attaches("yard", file)
+	bob.WantMessage("yard", "")
+	ask(bob, http.MethodGet, "/v1/attachments/"+file, nil, http.StatusOK)
 	bob.Reconnects(fleet.Resuming, 0)
 	alice.Sends("yard", "again")
 	bob.WantMessage("yard", "again")

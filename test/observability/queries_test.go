@@ -2,6 +2,7 @@ package observability
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { fleet.Main(m) }
 // scrapes it.
 func observed(t *testing.T) *prometheus {
 	t.Helper()
-	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 2, 2, fleet.Flags("gateway", "--heartbeat", "1s"))
+	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 2, 2, fleet.Flags("gateway", "--heartbeat", "1s"), fleet.Flags("api", "--blob-dir", t.TempDir()))
 	p := startPrometheus(t, f)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -75,6 +76,14 @@ func observed(t *testing.T) *prometheus {
 		_, _ = u.Requests(http.MethodGet, "/v1/rooms", nil)
 		_, _ = u.Requests(http.MethodGet, fmt.Sprintf("/v1/rooms/room-%d/messages?limit=10", i%rooms), nil)
 		_, _ = u.Requests(http.MethodPost, fmt.Sprintf("/v1/rooms/room-%d/messages", (i+1)%rooms), map[string]any{"type": "text", "text": "not my room"})
+	})
+	repeat(250*time.Millisecond, func(i int) {
+		u := users[i%rooms*members]
+		var a struct{ ID string }
+		if res, err := u.TryUpload("notes.txt", strings.Repeat("notes ", 200*(i%5))); err == nil && res.Status == http.StatusCreated && json.Unmarshal(res.Body, &a) == nil {
+			_, _ = u.Requests(http.MethodPost, fmt.Sprintf("/v1/rooms/room-%d/messages", i%rooms), map[string]any{"attachments": []string{a.ID}})
+			_, _ = users[i%rooms*members+1].Requests(http.MethodGet, "/v1/attachments/"+a.ID, nil)
+		}
 	})
 	repeat(200*time.Millisecond, func(i int) { // comes back, looks, goes
 		conn, _, err := users[i%rooms*members].Dial("?resume")

@@ -199,6 +199,31 @@ func (u *User) Sends(room, text string) Event {
 	return m
 }
 
+// Uploads makes an attachment and returns its ID.
+func (u *User) Uploads(name, content string) (id string) {
+	u.tb.Helper()
+	var a struct{ ID string }
+	u.must(http.StatusCreated, http.MethodPost, "/v1/attachments", formOf(name, content), "Content-Type", "multipart/form-data; boundary=b").Decode(u.tb, &a)
+	return a.ID
+}
+
+// TryUpload uploads a file once.
+func (u *User) TryUpload(name, content string) (Response, error) {
+	return u.Requests(http.MethodPost, "/v1/attachments", formOf(name, content), "Content-Type", "multipart/form-data; boundary=b")
+}
+
+func formOf(name, content string) string {
+	return "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + name + "\"\r\n\r\n" + content + "\r\n--b--\r\n"
+}
+
+// Attaches sends a message that has files and no text.
+func (u *User) Attaches(room string, ids ...string) Event {
+	u.tb.Helper()
+	var m Event
+	u.must(http.StatusCreated, http.MethodPost, messagesPath(room), map[string]any{"attachments": ids}).Decode(u.tb, &m)
+	return m
+}
+
 func text1(s string) map[string]string { return map[string]string{"type": "text", "text": s} }
 
 // TrySend sends a text once, with a key, through the user's API.
