@@ -364,3 +364,46 @@ func TestRoomsByHand(t *testing.T) {
 	carol.sees("no room any more", `!document.querySelector("#rooms button") && document.querySelector("#room").hidden`)
 	alice.sees("that carol left", `[...document.querySelectorAll("#messages .system")].some(n => n.textContent === "carol left")`)
 }
+
+// TestFilesByHand: files are chosen, uploaded and sent; an image is shown where it
+// stands, everything else can be saved, and nothing of either is markup.
+func TestFilesByHand(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.sees("an open room", `document.querySelector("#room-name").textContent === "yard"`)
+	bob := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	bob.comesInAs("bob")
+
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 30 });
+		const image = await new Promise((done) => canvas.toBlob(done, "image/png"));
+		const chosen = new DataTransfer();
+		chosen.items.add(new File([image], "the yard's <b>.png", { type: "image/png" }));
+		chosen.items.add(new File(["<script>window.hacked = true</script>"], "<img src=x onerror=hacked=1>.html", { type: "image/png" }));
+		chosen.items.add(new File(["<svg xmlns='http://www.w3.org/2000/svg' onload='hacked=1'/>"], "마당.svg", { type: "image/svg+xml" }));
+		const input = document.querySelector("#files");
+		input.files = chosen.files;
+		input.dispatchEvent(new Event("change"));
+	})()`, chromedp.EvalAwaitPromise))
+	for _, p := range []*tab{alice, bob} {
+		p.sees("the image and two files", `(() => {
+			const files = document.querySelectorAll("#messages li:not(.pending) .file");
+			const img = files[0]?.querySelector("img");
+			return files.length === 3 && img?.naturalWidth === 40 && img.alt === "the yard's <b>.png" &&
+				files[1].querySelector("button")?.textContent === "<img src=x onerror=hacked=1>.html (37 B)" &&
+				files[2].querySelector("button")?.textContent.startsWith("마당.svg (");
+		})()`)
+		p.sees("no markup of the files'", `!window.hacked && document.querySelectorAll("#messages .file *").length === 3`)
+	}
+	// What is saved is what was sent.
+	bob.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		window.saved = {};
+		URL.createObjectURL = (blob) => { saved.type = blob.type; blob.text().then((text) => { saved.text = text; }); return "blob:x"; };
+		HTMLAnchorElement.prototype.click = function () { saved.name = this.download; };
+		document.querySelectorAll("#messages .file button")[0].click();
+	})()`))
+	bob.sees("the file", `saved.text === "<script>window.hacked = true</script>" && saved.type === "application/octet-stream" && saved.name.endsWith(".html")`)
+	bob.sees("what came last in the list", `document.querySelector("#rooms .last").textContent === "alice: sent a file"`)
+}

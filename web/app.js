@@ -1,6 +1,7 @@
 // The page of `madang dev`: a name, rooms, and one of them open.
 
 import { Client, Problem, newKey } from "./client.js";
+import { fileNode, filesMost } from "./files.js";
 import { Timeline } from "./timeline.js";
 import { $, avatar, copy, el, paintAvatar, shortly, toast } from "./ui.js";
 
@@ -106,7 +107,7 @@ async function loadRooms() {
   showRooms();
 }
 
-const lastOf = (m) => ({ from: m.from, text: m.body?.text ?? "", at: new Date(m.sent_at) });
+const lastOf = (m) => ({ from: m.from, text: m.body?.text || (m.body?.attachments ? "sent a file" : ""), at: new Date(m.sent_at) });
 
 function showRooms() {
   const sorted = [...rooms.values()].sort((a, b) => (b.last?.at ?? 0) - (a.last?.at ?? 0) || a.name.localeCompare(b.name));
@@ -164,6 +165,7 @@ async function open(id) {
       if (timeline === mine) mine.addHistory(page.messages, page.more);
     }),
     seen: (last) => timeline === mine && markRead(room, last),
+    file: (id, grow) => fileNode(client, id, grow),
   }));
   showRooms();
   attempt(showMembers);
@@ -249,17 +251,35 @@ $("composer").onsubmit = (e) => {
   if (!text || !timeline) return;
   input.value = "";
   fit();
+  post(text, () => ({ type: "text", text }));
+};
+
+/** Sends what body() makes, and shows something until it is sent. */
+function post(shown, body) {
   const mine = timeline, room = current, key = newKey();
   const send = async () => {
     try {
-      const m = await client.send(room, { type: "text", text }, { key, onRetry: () => mine.retrying(key) });
+      const m = await client.send(room, await body(), { key, onRetry: () => mine.retrying(key) });
       mine.sent(key, m);
     } catch (err) {
       mine.failed(key, err instanceof Problem ? err.message : "no connection");
     }
   };
-  mine.addPending(key, text, send);
+  mine.addPending(key, shown, send);
   send();
+}
+
+$("attach").onclick = () => $("files").click();
+$("files").onchange = () => {
+  const files = [...$("files").files];
+  $("files").value = ""; // the same file may be chosen again
+  if (!files.length || !timeline) return;
+  if (files.length > filesMost) return toast(`A message has ${filesMost} files at most`, { bad: true });
+  let uploaded = null; // once, should the send be tried again
+  post(files.map((f) => f.name).join("\n"), async () => {
+    uploaded ??= (await Promise.all(files.map((f) => client.upload(f)))).map((a) => a.id);
+    return { type: "text", attachments: uploaded };
+  });
 };
 
 function fit() {

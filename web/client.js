@@ -19,6 +19,7 @@ const pageSize = 100; // messages per history request while a hole is filled
 const heldMost = 5_000; // live messages held back while a hole is filled
 const roomsPerResume = 2_000; // a resume frame may have 256 KiB; a position has up to 110 bytes
 const requestTimeoutMs = 20_000;
+const uploadTimeoutMs = 600_000; // a file's way, either way
 const keysMost = 512; // idempotency keys remembered per room
 const seenMost = 2_000; // messages remembered per room: where paging backwards has come far enough
 
@@ -164,17 +165,38 @@ export class Client {
   removeMember(room, user) { return this.request("DELETE", `/v1/rooms/${enc(room)}/members/${enc(user)}`); }
   markRead(room, id) { return this.request("POST", `/v1/rooms/${enc(room)}/read`, { id }); }
 
-  /** One request with the token; a refused token is fetched anew once. */
+  /** Uploads a file; its id goes into a message's `attachments`. It is repeated
+   *  until it was answered: what no message names goes by itself. */
+  async upload(file, name = file.name) {
+    return this.#patiently(async () => {
+      const form = new FormData();
+      form.append("file", file, name || "file");
+      return (await this.#fetch("POST", "/v1/attachments", form, {}, uploadTimeoutMs)).json();
+    });
+  }
+
+  /** A file that was sent to one of my rooms, as fetch answers it. */
+  attachment(id, method = "GET") {
+    return this.#patiently(() => this.#fetch(method, `/v1/attachments/${enc(id)}`, undefined, {}, uploadTimeoutMs));
+  }
+
+  /** One request, in JSON. */
   async request(method, path, body, headers = {}) {
+    const json = body === undefined ? headers : { "Content-Type": "application/json", ...headers };
+    const res = await this.#fetch(method, path, body === undefined ? undefined : JSON.stringify(body), json);
+    return res.status === 204 ? null : res.json();
+  }
+
+  /** One request with the token; a refused token is fetched anew once. */
+  async #fetch(method, path, body, headers, timeoutMs = requestTimeoutMs) {
     for (let again = false; ; again = true) {
       const jwt = (this.#jwt ??= await this.#token());
       const res = await fetch(this.#api + path, {
-        method,
-        headers: { Authorization: `Bearer ${jwt}`, ...(body !== undefined && { "Content-Type": "application/json" }), ...headers },
-        body: body === undefined ? undefined : JSON.stringify(body),
-        signal: AbortSignal.timeout(requestTimeoutMs),
+        method, body,
+        headers: { Authorization: `Bearer ${jwt}`, ...headers },
+        signal: AbortSignal.timeout(timeoutMs),
       });
-      if (res.ok) return res.status === 204 ? null : res.json();
+      if (res.ok) return res;
       const problem = await res.json().catch(() => ({}));
       if (res.status === 401 && !again) {
         if (this.#jwt === jwt) this.#jwt = null;

@@ -14,17 +14,19 @@ export class Timeline {
   #pill = $("pill");
   #items = []; // in order; system lines share the ID of the message before them
   #pending = []; // what is being sent
-  #me; #older; #seen;
+  #me; #older; #seen; #file;
   #more = false;
   #loading = false;
   #missed = 0; // came while scrolled up
   #watch;
 
-  /** older(): asks for messages before the first; seen(id): the newest is in view. */
-  constructor({ me, older, seen }) {
+  /** older(): asks for messages before the first; seen(id): the newest is in view;
+   *  file(id, grow): the node of a file. */
+  constructor({ me, older, seen, file }) {
     this.#me = me;
     this.#older = older;
     this.#seen = seen;
+    this.#file = file;
     this.#list.replaceChildren();
     this.#pill.hidden = true;
     this.#pill.onclick = () => this.toBottom(true);
@@ -117,6 +119,13 @@ export class Timeline {
     }));
   }
 
+  /** Runs f, which makes a message higher, and stays at the bottom. */
+  #grow = (f) => {
+    const stay = this.atBottom;
+    f();
+    if (stay && this.#watch) this.toBottom();
+  };
+
   toBottom(smooth = false) {
     this.#scroll.scrollTo({ top: this.#scroll.scrollHeight, behavior: smooth ? "smooth" : "instant" });
     this.#reachedBottom();
@@ -152,7 +161,7 @@ export class Timeline {
   }
 
   #item(m) {
-    const item = { id: m.id, key: m.key, from: m.from, at: new Date(m.sent_at), text: m.body?.text ?? "" };
+    const item = { id: m.id, key: m.key, from: m.from, at: new Date(m.sent_at), text: m.body?.text ?? "", files: m.body?.attachments ?? [] };
     item.node = this.#render(item);
     return item;
   }
@@ -164,7 +173,7 @@ export class Timeline {
     if (isEmoji(item.text)) node.classList.add("big");
     node.style.setProperty("--hue", hue(item.from));
     item.meta = el("div", { className: "meta" }, item.id ? timeOf(item.at) : "Sending…");
-    item.bubble = el("div", { className: "bubble" }, ...linked(item.text));
+    item.bubble = el("div", { className: "bubble" }, ...linked(item.text), ...(item.files ?? []).map((id) => this.#file(id, this.#grow)));
     node.append(item.bubble, item.meta);
     if (item.id) node.dataset.id = item.id;
     return node;

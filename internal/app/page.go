@@ -61,7 +61,7 @@ func (p *page) routes() ([]api.Extra, error) {
 
 // contentPolicy lets the page load its own files and connect to anywhere: the
 // gateway has an address of its own.
-const contentPolicy = "default-src 'self'; connect-src *; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+const contentPolicy = "default-src 'self'; connect-src *; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 func file(name string, content []byte) http.Handler {
 	contentType := mime.TypeByExtension(path.Ext(name))
