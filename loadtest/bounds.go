@@ -13,6 +13,7 @@ const (
 	maxClients     = 10_000_000 // as a crowd has it
 	maxSenders     = 10_000
 	maxText        = 60_000
+	maxUpload      = 1 << 20 // a file is held in memory, once
 	maxProcesses   = 1000
 	maxRunDuration = 7 * 24 * time.Hour
 	maxTimes       = 10_000
@@ -46,6 +47,8 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	number("rate", s.Rate, math.Inf(-1), maxRate)
 	number("connect-rate", s.ConnectRate, 0, maxRate)
 	number("zipf", s.Zipf, 0, 10)
+	number("upload-share", s.UploadShare, 0, 1)
+	count("upload-size", s.UploadBytes, 1, maxUpload)
 	number("share", s.SlowShare, 0, 1)
 	number("from", s.StepFrom, math.SmallestNonzeroFloat64, maxRate)
 	number("to", s.StepTo, s.StepFrom, maxRate)

@@ -10,7 +10,7 @@ import (
 
 // What a believable hour of chat looks like, in short: rooms of many sizes
 // (Zipf), sends at random times and more of them in larger rooms, people who
-// type, look and read, a lull and a burst, and some who lose their network.
+// type, look and read, now and then a picture (uploads.go), a lull and a burst, and some who lose their network.
 const (
 	burstFactor = 3    // a burst's sends, over the lull's
 	burstShare  = 0.25 // of a round

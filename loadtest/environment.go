@@ -65,6 +65,9 @@ func (s *Spec) settings() map[string]string {
 	if s.PingEvery > 0 {
 		m["client heartbeat"] = s.PingEvery.String()
 	}
+	if s.UploadShare > 0 {
+		m["uploads"] = fmt.Sprintf("%g %% of the sends, %d bytes each", 100*s.UploadShare, s.UploadBytes)
+	}
 	if s.Zipf > 0 {
 		m["room sizes"] = fmt.Sprintf("Zipf, exponent %g, the largest has %d members", s.Zipf, s.Members)
 	}

@@ -140,12 +140,16 @@ func (r *run) accountSends() {
 	r.result.Sends = report.Sends{
 		Issued: s.Issued, Unsent: s.Unsent, Acked: s.Acked, Replayed: s.Replayed, Attempts: s.Attempts,
 		Refused: s.Refused, Broken: s.Broken, Failed: s.Failed,
+		Uploads: s.Uploads, NotUploaded: s.NotUploaded,
 	}
 	if r.spec.Tolerate.Failures {
 		return
 	}
 	if failed := sum(s.Failed); failed > 0 {
 		r.problem("%d sends failed: %s", failed, most(s.Failed))
+	}
+	if failed := sum(s.NotUploaded); failed > 0 {
+		r.problem("%d uploads failed: %s", failed, most(s.NotUploaded))
 	}
 	if s.Unsent > 0 {
 		r.problem("%d of %d scheduled sends were never begun: all %d connections waited for the server (more: --senders)", s.Unsent, s.Unsent+s.Issued, r.spec.Senders)

@@ -80,6 +80,7 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 		jobs = append(jobs, crew.Job{Common: r.common, Send: &crew.Send{
 			Conns: s.Senders / s.SenderProcesses, Poisson: s.Poisson, BySize: s.Zipf > 0,
 			First: ledger.Send(i + 1), Stride: s.SenderProcesses, TextBytes: s.TextBytes, Tries: tries,
+			UploadShare: s.UploadShare, UploadBytes: s.UploadBytes,
 		}})
 	}
 	return jobs, places, nil

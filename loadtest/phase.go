@@ -65,7 +65,7 @@ func (r *run) measured(name string, begin mark) report.Phase {
 		Acked: end.acked - begin.acked, Arrivals: end.swarm.Arrivals - begin.swarm.Arrivals,
 		MBRead: float64(end.swarm.BytesRead-begin.swarm.BytesRead) / 1e6,
 		Reads:  end.swarm.Reads - begin.swarm.Reads, Frames: end.swarm.Frames - begin.swarm.Frames,
-		Latency: m.latency.Dist(), SinceLog: m.sinceLog.Dist(), AckTime: m.acked.Dist(), Service: m.service.Dist(),
+		Latency: m.latency.Dist(), SinceLog: m.sinceLog.Dist(), AckTime: m.acked.Dist(), Service: m.service.Dist(), UploadTime: m.upload.Dist(),
 		OpenTime: m.opened.Dist(), BackTime: m.back.Dist(), Lag: m.lag.Dist(), Curve: m.latency.Curve(),
 		Behind: r.tally.senders().Behind, CPU: map[string]float64{}, Loop: r.tally.busiest, Starved: r.tally.starved,
 	}

@@ -111,6 +111,9 @@ func (r *run) prepare() (err error) {
 	if err := r.gather(); err != nil {
 		return err
 	}
+	if err := r.tryUpload(); err != nil {
+		return err
+	}
 	jobs, places, err := r.layout()
 	if err != nil {
 		return err

@@ -53,10 +53,16 @@ type Spec struct {
 	Rate      float64 // sends per second; 0: flat out; below 0: none
 	Senders   int     // connections that send
 	TextBytes int
-	Poisson   bool
-	Warmup    time.Duration // sends before what is measured
-	Duration  time.Duration // of what is measured
-	Drain     time.Duration // longest wait for what is still owed
+
+	// UploadShare of the sends carry a file of UploadBytes (chat). Targets without
+	// files get none, and the report says so.
+	UploadShare float64
+	UploadBytes int // default 10 KB
+
+	Poisson  bool
+	Warmup   time.Duration // sends before what is measured
+	Duration time.Duration // of what is measured
+	Drain    time.Duration // longest wait for what is still owed
 
 	StormTimes  int           // storm, check: how often all are dropped
 	StormSpread time.Duration // storm, check: clients return after a random part of this
@@ -153,6 +159,10 @@ func (s *Spec) complete() error {
 	s.Duration = or(s.Duration, 10*time.Second)
 	s.Drain = or(s.Drain, 20*time.Second)
 	s.TextBytes = or(s.TextBytes, 100)
+	s.UploadBytes = or(s.UploadBytes, 10_000)
+	if s.Scenario != "chat" {
+		s.UploadShare = 0
+	}
 	if s.Scenario == "storm" {
 		s.StormTimes = or(s.StormTimes, 1)
 	}

@@ -45,11 +45,11 @@ type workerTally struct {
 
 // phaseMeters are emptied when a phase begins.
 type phaseMeters struct {
-	latency, sinceLog, acked, service, opened, back, lag meter.Meter
+	latency, sinceLog, acked, service, upload, opened, back, lag meter.Meter
 }
 
 func newPhaseMeters() phaseMeters {
-	return phaseMeters{meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New()}
+	return phaseMeters{meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New()}
 }
 
 // newTally begins at a whole second before now.
@@ -97,7 +97,7 @@ func (t *tally) take(r crew.Report) error {
 		for _, a := range in.Acks {
 			t.owed += uint64(t.crowd.Size(int(a.Room)))
 		}
-		return mergeAll([]pair{{t.meters.acked, in.Acked}, {t.meters.service, in.Service}, {t.meters.lag, in.Lag}})
+		return mergeAll([]pair{{t.meters.acked, in.Acked}, {t.meters.service, in.Service}, {t.meters.upload, in.Upload}, {t.meters.lag, in.Lag}})
 	}
 	return nil
 }
@@ -255,6 +255,7 @@ func (t *tally) receivers() (all swarm.Stats) {
 // senders adds up all sending workers.
 func (t *tally) senders() (all sender.Stats) {
 	all.Refused, all.Broken, all.Failed = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	all.NotUploaded = map[string]uint64{}
 	for _, w := range t.workers {
 		if w.senders == nil {
 			continue
@@ -271,6 +272,8 @@ func (t *tally) senders() (all sender.Stats) {
 		add(all.Refused, s.Refused)
 		add(all.Broken, s.Broken)
 		add(all.Failed, s.Failed)
+		all.Uploads += s.Uploads
+		add(all.NotUploaded, s.NotUploaded)
 	}
 	return all
 }

@@ -35,6 +35,7 @@ type fleetCommand struct {
 	To     float64       `help:"capacity: beyond which no step goes." default:"1000000" group:"Sends"`
 	Factor float64       `help:"capacity: from step to step." default:"1.5" group:"Sends"`
 	Step   time.Duration `help:"capacity: how long a step takes." default:"5s" group:"Sends"`
+	uploadFlags
 }
 
 // Run starts the fleet, runs the scenario and takes the fleet down.
@@ -60,6 +61,7 @@ func (c *fleetCommand) Run(ctx context.Context, stdout io.Writer) (err error) {
 	spec.Rate, spec.Warmup, spec.StormTimes, spec.StormSpread = c.Rate, c.Warmup, c.Times, c.Spread
 	spec.SlowShare, spec.SlowFor = c.Share, c.For
 	spec.StepFrom, spec.StepTo, spec.StepFactor, spec.StepTime = c.From, c.To, c.Factor, c.Step
+	spec.UploadShare, spec.UploadBytes = c.UploadShare, c.UploadSize
 	spec.Tolerate = loadtest.Tolerances{Failures: c.Scenario == "check"}
 	return c.run(ctx, stdout, spec)
 }

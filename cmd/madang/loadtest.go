@@ -220,6 +220,13 @@ type chatCommand struct {
 	loadFlags
 	Rate float64 `help:"Sends per second in a lull; three times as many in a burst." default:"50" group:"Sends"`
 	Zipf float64 `help:"Exponent of room sizes: the k-th largest has members/k^zipf." default:"1" group:"Population"`
+	uploadFlags
+}
+
+// uploadFlags are about the files that some sends of a chat carry.
+type uploadFlags struct {
+	UploadShare float64 `help:"chat: share of the sends that carry a file, where the target takes files." default:"0.01" group:"Sends"`
+	UploadSize  int     `help:"chat: bytes of such a file." default:"10000" group:"Sends"`
 }
 
 // Run is the mix.
@@ -229,6 +236,7 @@ func (c *chatCommand) Run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	spec.Rate, spec.Zipf = c.Rate, c.Zipf
+	spec.UploadShare, spec.UploadBytes = c.UploadShare, c.UploadSize
 	return c.run(ctx, stdout, spec)
 }
 

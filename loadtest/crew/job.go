@@ -58,6 +58,9 @@ type Send struct {
 	TextBytes int
 	Timeout   time.Duration
 	Tries     int
+
+	UploadShare float64
+	UploadBytes int
 }
 
 // Job is a worker's work: one of Receive and Send is set.
@@ -120,6 +123,7 @@ func (j Job) sender() (*sender.Sender, error) {
 		Dialect: m.dialect, Clock: m.clock, APIs: j.Common.APIs, Host: j.Common.Host, Mint: m.mint, Crowd: m.crowd,
 		Conns: c.Conns, Poisson: c.Poisson, BySize: c.BySize, First: c.First, Stride: c.Stride,
 		TextBytes: c.TextBytes, Timeout: c.Timeout, Tries: c.Tries,
+		UploadShare: c.UploadShare, UploadBytes: c.UploadBytes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sender: %w", err)

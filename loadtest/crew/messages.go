@@ -68,7 +68,7 @@ type Receivers struct {
 // Senders are a sender's counters, what was acknowledged in this interval, and
 // its meters of this interval, encoded.
 type Senders struct {
-	Stats               sender.Stats
-	Acks                []ledger.Ack
-	Acked, Service, Lag []byte
+	Stats                       sender.Stats
+	Acks                        []ledger.Ack
+	Acked, Service, Upload, Lag []byte
 }

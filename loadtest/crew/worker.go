@@ -193,7 +193,7 @@ func (w *worker) look(seq uint64) error {
 		r.Loop = snap.Loop
 		r.Senders = &Senders{
 			Stats: snap.Stats, Acks: snap.Acks,
-			Acked: snap.Acked.Encode(), Service: snap.Service.Encode(), Lag: snap.Lag.Encode(),
+			Acked: snap.Acked.Encode(), Service: snap.Service.Encode(), Upload: snap.Upload.Encode(), Lag: snap.Lag.Encode(),
 		}
 	}
 	return w.report(r)

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -136,6 +137,9 @@ func (f *Fleet) startAll(ctx context.Context, o Options) error {
 	for i := range o.APIs {
 		addr, admin := next(), next()
 		args := append([]string{"api", "--api-addr", addr, "--admin-addr", admin, "--redis", f.RedisURL, "--jwt-secret-file", secretFile}, o.APIArgs...)
+		if !slices.ContainsFunc(o.APIArgs, func(a string) bool { return strings.HasPrefix(a, "--blob-") }) {
+			args = append(args, "--blob-dir", f.blobDir()) // all APIs share it
+		}
 		if err := f.launch(fmt.Sprintf("api-%d", i+1), admin, o.Binary, args...); err != nil {
 			return err
 		}
@@ -276,10 +280,16 @@ func (f *Fleet) Pids() map[string]int {
 	return pids
 }
 
-// Stop ends all processes. The logs go too, unless keep.
+// blobDir is where the APIs keep attachments.
+func (f *Fleet) blobDir() string { return filepath.Join(f.Dir, "blobs") }
+
+// Stop ends all processes. The logs go too, unless keep; attachments in any case.
 func (f *Fleet) Stop(keep bool) error {
 	f.stop()
 	if keep {
+		if err := os.RemoveAll(f.blobDir()); err != nil {
+			return fmt.Errorf("removing the fleet's attachments: %w", err)
+		}
 		return nil
 	}
 	if err := os.RemoveAll(f.Dir); err != nil {

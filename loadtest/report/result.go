@@ -93,6 +93,9 @@ type Sends struct {
 	Refused  map[string]uint64 `json:"refused"` // to be tried later (429, 5xx), by status and code
 	Broken   map[string]uint64 `json:"broken"`  // attempts of unknown outcome, by reason
 	Failed   map[string]uint64 `json:"failed"`  // given up, by reason
+	Uploads  uint64            `json:"uploads,omitempty"`
+	// NotUploaded are files that could not be stored, by reason.
+	NotUploaded map[string]uint64 `json:"uploads_failed,omitempty"`
 }
 
 // Deliveries is the judge's account.
@@ -139,13 +142,14 @@ type Phase struct {
 	Reads    uint64  `json:"reads"`
 	Frames   uint64  `json:"frames"`
 
-	Latency  meter.Dist `json:"latency_ms"`         // meant to be sent → arrived
-	SinceLog meter.Dist `json:"log_to_arrival_ms"`  // in the log → arrived
-	AckTime  meter.Dist `json:"ack_ms"`             // meant to be sent → acknowledged
-	Service  meter.Dist `json:"answer_ms"`          // request → answer
-	OpenTime meter.Dist `json:"open_ms"`            // wants to connect → live
-	BackTime meter.Dist `json:"back_ms"`            // lost → live again
-	Lag      meter.Dist `json:"tester_lateness_ms"` // the tester's own lateness with sends
+	Latency    meter.Dist `json:"latency_ms"`         // meant to be sent → arrived
+	SinceLog   meter.Dist `json:"log_to_arrival_ms"`  // in the log → arrived
+	AckTime    meter.Dist `json:"ack_ms"`             // meant to be sent → acknowledged
+	Service    meter.Dist `json:"answer_ms"`          // request → answer
+	UploadTime meter.Dist `json:"upload_ms"`          // meant to be sent → its file stored
+	OpenTime   meter.Dist `json:"open_ms"`            // wants to connect → live
+	BackTime   meter.Dist `json:"back_ms"`            // lost → live again
+	Lag        meter.Dist `json:"tester_lateness_ms"` // the tester's own lateness with sends
 
 	CPU     map[string]float64 `json:"cpu_seconds"` // by role; "tester" is ours, "other" what nobody accounts for
 	Busy    float64            `json:"machine_busy"`

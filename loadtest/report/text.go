@@ -68,6 +68,17 @@ func (p printer) sends(s Sends) {
 	p.reasons("  held back", s.Refused)
 	p.reasons("  outcome unknown, tried again", s.Broken)
 	p.reasons("  failed", s.Failed)
+	if failed := total(s.NotUploaded); s.Uploads+failed > 0 {
+		p.line("uploads: %d files stored, %d not", s.Uploads, failed)
+		p.reasons("  not stored", s.NotUploaded)
+	}
+}
+
+func total(m map[string]uint64) (n uint64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
 }
 
 func (p printer) deliveries(d *Deliveries) {
@@ -142,6 +153,7 @@ func (p printer) phases(phases []Phase) {
 		{"in the log → arrived", func(ph Phase) meter.Dist { return ph.SinceLog }},
 		{"due → acknowledged", func(ph Phase) meter.Dist { return ph.AckTime }},
 		{"request → answer", func(ph Phase) meter.Dist { return ph.Service }},
+		{"due → file stored", func(ph Phase) meter.Dist { return ph.UploadTime }},
 		{"connect → live", func(ph Phase) meter.Dist { return ph.OpenTime }},
 		{"lost → live again", func(ph Phase) meter.Dist { return ph.BackTime }},
 		{"tester late with sends", func(ph Phase) meter.Dist { return ph.Lag }},

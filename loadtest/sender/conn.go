@@ -42,7 +42,9 @@ func (s *Sender) attempt(j job) {
 	c := &s.conns[i]
 	j.tries++
 	c.job, c.issued, c.state = j, s.now, busy
-	s.stats.Attempts++
+	if !j.carries {
+		s.stats.Attempts++
+	}
 	if c.fd < 0 && !s.dial(i) {
 		return
 	}
@@ -50,11 +52,16 @@ func (s *Sender) attempt(j job) {
 	if s.cfg.Mint != nil {
 		s.token = s.cfg.Mint.Append(s.token[:0], user)
 	}
-	var key [stamp.Len]byte
-	s.out = s.cfg.Dialect.AppendSend(s.out[:0], target.Send{
-		Host: s.dials[int(i)%len(s.dials)].host, Room: s.cfg.Crowd.Room(int(j.room)), User: user, Token: s.token,
-		Key: stamp.Append(key[:0], j.due, j.send), Text: s.text,
-	})
+	host := s.dials[int(i)%len(s.dials)].host
+	if j.carries {
+		s.out = s.uploader.AppendUpload(s.out[:0], target.Upload{Host: host, Token: s.token, Content: s.file})
+	} else {
+		var key [stamp.Len]byte
+		s.out = s.cfg.Dialect.AppendSend(s.out[:0], target.Send{
+			Host: host, Room: s.cfg.Crowd.Room(int(j.room)), User: user, Token: s.token,
+			Key: stamp.Append(key[:0], j.due, j.send), Text: s.text, File: j.file,
+		})
+	}
 	if c.dialing {
 		c.rest = append(c.rest[:0], s.out...)
 		return
@@ -173,12 +180,16 @@ func (s *Sender) answered(i uint32, a answer) {
 	c := &s.conns[i]
 	j := c.job
 	c.reused, c.state = true, resting
-	s.meters.service.Record(s.now - c.issued)
+	if !j.carries {
+		s.meters.service.Record(s.now - c.issued)
+	}
 	if a.close {
 		s.disconnect(i)
 	}
 	s.idle = append(s.idle, i)
 	switch {
+	case j.carries:
+		s.uploaded(j, a)
 	case a.status/100 == 2:
 		pos, ok := s.cfg.Dialect.Acked(a.body)
 		if !ok {
@@ -226,7 +237,11 @@ func (s *Sender) broken(i uint32, step string, err error) {
 	} else {
 		s.idle = append(s.idle, i)
 	}
-	if wasBusy {
+	switch {
+	case !wasBusy:
+	case job.carries && !idleEnd:
+		s.notUploaded(job, reason)
+	default:
 		s.hold(job, s.rng.Int64N(int64(20*time.Millisecond)), reason)
 	}
 }

@@ -23,6 +23,7 @@ func (s *Sender) schedule() {
 		j.room = uint32(index % rooms)
 		j.member = uint32(index / rooms % uint64(s.cfg.Crowd.Size(int(j.room))))
 	}
+	j.carries = s.carries()
 	s.unissued = j
 	if s.rate <= 0 {
 		return

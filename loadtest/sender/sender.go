@@ -40,14 +40,18 @@ type Config struct {
 	Mint    *mint.Minter     // nil: no token
 	Crowd   *crowd.Crowd
 
-	Conns     int           // default 32
-	Poisson   bool          // exponential gaps instead of even ones
-	BySize    bool          // rooms are chosen in proportion to their members, not in turn
-	First     ledger.Send   // number of this process's first send, from 1
-	Stride    int           // number of sender processes
-	TextBytes int           // of a message's text; default 100
-	Timeout   time.Duration // of one attempt; default 10 s
-	Tries     int           // attempts of one send; default 20
+	Conns     int         // default 32
+	Poisson   bool        // exponential gaps instead of even ones
+	BySize    bool        // rooms are chosen in proportion to their members, not in turn
+	First     ledger.Send // number of this process's first send, from 1
+	Stride    int         // number of sender processes
+	TextBytes int         // of a message's text; default 100
+	// UploadShare of the sends carry a file of UploadBytes, where the dialect has
+	// files.
+	UploadShare float64
+	UploadBytes int
+	Timeout     time.Duration // of one attempt; default 10 s
+	Tries       int           // attempts of one send; default 20
 }
 
 // maxHeld bounds the sends that wait for their next attempt. What is refused
@@ -56,9 +60,11 @@ const maxHeld = 200_000
 
 // Sender is a process's sends.
 type Sender struct {
-	cfg  Config
-	rate float64 // of the whole run; 0: flat out
-	text []byte
+	cfg      Config
+	rate     float64 // of the whole run; 0: flat out
+	text     []byte
+	file     []byte          // that some sends carry
+	uploader target.Uploader // nil: nothing is uploaded
 
 	// Owned by the loop.
 	poll      *reactor.Reactor
@@ -99,6 +105,9 @@ type job struct {
 	member uint32
 	due    int64
 	tries  int
+	// carries: a file is to be uploaded first; file is its ID when that is done.
+	carries bool
+	file    string
 }
 
 // New makes a sender; nothing is sent before Begin.
@@ -121,6 +130,9 @@ func New(cfg Config) (*Sender, error) {
 	}
 	for i := range cfg.TextBytes {
 		s.text = append(s.text, "the quick brown fox jumps over the lazy dog "[i%44])
+	}
+	if s.uploader = uploader(cfg); s.uploader != nil {
+		s.file = file(cfg.UploadBytes)
 	}
 	for _, a := range cfg.APIs {
 		d := dial{host: cfg.Host}

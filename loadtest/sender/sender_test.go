@@ -268,3 +268,59 @@ func TestWhatIsDueAtTheEndIsStillSent(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestSomeSendsCarryAFile(t *testing.T) {
+	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 0.3, 10_000 })
+	st.server.TakeFiles()
+	st.sender.Begin(500)
+	st.wait("100 sent", func(s sender.Stats) bool { return s.Acked >= 100 })
+	s := st.finish()
+	sizes, named := st.server.Files()
+	if s.Acked != s.Issued || s.Attempts != s.Issued || len(s.NotUploaded)+len(s.Failed)+len(s.Broken) > 0 {
+		t.Errorf("%+v", s)
+	}
+	if share := float64(s.Uploads) / float64(s.Issued); share < 0.1 || share > 0.6 || int(s.Uploads) != len(sizes) {
+		t.Errorf("%d uploads of %d sends, the server has %d", s.Uploads, s.Issued, len(sizes))
+	}
+	for id, size := range sizes {
+		if size != 10_000 || named[id] != 1 {
+			t.Errorf("%s has %d bytes and is named by %d messages", id, size, named[id])
+		}
+	}
+}
+
+func TestAFileThatIsNotTakenIsCountedAndItsMessageGoesWithout(t *testing.T) {
+	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 1, 100 })
+	st.server.TakeFiles()
+	var uploads atomic.Int32
+	st.server.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/attachments" {
+			return false
+		}
+		switch uploads.Add(1) {
+		case 2:
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(http.StatusInsufficientStorage)
+			_, _ = w.Write([]byte(`{"code":"storage_full"}`))
+			return true
+		case 4:
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				conn.Close()
+			}
+			return true
+		}
+		return false
+	})
+	st.sender.Begin(200)
+	st.wait("20 sent", func(s sender.Stats) bool { return s.Acked >= 20 })
+	s := st.finish()
+	var failed uint64
+	for _, n := range s.NotUploaded {
+		failed += n
+	}
+	// An end of a connection that was used before may be an idle time-out: tried again.
+	if s.Acked != s.Issued || s.NotUploaded["507 storage_full"] != 1 || failed > 2 || s.Uploads+failed != s.Issued {
+		t.Errorf("%+v", s)
+	}
+}

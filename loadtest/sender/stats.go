@@ -17,16 +17,22 @@ type Stats struct {
 	Attempts uint64 // requests
 	Acked    uint64
 	Replayed uint64 // acknowledged at a later attempt as already there
+	Uploads  uint64 // files stored
 	InFlight int
 	Held     int               // waiting for their next attempt
 	Refused  map[string]uint64 // answers to try again later, by status and code
 	Broken   map[string]uint64 // attempts with an unknown outcome, by reason
 	Failed   map[string]uint64 // sends given up, by reason
+	// NotUploaded are files that could not be stored, by reason; their messages went
+	// without them.
+	NotUploaded map[string]uint64
 }
 
 func (st *Stats) refused(reason string) { bump(&st.Refused, reason) }
 func (st *Stats) broke(reason string)   { bump(&st.Broken, reason) }
 func (st *Stats) failed(reason string)  { bump(&st.Failed, reason) }
+
+func (st *Stats) uploadFailed(reason string) { bump(&st.NotUploaded, reason) }
 
 // maxReasons bounds what a hostile or broken server can make us remember.
 const maxReasons = 64
@@ -48,16 +54,17 @@ type Snapshot struct {
 	Acks    []ledger.Ack
 	Acked   meter.Meter // of this interval: due → acknowledged
 	Service meter.Meter // request → answer, any answer
+	Upload  meter.Meter // due → its file stored
 	Lag     meter.Meter // due, or a connection became idle → request: the tester's own lateness
 	Loop    reactor.Share
 }
 
 type meters struct {
-	acked, service, lag meter.Meter
+	acked, service, upload, lag meter.Meter
 }
 
 func newMeters() meters {
-	return meters{acked: meter.New(), service: meter.New(), lag: meter.New()}
+	return meters{acked: meter.New(), service: meter.New(), upload: meter.New(), lag: meter.New()}
 }
 
 func (s *Sender) snapshot() Snapshot {
@@ -65,6 +72,7 @@ func (s *Sender) snapshot() Snapshot {
 	st.Refused = maps.Clone(st.Refused)
 	st.Broken = maps.Clone(st.Broken)
 	st.Failed = maps.Clone(st.Failed)
+	st.NotUploaded = maps.Clone(st.NotUploaded)
 	st.Held = len(s.held)
 	for i := range s.conns {
 		if s.conns[i].state == busy {
@@ -74,7 +82,7 @@ func (s *Sender) snapshot() Snapshot {
 	st.Behind = s.behind()
 	snap := Snapshot{
 		Stats: st, Acks: s.acks,
-		Acked: s.meters.acked.Detach(), Service: s.meters.service.Detach(), Lag: s.meters.lag.Detach(),
+		Acked: s.meters.acked.Detach(), Service: s.meters.service.Detach(), Upload: s.meters.upload.Detach(), Lag: s.meters.lag.Detach(),
 		Loop: s.poll.Share(),
 	}
 	s.acks = nil

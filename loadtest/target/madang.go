@@ -165,10 +165,41 @@ func (Madang) AppendSend(dst []byte, s Send) []byte {
 	dst = append(dst, s.Key...)
 	dst = append(dst, "\r\nContent-Type: application/json\r\nContent-Length: "...)
 	const before, after = `{"type":"text","text":"`, `"}`
-	dst = strconv.AppendInt(dst, int64(len(before)+len(s.Text)+len(after)), 10)
+	const file, end = `","attachments":["`, `"]}`
+	size := len(before) + len(s.Text) + len(after)
+	if s.File != "" {
+		size = len(before) + len(s.Text) + len(file) + len(s.File) + len(end)
+	}
+	dst = strconv.AppendInt(dst, int64(size), 10)
 	dst = append(dst, "\r\n\r\n"+before...)
 	dst = append(dst, s.Text...)
+	if s.File == "" {
+		return append(dst, after...)
+	}
+	dst = append(dst, file...)
+	dst = append(dst, s.File...)
+	return append(dst, end...)
+}
+
+// AppendUpload implements Uploader.
+func (Madang) AppendUpload(dst []byte, u Upload) []byte {
+	const before = "--the-load-testers-boundary\r\nContent-Disposition: form-data; name=\"file\"; filename=\"picture.png\"\r\n\r\n"
+	const after = "\r\n--the-load-testers-boundary--\r\n"
+	dst = append(dst, "POST /v1/attachments HTTP/1.1\r\nHost: "...)
+	dst = append(dst, u.Host...)
+	dst = append(dst, "\r\nAuthorization: Bearer "...)
+	dst = append(dst, u.Token...)
+	dst = append(dst, "\r\nContent-Type: multipart/form-data; boundary=the-load-testers-boundary\r\nContent-Length: "...)
+	dst = strconv.AppendInt(dst, int64(len(before)+len(u.Content)+len(after)), 10)
+	dst = append(dst, "\r\n\r\n"+before...)
+	dst = append(dst, u.Content...)
 	return append(dst, after...)
+}
+
+// Uploaded implements Uploader.
+func (Madang) Uploaded(body []byte) ([]byte, bool) {
+	id := textField(body, `"id":"`)
+	return id, len(id) > 0
 }
 
 // Acked implements Dialect.

@@ -74,6 +74,22 @@ type Send struct {
 	Token []byte
 	Key   []byte // a stamp
 	Text  []byte // without anything that JSON would escape
+	File  string // the ID of an uploaded file; empty: none
+}
+
+// Upload is a file on its way to the server.
+type Upload struct {
+	Host    string
+	Token   []byte
+	Content []byte
+}
+
+// Uploader is a dialect whose messages can carry files.
+type Uploader interface {
+	// AppendUpload appends the whole HTTP request that uploads a file.
+	AppendUpload(dst []byte, u Upload) []byte
+	// Uploaded reads the file's ID from the body of a 2xx answer to it.
+	Uploaded(body []byte) (id []byte, ok bool)
 }
 
 // Dialect is one protocol.

@@ -7,6 +7,7 @@ package fakechat
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -44,6 +45,10 @@ type Server struct {
 	answer func(w http.ResponseWriter, r *http.Request) bool
 	refuse int
 	heard  map[string]int // frames of clients, by type
+
+	takesFiles bool
+	files      map[string]int // sizes of uploaded files, by ID
+	attached   map[string]int // messages that name them
 }
 
 type room struct {
@@ -68,13 +73,14 @@ type conn struct {
 
 // New starts a server that ends with the test.
 func New(t testing.TB) *Server {
-	s := &Server{rooms: map[string]*room{}, conns: map[*conn]bool{}, heard: map[string]int{}}
+	s := &Server{rooms: map[string]*room{}, conns: map[*conn]bool{}, heard: map[string]int{}, files: map[string]int{}, attached: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/rooms", s.createRoom)
 	mux.HandleFunc("PUT /v1/rooms/{room}/members/{user}", s.putMember)
 	mux.HandleFunc("POST /v1/rooms/{room}/messages", s.send)
 	mux.HandleFunc("GET /v1/rooms/{room}/messages", s.history)
 	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
+	mux.HandleFunc("POST /v1/attachments", s.upload)
 	mux.HandleFunc("GET /v1/ws", s.socket)
 	s.HTTP = httptest.NewServer(mux)
 	t.Cleanup(func() { s.DropAll(); s.HTTP.Close() })
@@ -98,6 +104,21 @@ func (s *Server) Heard(kind string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.heard[kind]
+}
+
+// TakeFiles lets people upload from now on; before, there is no such route.
+func (s *Server) TakeFiles() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takesFiles = true
+}
+
+// Files are the sizes of the files that were uploaded, and how many messages
+// named each.
+func (s *Server) Files() (sizes, named map[string]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.files), maps.Clone(s.attached)
 }
 
 // RoomSizes are the numbers of members, the largest first.

@@ -3,6 +3,7 @@ package fakechat
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 
@@ -71,7 +72,8 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in struct {
-		Text string `json:"text"`
+		Text        string   `json:"text"`
+		Attachments []string `json:"attachments"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -88,9 +90,50 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"code":"forbidden"}`, http.StatusForbidden)
 		return
 	}
+	for _, file := range in.Attachments {
+		if s.files[file] == 0 {
+			http.Error(w, `{"code":"attachment_not_found"}`, http.StatusNotFound)
+			return
+		}
+		s.attached[file]++
+	}
 	e := s.append(id, user, r.Header.Get("Idempotency-Key"), in.Text)
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write(protocol.AppendMessage(nil, id, e.id, e.prev, e.n, e.tail))
+}
+
+func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
+	if _, err := userOf(r); err != nil {
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	s.mu.Lock()
+	answer, takes := s.answer, s.takesFiles
+	s.mu.Unlock()
+	if !takes {
+		http.Error(w, `{"code":"attachments_off"}`, http.StatusNotFound)
+		return
+	}
+	if answer != nil && answer(w, r) {
+		return
+	}
+	file, head, err := r.FormFile("file")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	defer file.Close()
+	size, err := io.Copy(io.Discard, file)
+	if err != nil || size != head.Size {
+		http.Error(w, "half a file", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := fmt.Sprintf("F%d", len(s.files)+1)
+	s.files[id] = int(size)
+	w.WriteHeader(http.StatusCreated)
+	fmt.Fprintf(w, `{"id":%q,"name":%q,"size":%d}`, id, head.Filename, size)
 }
 
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {
