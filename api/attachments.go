@@ -44,6 +44,9 @@ const (
 	defaultUploads     = 64
 	defaultIdleTimeout = 15 * time.Second
 	defaultTimeout     = 10 * time.Minute
+	// leastCharge is what the smallest file takes off a quota: each takes half a
+	// kilobyte of Redis, and a block of a disk, however small it is.
+	leastCharge = 16 << 10
 	// uploadsPerUser keeps one user from taking all places.
 	uploadsPerUser = 4
 )
@@ -135,8 +138,8 @@ func (a *API) upload(_ context.Context, c *gin.Context, by chat.Actor) error {
 	return writeJSON(c, http.StatusCreated, attachmentView{kept.ID, kept.Name, kept.Size, kept.ContentType, kept.SHA256})
 }
 
-// receive takes an upload in. Whatever goes wrong leaves nothing but an ID that
-// comes due.
+// receive takes an upload in. What goes wrong leaves nothing, or, where it is not
+// known whether the blob is there, an ID that comes due.
 func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.Duration) (_ chat.Attachment, err error) {
 	boundary, err := f.boundaryOf(c.Request)
 	if err != nil {
@@ -154,18 +157,21 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 	if c.Request.ContentLength > 0 {
 		most = min(most, c.Request.ContentLength)
 	}
+	most = max(most, leastCharge)
 	if err := f.store.AnnounceUpload(asking, by, id, most, f.Quota, f.Times.Pending); err != nil {
 		return chat.Attachment{}, overQuota(err)
 	}
-	var stored int64
+	charge, begun := int64(0), false
 	defer func() {
-		if f.Quota.Bytes == 0 || most == stored {
-			return
-		}
-		// Whoever went away gets it back, too. Should it fail, the quota's time heals it.
+		// Of whoever went away, too. Should it fail, time heals it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), storeTimeout)
 		defer cancel()
-		_ = f.store.GiveBack(ctx, by, most-stored)
+		if f.Quota.Bytes > 0 && charge < most {
+			_ = f.store.GiveBack(ctx, by, most-charge)
+		}
+		if !begun {
+			_ = f.store.ForgetAttachments(ctx, []string{id})
+		}
 	}()
 
 	draft, err := f.Blobs.Create(c.Request.Context())
@@ -178,6 +184,7 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 	if err != nil {
 		return chat.Attachment{}, err
 	}
+	begun = true
 	committing, committed := context.WithTimeout(c.Request.Context(), f.Timeout)
 	defer committed()
 	if err := draft.Commit(committing, id); err != nil {
@@ -192,7 +199,7 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 		}
 		return chat.Attachment{}, err
 	}
-	stored = got.size
+	charge = max(got.size, leastCharge)
 	return kept, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -399,16 +400,21 @@ func TestAttachmentsOff(t *testing.T) {
 }
 
 func TestAUserHasAQuotaOfUploads(t *testing.T) {
-	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.Quota.Bytes = 10_000 })
+	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.Quota.Bytes = 100_000 })
 	alice := y.as("alice")
-	alice.uploads("a", strings.Repeat("x", 6000)).want(201)
-	over := alice.uploads("b", strings.Repeat("x", 6000)).wantCode(429, "upload_quota_exceeded")
+	alice.uploads("a", strings.Repeat("x", 60_000)).want(201)
+	over := alice.uploads("b", strings.Repeat("x", 60_000)).wantCode(429, "upload_quota_exceeded")
 	if over.header.Get("Retry-After") != "3600" {
 		t.Error(over.header)
 	}
-	alice.uploads("c", strings.Repeat("x", 3000)).want(201) // what a form takes besides was given back
-	y.as("bob").uploads("d", strings.Repeat("x", 6000)).want(201)
-	y.wantFiles(3)
+	for range 3 { // what went wrong, and what a form takes besides, is given back
+		alice.uploadsForm(form(fileHead("c"), strings.Repeat("x", 30_000), "", "")).want(400)
+	}
+	alice.uploads("c", strings.Repeat("x", 22_000)).want(201)
+	alice.uploads("c", "x").want(201) // counts as 16 KiB
+	alice.uploads("c", "x").wantCode(429, "upload_quota_exceeded")
+	y.as("bob").uploads("d", strings.Repeat("x", 60_000)).want(201)
+	y.wantFiles(4)
 }
 
 // line is an upload over a connection of its own, of which the test decides when
@@ -659,3 +665,73 @@ func (u *uploads) Download(bytes int64)                       { u.down += bytes 
 func (u *uploads) Upload(outcome string, bytes int64, _ time.Duration) {
 	u.outcomes, u.bytes = append(u.outcomes, outcome), u.bytes+bytes
 }
+
+// What goes wrong again and again costs Redis nothing.
+func TestARefusedUploadLeavesNoTraceInRedis(t *testing.T) {
+	redis := testkit.Redis(t)
+	y := newYard(t, redis.URL(), nil)
+	alice := y.as("alice")
+	alice.uploads("a", "hello").want(201)
+	size := func() any {
+		n, err := redis.Do("DBSIZE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := size()
+	for range 30 {
+		alice.uploads("a", "").want(400)
+	}
+	if after := size(); after != before {
+		t.Errorf("%v keys, %v before", after, before)
+	}
+}
+
+func TestAFileIsNeverHeldInMemory(t *testing.T) {
+	const size = 64 << 20
+	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.MaxBytes = size })
+	addr := y.start()
+	allocated := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.TotalAlloc
+	}
+	before := allocated()
+	body := io.MultiReader(strings.NewReader("--"+boundary+"\r\n"+fileHead("a")+"\r\n\r\n"), io.LimitReader(zeros{}, size), strings.NewReader("\r\n--"+boundary+"--\r\n"))
+	req, err := http.NewRequest(http.MethodPost, "http://"+addr+"/v1/attachments", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+	req.Header.Set("Content-Type", "multipart/form-data; boundary="+boundary)
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if res.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s", res.StatusCode, answer)
+	}
+	req, err = http.NewRequest(http.MethodGet, "http://"+addr+res.Header.Get("Location"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+	if res, err = http.DefaultTransport.RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, res.Body)
+	res.Body.Close()
+	if n != size || err != nil {
+		t.Fatal(n, err)
+	}
+	if both := allocated() - before; both > size/8 { // the client's part included
+		t.Errorf("%d bytes were allocated for a file of %d", both, size)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

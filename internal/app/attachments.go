@@ -2,8 +2,10 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/madang-chat/madang/api"
@@ -77,6 +79,8 @@ const (
 	attachmentSweepEvery = time.Minute
 	// attachmentSweepPage is how many of each partition go at a time.
 	attachmentSweepPage = 100
+	// forgetTimeout is for one call to Redis.
+	forgetTimeout = 10 * time.Second
 	// draftsIdle is how long a draft is left alone: longer than any upload takes.
 	draftsIdle = 2 * time.Hour
 )
@@ -133,23 +137,37 @@ func (s *attachmentSweeper) sweep(ctx context.Context, every time.Duration) erro
 	if err != nil {
 		return err
 	}
-	gone := due[:0]
-	for _, id := range due {
-		if err = s.blobs.Delete(ctx, id); err != nil {
-			break
+	swept := 0
+	for some := range slices.Chunk(due, attachmentSweepPage) {
+		n, err := s.delete(ctx, some)
+		if swept += n; err != nil {
+			return err
 		}
-		gone = append(gone, id)
 	}
-	if len(gone) > 0 {
-		if forgetErr := s.known.ForgetAttachments(ctx, gone); forgetErr != nil {
-			return forgetErr
-		}
-		s.swept(len(gone))
-		s.log.Info("attachments that were not sent, or are past their time, are deleted", "attachments", len(gone))
-	}
-	if err != nil {
-		return err
+	if swept > 0 {
+		s.log.Info("attachments that were not sent, or are past their time, are deleted", "attachments", swept)
 	}
 	_, err = s.blobs.Clean(ctx, draftsIdle)
 	return err
+}
+
+// delete deletes some attachments. What is deleted is forgotten even when the time
+// is over: or the next turn would begin with the same ones.
+func (s *attachmentSweeper) delete(ctx context.Context, ids []string) (n int, err error) {
+	for _, id := range ids {
+		if err = s.blobs.Delete(ctx, id); err != nil {
+			break
+		}
+		n++
+	}
+	if n == 0 {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
+	defer cancel()
+	if forgetErr := s.known.ForgetAttachments(ctx, ids[:n]); forgetErr != nil {
+		return 0, errors.Join(err, forgetErr)
+	}
+	s.swept(n)
+	return n, err
 }

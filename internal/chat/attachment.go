@@ -76,5 +76,7 @@ type Attachments interface {
 	// limit of each partition: their bytes are to be deleted, and they forgotten.
 	// Of all processes, one is told at a time.
 	DueAttachments(ctx context.Context, every time.Duration, limit int) (ids []string, err error)
+	// ForgetAttachments makes IDs never have been announced. Their bytes must be
+	// gone, or never have come.
 	ForgetAttachments(ctx context.Context, ids []string) error
 }

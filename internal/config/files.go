@@ -21,7 +21,7 @@ type Files struct {
 	AttachmentTypes   []string      `help:"Content types that are taken, by what is in a file and not by what its sender says: image/png, image/*. Empty: all." placeholder:"TYPE"`
 	AttachmentPending time.Duration `help:"How long an uploaded file is kept that no message names. Longer keeps more of what nobody will see; shorter loses what somebody is still writing about." default:"24h"`
 	AttachmentKeep    time.Duration `help:"How long a file is kept from the last time it was sent. 0: for good. Shorter than messages are kept, it leaves messages that name files which are gone." default:"0"`
-	UploadQuota       Bytes         `help:"How much one user may upload in 24 hours, over all APIs. 0: anything. Server keys have no quota." default:"1GiB"`
+	UploadQuota       Bytes         `help:"How much one user may upload in 24 hours, over all APIs; a file counts as 16 KiB at least. 0: anything. Server keys have no quota." default:"1GiB"`
 	MaxUploads        int           `help:"Uploads that may be under way in one process; a user may have four of them. More cost a descriptor, a connection and 50 KB each; over it, 503." default:"64"`
 	UploadTimeout     time.Duration `help:"How long an upload may take. Nothing for 15 s ends it sooner. Longer lets slow clients keep a place; shorter cuts off large files on slow lines." default:"10m"`
 }
