@@ -735,3 +735,25 @@ func TestAFileIsNeverHeldInMemory(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func TestASentFileIsNotLookedAtByTheSweeper(t *testing.T) {
+	redis := testkit.Redis(t)
+	y := newYard(t, redis.URL(), nil)
+	alice := y.as("alice")
+	alice.post("/v1/rooms", `{"id":"r"}`).want(201)
+	id := alice.uploads("a", "hello").want(201).field("id")
+	due := func() int {
+		keys, err := redis.Do("KEYS", "*attachments:due")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(keys.([]any))
+	}
+	if due() != 1 {
+		t.Error("an upload is not among what comes due")
+	}
+	alice.attaches("r", id).want(201)
+	if due() != 0 {
+		t.Error("a file that was sent for good is among what comes due")
+	}
+}

@@ -164,3 +164,24 @@ func TestUploadsHaveAQuota(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasSentOutlivesWhatWasNot(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		const pending = 300 * time.Millisecond
+		r := room(t, s, "alice", "bob")
+		sent, kept, unsent := upload(t, s, "alice"), upload(t, s, "alice"), upload(t, s, "alice")
+		for _, a := range []chat.Attachment{sent, kept, unsent} {
+			must(t, s.KeepUpload(t.Context(), a, pending))
+		}
+		must(t, s.Attach(t.Context(), as("alice"), r, []string{sent.ID}, 0))
+		must(t, s.Attach(t.Context(), as("alice"), r, []string{kept.ID}, time.Hour))
+		soon(t, 10*time.Second, "the end of what was not sent", func() bool {
+			_, err := s.Attachment(t.Context(), as("alice"), unsent.ID)
+			return errors.Is(err, chat.ErrNoAttachment)
+		})
+		for _, a := range []chat.Attachment{sent, kept} {
+			_, err := s.Attachment(t.Context(), as("bob"), a.ID)
+			must(t, err)
+		}
+	})
+}

@@ -324,3 +324,20 @@ func TestAFileThatIsNotTakenIsCountedAndItsMessageGoesWithout(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestAMessageIsDueWhenItsFileIsThere(t *testing.T) {
+	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 1, 100 })
+	st.server.TakeFiles()
+	st.server.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/attachments" {
+			time.Sleep(150 * time.Millisecond)
+		}
+		return false
+	})
+	st.sender.Begin(15)
+	st.wait("10 sent", func(s sender.Stats) bool { return s.Acked >= 10 })
+	s := st.finish()
+	if p50 := st.acked.Dist().P50; p50 > 100 || s.Uploads != s.Issued {
+		t.Errorf("due → acknowledged, p50 %v ms: the upload is in it; %+v", p50, s)
+	}
+}
