@@ -212,13 +212,13 @@ func apiBoard() Dashboard {
 					Queries: one("topk(10, "+quantile(0.99, "madang_http_request_duration_seconds", "method, route")+")", "")},
 			}},
 			{"Attachments", []Panel{
-				{Title: "Uploads by outcome", Kind: Graph, Unit: perSec, About: "`cut`: the client broke off, or was too slow. `limited`: quotas, or too many at once. `unavailable`: Redis or the files' store does not answer, is full, or all places are taken. Nothing at all where nothing can be attached.",
+				{Title: "Uploads by outcome", Kind: Graph, Unit: perSec, Width: 6, About: "`cut`: the client broke off, or was too slow. `limited`: quotas, or too many at once. `unavailable`: Redis or the files' store does not answer, is full, or all places are taken. Nothing at all where nothing can be attached.",
 					Queries: one(sumBy("outcome", rate("madang_uploads_total")), "{{outcome}}")},
-				{Title: "Bytes of files", Kind: Graph, Unit: bytesPS, About: "Stored, and sent to clients.",
+				{Title: "Bytes of files", Kind: Graph, Unit: bytesPS, Width: 6, About: "Stored, and sent to clients.",
 					Queries: []Query{{Expr: perSecondOf("madang_upload_bytes_total"), Legend: "stored"}, {Expr: perSecondOf("madang_download_bytes_total"), Legend: "sent"}}},
-				{Title: "Upload, until stored", Kind: Graph, Unit: seconds, About: "Mostly the clients' lines. All sizes slower at once: the files' store.",
+				{Title: "Upload, until stored", Kind: Graph, Unit: seconds, Width: 6, About: "Mostly the clients' lines. All sizes slower at once: the files' store.",
 					Queries: quantiles("madang_upload_duration_seconds", `outcome="stored"`)},
-				{Title: "Files deleted", Kind: Graph, Unit: perSec, About: "No message named them in time, or their time was over.",
+				{Title: "Files deleted", Kind: Graph, Unit: perSec, Width: 6, About: "No message named them in time, or their time was over.",
 					Queries: quiet(perSecondOf("madang_attachments_swept_total"), "files")},
 			}},
 			{"Processes", []Panel{
