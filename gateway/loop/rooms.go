@@ -9,7 +9,7 @@ import (
 // broadcasts.
 type room struct {
 	members []uint32 // slots
-	pending uint32 // place in rooms.pending plus one; 0: nothing is waiting
+	pending uint32   // place in rooms.pending plus one; 0: nothing is waiting
 	// How many events were handed out since heatTick: a room that gets hot is
 	// probed (late.go).
 	heatTick, heat uint32
