@@ -30,14 +30,12 @@ const (
 	// uploadChunk is read before it is written, hashed and looked at. It holds what
 	// mimetype looks at (3,072 bytes).
 	uploadChunk = 32 << 10
-	// uploadField is the form's field that has the file.
-	uploadField = "file"
 )
 
 var (
 	errNotMultipart = &problem{status: http.StatusUnsupportedMediaType, code: protocol.ErrMediaType, detail: "the body must be multipart/form-data with a boundary"}
-	errNoFile       = malformed("the form must have the one field \"file\", with a file and its name")
-	errSecondField  = malformed("the form may have nothing but the field \"file\"")
+	errNoFile       = malformed("the form must have one field, which is a file with its name")
+	errSecondField  = malformed("the form may have nothing but the file")
 	errUploadHead   = malformed("what stands before the file is too long")
 	errUploadEnd    = malformed("something stands behind the file")
 	errTransfer     = malformed("a Content-Transfer-Encoding is not accepted: send the file as it is")
@@ -173,10 +171,11 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// partName checks that a part is the file, and returns its name, made safe.
+// partName checks that a part is a file, whatever its field is called, and returns
+// its name, made safe.
 func partName(part *multipart.Part) (string, error) {
 	kind, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
-	if err != nil || kind != "form-data" || params["name"] != uploadField {
+	if err != nil || kind != "form-data" {
 		return "", errNoFile
 	}
 	name, given := params["filename"]
