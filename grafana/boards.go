@@ -126,6 +126,8 @@ func gateways() Dashboard {
 					Queries: []Query{{Expr: quantile(0.99, "madang_upgrade_duration_seconds", ""), Legend: "99 %", Quiet: true}}},
 				{Title: "Ends by reason", Kind: Graph, Unit: perSec, About: "`slow`: readers that were cut off. `heartbeat`: networks that died. `drain`, `rebalance`: ours, on purpose.",
 					Queries: one(sumBy("reason", rate("madang_connections_closed_total")), "{{reason}}")},
+				{Title: "Long polls", Kind: Graph, Unit: perSec, About: "Polls begun. Busy rooms answer them at once; far more than that are clients that ask without waiting.",
+					Queries: one(byInstance("madang_polls_total"), "{{instance}}")},
 				{Title: "Accepts that failed", Kind: Graph, Unit: perSec, About: "Descriptors ran out: madang doctor.",
 					Queries: one(byInstance("madang_accept_failures_total"), "{{instance}}")},
 				{Title: "Descriptors used", Kind: Graph, Unit: percent, Max: 1, About: "Of the process's limit. Near 1, clients wait to be accepted.",

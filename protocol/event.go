@@ -65,6 +65,30 @@ func ParseMessageHead(event []byte, room string) (h MessageHead, ok bool) {
 	return h, ok
 }
 
+// MessageRoom is the room of a message event that AppendMessage, or the send
+// script, wrote; "" of anything else.
+func MessageRoom(event []byte) string {
+	rest, ok := bytes.CutPrefix(event, []byte(`{"type":"message","room":"`))
+	if !ok {
+		return ""
+	}
+	room, _, _ := bytes.Cut(rest, []byte{'"'})
+	return string(room)
+}
+
+// TypeOf is the type of an event as this package writes it, "" of anything else.
+func TypeOf(event []byte) string {
+	rest, ok := bytes.CutPrefix(event, []byte(`{"type":"`))
+	if !ok {
+		return ""
+	}
+	kind, _, _ := bytes.Cut(rest, []byte{'"'})
+	return string(kind)
+}
+
+// IsResumed says whether an event is the one that ends a catch-up.
+func IsResumed(event []byte) bool { return bytes.HasPrefix(event, []byte(`{"type":"resumed",`)) }
+
 func cutID(b []byte) (id ID, rest []byte, ok bool) {
 	end := bytes.IndexByte(b[:min(len(b), MaxIDLen+1)], '"')
 	if end < 0 {

@@ -44,12 +44,22 @@ type RoomNum uint32
 // NoRoom is the RoomNum of frames that belong to no room.
 const NoRoom = ^RoomNum(0)
 
+// Transport is how a client receives.
+type Transport uint8
+
+// Transports.
+const (
+	WebSocket Transport = iota
+	SSE                 // server-sent events: a response that does not end
+	LongPoll            // a response per wait; each is a connection of its own
+)
+
 // EventKind says what happened on a connection.
 type EventKind uint8
 
 // What a loop tells the hub.
 const (
-	EvOpened    EventKind = iota + 1 // upgraded and authenticated: User, Resume, Expires
+	EvOpened    EventKind = iota + 1 // there, and authenticated: Via, User, Resume, Since, Expires
 	EvClosed                         // gone; nothing more comes from this ConnID
 	EvPositions                      // a `resume` frame: Positions, More
 	EvFocus                          // Room ("" for none)
@@ -66,11 +76,13 @@ const (
 type Event struct {
 	Kind      EventKind
 	Conn      ConnID
-	Resume    bool   // EvOpened: `?resume` was in the URL
-	More      bool   // EvPositions: another frame follows
-	User      string // EvOpened
-	Expires   int64  // EvOpened: the token's expiry, Unix seconds
-	IssuedAt  int64  // EvOpened: the token's `iat`, Unix seconds; 0 when it has none
+	Via       Transport // EvOpened
+	Resume    bool      // EvOpened: positions follow
+	Since     uint64    // EvOpened: it has everything up to this Redis time (Unix ms); 0: it does not say
+	More      bool      // EvPositions: another frame follows
+	User      string    // EvOpened
+	Expires   int64     // EvOpened: the token's expiry, Unix seconds
+	IssuedAt  int64     // EvOpened: the token's `iat`, Unix seconds; 0 when it has none
 	Room      string
 	ID        protocol.ID
 	Positions map[string]protocol.ID // EvPositions

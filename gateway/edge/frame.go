@@ -24,14 +24,17 @@ type Frame struct {
 	// SentAtMs is when the message entered the log (Unix ms, Redis's clock); 0
 	// for other events. It feeds the delivery latency histogram.
 	SentAtMs int64
+	// Time is a Redis time (Unix ms): who has the event has everything that is
+	// older, in all rooms, and may resume from it. 0: the event says nothing of it.
+	Time uint64
 	// Trace is told when a loop's connections have taken a broadcast; nil for all
 	// but the few messages that are traced.
 	Trace Trace
 
-	ws  []byte // an unmasked WebSocket text frame, header included
-	hdr int    // length of its header
+	ws []byte // an unmasked WebSocket text frame, header included
 
 	once     sync.Once
+	hdr      uint8  // length of ws's header
 	deflated []byte // guarded by once
 }
 
@@ -71,7 +74,7 @@ func wrap(buf []byte) *Frame {
 		binary.BigEndian.PutUint64(buf[2:], uint64(n))
 	}
 	buf[start] = finText
-	return &Frame{ws: buf[start:], hdr: maxHeader - start}
+	return &Frame{ws: buf[start:], hdr: uint8(maxHeader - start)}
 }
 
 // JSON is the event. It must not be changed.

@@ -21,15 +21,17 @@ type job struct {
 	// joined are rooms that it is to be told of when its positions have come:
 	// before, it could not be said what will be delivered.
 	joined    map[string]bool
-	pulls     []*pull // unfinished, at most one of a room
-	queue     []*pull // those of them that need not wait
-	parked    int     // those of them that wait at their room
-	complete  bool    // all positions have come
-	announce  bool    // ends with `resumed`
-	paused    bool    // waits until the socket has taken what was queued
-	pausedAt  uint32  // the mark that says so
-	sent      int     // messages
-	unwritten int     // bytes queued since the last pause
+	pulls     []*pull     // unfinished, at most one of a room
+	queue     []*pull     // those of them that need not wait
+	parked    int         // those of them that wait at their room
+	complete  bool        // all positions have come
+	timed     bool        // instead of positions it has a time,
+	since     protocol.ID // from which every room is repeated
+	announce  bool        // ends with `resumed`
+	paused    bool        // waits until the socket has taken what was queued
+	pausedAt  uint32      // the mark that says so
+	sent      int         // messages
+	unwritten int         // bytes queued since the last pause
 }
 
 // pull is one room that a connection must be brought up to date in.
@@ -39,6 +41,7 @@ type pull struct {
 	i       int         // in j.pulls
 	pos     protocol.ID // everything up to it is the client's
 	blind   bool        // it is not known what the client has
+	timed   bool        // pos is a time: what is newer is the client's to get
 	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // some of it was sent: it is finished, however long
 	parked  bool        // in room.parked
@@ -85,6 +88,9 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
+	if ref.via == edge.LongPoll {
+		c.polled(u, ref)
+	}
 	start, joined := j.start, j.joined
 	j.start, j.joined = nil, nil
 	for m := range c.members.each(u.rooms) {
@@ -100,7 +106,11 @@ func (c *Core) resume(u *user, ref *connRef) {
 		if !known {
 			pos, known = start[r.name]
 		}
+		if j.timed {
+			pos, known = j.since, true
+		}
 		p := j.add(r, pos)
+		p.timed = j.timed
 		p.blind = !known // greeted before the room could be followed
 		c.enqueue(p)
 		if joined[r.name] {
@@ -181,7 +191,8 @@ func (c *Core) detachFrom(ref *connRef, r *room) {
 
 func (c *Core) jobOf(ref *connRef) *job {
 	if ref.job == nil {
-		ref.job = &job{u: c.byConn[ref.id], id: ref.id, positions: map[string]protocol.ID{}}
+		// Who resumes from times must learn when nothing older is on its way.
+		ref.job = &job{u: c.byConn[ref.id], id: ref.id, positions: map[string]protocol.ID{}, announce: ref.via == edge.SSE}
 	}
 	return ref.job
 }
@@ -257,9 +268,11 @@ func (c *Core) run(j *job) {
 		c.stats.Resumes++
 		ref.unsure = false
 		rev := j.u.rev
-		c.out.Unicast(j.id, edge.NewFrame(64, func(b []byte) []byte {
+		f := edge.NewFrame(64, func(b []byte) []byte {
 			return protocol.AppendResumed(b, rev)
-		}))
+		})
+		f.Time = c.clocks.least
+		c.out.Unicast(j.id, f)
 	}
 }
 
@@ -277,11 +290,15 @@ func (c *Core) pull(p *pull) {
 		c.gap(p)
 		return
 	}
+	if p.timed && !p.pos.Less(r.head) { // nothing is newer
+		c.arrive(p)
+		return
+	}
 	if p.pos == r.head {
 		c.arrive(p)
 		return
 	}
-	if i, ok := r.tailAfter(p.pos); ok && c.within(p, len(r.tail)-i) {
+	if i, ok := r.tailAfter(p.pos, p.timed); ok && c.within(p, len(r.tail)-i) {
 		c.stats.FromTail++
 		c.push(p, r.tail[i:])
 		return
@@ -302,10 +319,11 @@ func (c *Core) wanted(p *pull) bool {
 }
 
 // tailAfter returns the index of the first frame after pos in the hot tail, if
-// the tail proves that nothing is missing between.
-func (r *room) tailAfter(pos protocol.ID) (int, bool) {
+// the tail proves that nothing is missing between: pos is the one before it or,
+// where pos is a time, not older than the one before it.
+func (r *room) tailAfter(pos protocol.ID, timed bool) (int, bool) {
 	for i := len(r.tail) - 1; i >= 0; i-- {
-		if r.tail[i].Prev == pos {
+		if prev := r.tail[i].Prev; prev == pos || timed && prev.Less(pos) {
 			return i, true
 		}
 		if r.tail[i].ID.Less(pos) {
@@ -332,7 +350,7 @@ func (c *Core) push(p *pull, frames []*edge.Frame) {
 		c.out.Unicast(j.id, f)
 		j.unwritten += len(f.WS())
 		j.sent++
-		p.pos, p.started = f.ID, true
+		p.pos, p.timed, p.started = f.ID, false, true
 	}
 	c.arriveOrWait(p)
 }

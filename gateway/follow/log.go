@@ -110,16 +110,18 @@ func newPage(r *room, lp chat.LogPage) page {
 }
 
 // after returns the index of the first frame after pos, and whether the page
-// proves that nothing is missing between (DELIVERY, "Proven").
-func (pg *page) after(pos protocol.ID) (i int, proven bool) {
+// proves that nothing is missing between (DELIVERY, "Proven"). A time is proven by
+// what it lies between: the first newer message follows one that is not newer.
+func (pg *page) after(pos protocol.ID, timed bool) (i int, proven bool) {
 	for i < len(pg.frames) && !pos.Less(pg.frames[i].ID) {
 		i++
 	}
 	switch {
-	case i > 0 && pg.frames[i-1].ID == pos, pos == pg.head:
+	case i > 0 && pg.frames[i-1].ID == pos, pos == pg.head, timed && pg.head.Less(pos):
 		return i, true
 	case i < len(pg.frames):
-		return i, pg.frames[i].Prev == pos
+		prev := pg.frames[i].Prev
+		return i, prev == pos || timed && prev.Less(pos)
 	}
 	return i, false
 }
@@ -131,7 +133,7 @@ func (c *Core) advance(r *room, pg *page) bool {
 	if !r.head.Less(pg.head) {
 		return true
 	}
-	i, proven := pg.after(r.head)
+	i, proven := pg.after(r.head, false)
 	if !proven {
 		if i == len(pg.frames) && pg.more {
 			return true // the page ends before the head
@@ -158,7 +160,7 @@ func (c *Core) serve(r *room, pg *page) {
 		if !c.wanted(p) {
 			continue
 		}
-		i, proven := pg.after(p.pos)
+		i, proven := pg.after(p.pos, p.timed)
 		switch {
 		case p.pos.Less(pg.from), i == len(pg.frames) && !proven && (pg.more || p.late):
 			c.park(p) // not in this page

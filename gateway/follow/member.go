@@ -283,9 +283,16 @@ func (c *Core) begin(ref *connRef, m *membership) {
 				return
 			}
 		}
-		st := c.starts[m]
+		st, before := c.starts[m]
 		if st.promised {
 			c.catchUpFrom(ref, r, st.after)
+			return
+		}
+		if j := ref.job; j != nil && j.timed && !before {
+			p := j.add(r, j.since)
+			p.timed = true
+			c.enqueue(p)
+			c.run(j)
 			return
 		}
 		// It was suspended, and its socket may have been left out of something
@@ -337,7 +344,9 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 	}
 	if j := ref.job; j != nil {
 		if p := j.pullOf(r); p != nil {
-			at = p.pos
+			if !p.timed { // else no message is there: it gets what follows the head, and more
+				at = p.pos
+			}
 		} else if pos, ok := j.positions[r.name]; ok {
 			at = pos
 		}

@@ -202,6 +202,7 @@ func (c *Core) message(r *room, h protocol.MessageHead, payload []byte, inLog bo
 	case h.Prev == r.head:
 		f := edge.FrameOf(payload)
 		f.ID, f.Prev, f.SentAtMs = h.ID, h.Prev, int64(h.ID.Ms)
+		f.Time = c.timeOf(h.ID.Ms)
 		if c.cfg.Trace != nil {
 			f.Trace = c.cfg.Trace(r.name, h.ID)
 		}

@@ -41,6 +41,8 @@ type phone struct {
 	id   edge.ConnID
 	got  []string
 	nums map[string]edge.RoomNum // of rooms that it was attached to
+
+	times []uint64 // that the events so far said
 }
 
 func play(t *testing.T, change ...func(*follow.Config)) *scene {
@@ -271,9 +273,14 @@ func (s *scene) opens(user string) *phone   { return s.open(user, false, 0) }
 func (s *scene) resumes(user string) *phone { return s.open(user, true, 0) }
 
 func (s *scene) open(user string, resume bool, issuedAt int64) *phone {
+	return s.opensAs(user, follow.Opening{Resume: resume, IssuedAt: issuedAt})
+}
+
+// opensAs opens a connection of another kind, or one that resumes from a time.
+func (s *scene) opensAs(user string, how follow.Opening) *phone {
 	p := &phone{s: s, id: edge.MakeConnID(0, uint32(len(s.phones)), 1), nums: map[string]edge.RoomNum{}}
 	s.phones = append(s.phones, p)
-	s.core.Open(s.now, p.id, user, resume, issuedAt)
+	s.core.Open(s.now, p.id, user, how)
 	s.turn()
 	return p
 }
@@ -320,7 +327,16 @@ func (p *phone) gets(want ...string) {
 	p.got = nil
 }
 
+// says checks what times all events so far said.
+func (p *phone) says(want ...uint64) {
+	p.s.t.Helper()
+	if !slices.Equal(p.times, want) {
+		p.s.t.Fatalf("times are %d, want %d; events %q", p.times, want, p.got)
+	}
+}
+
 func (p *phone) take(f *edge.Frame) {
+	p.times = append(p.times, f.Time)
 	if !f.ID.IsZero() {
 		p.got = append(p.got, f.ID.String())
 		return
@@ -339,6 +355,9 @@ func (p *phone) take(f *edge.Frame) {
 		p.got = append(p.got, kind+" "+value("rooms_rev"))
 	case "gap":
 		p.got = append(p.got, fmt.Sprintf("gap %s after %s head %s", value("room"), value("after"), value("head")))
+	case "polled":
+		_, rooms, _ := strings.Cut(ev, `"rooms":`)
+		p.got = append(p.got, kind+" "+value("rooms_rev")+" "+strings.TrimSuffix(rooms, "}"))
 	case "joined":
 		p.got = append(p.got, strings.TrimSpace(fmt.Sprintf("joined %s %s at %s %s", value("room"), value("user"), value("head"), value("rooms_rev"))))
 	case "left":

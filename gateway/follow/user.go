@@ -30,6 +30,7 @@ type connRef struct {
 	id     edge.ConnID
 	state  connState
 	resume bool
+	via    edge.Transport
 	// unsure: its client may have another idea of its rooms than what it is told
 	// follows from. Events say noRev then, because the client would take a true
 	// revision for having missed nothing; `resumed` says that one.
@@ -67,16 +68,18 @@ func (u *user) conn(id edge.ConnID) *connRef {
 	return nil
 }
 
-// Open takes in a connection that was upgraded and authenticated; issuedAt is its
-// token's `iat`, in Unix seconds, 0 when it has none.
-func (c *Core) Open(now int64, id edge.ConnID, name string, resume bool, issuedAt int64) {
+// Open takes in a connection that is there and authenticated.
+func (c *Core) Open(now int64, id edge.ConnID, name string, how Opening) {
 	u := c.people.named(name)
 	if u == nil {
 		u = c.addUser(name)
 	}
 	u.opens++
-	u.conns = append(u.conns, connRef{id: id, resume: resume, issuedAt: uint32(issuedAt)})
+	u.conns = append(u.conns, connRef{id: id, via: how.Via, resume: how.Resume || how.Since != 0, issuedAt: uint32(how.IssuedAt)})
 	c.byConn[id] = u
+	if how.Since != 0 {
+		c.resumeSince(&u.conns[len(u.conns)-1], how.Since)
+	}
 	c.closeRevoked(u.conns[len(u.conns)-1:], u.revoked, false)
 	if u.decided() {
 		c.hello(u, &u.conns[len(u.conns)-1])
@@ -320,9 +323,13 @@ func (c *Core) tell(u *user, f *edge.Frame) {
 // hello greets a connection; what follows it is delivered, at once or, for one
 // that resumes, when its positions have come.
 func (c *Core) hello(u *user, ref *connRef) {
-	c.out.Unicast(ref.id, edge.NewFrame(160+len(u.name), func(b []byte) []byte {
-		return protocol.AppendHello(b, c.cfg.ConnPrefix+ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
-	}))
+	if ref.via != edge.LongPoll { // which is told where it starts, when that is known
+		f := edge.NewFrame(160+len(u.name), func(b []byte) []byte {
+			return protocol.AppendHello(b, c.cfg.ConnPrefix+ref.id.String(), u.name, u.rev, c.cfg.HeartbeatS, c.cfg.Version)
+		})
+		f.Time = c.clocks.least
+		c.out.Unicast(ref.id, f)
+	}
 	ref.unsure = !u.known // the revision was a guess
 	if ref.resume {
 		ref.state = connHeld

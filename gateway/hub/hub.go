@@ -126,6 +126,7 @@ type linkInput struct {
 	ch        chat.Channel
 	payload   []byte
 	epoch     string
+	ms        uint64
 }
 
 type linkKind uint8
@@ -246,8 +247,8 @@ func (h *Hub) Confirmed(link int, gen uint64, ch chat.Channel) {
 }
 
 // Canary implements chat.Listener.
-func (h *Hub) Canary(link int, gen uint64, partition int, epoch string) {
-	h.postLink(linkInput{kind: linkCanary, link: int32(link), gen: gen, partition: int32(partition), epoch: epoch})
+func (h *Hub) Canary(link int, gen uint64, partition int, epoch string, ms uint64) {
+	h.postLink(linkInput{kind: linkCanary, link: int32(link), gen: gen, partition: int32(partition), epoch: epoch, ms: ms})
 }
 
 // Event implements chat.Listener.
@@ -378,6 +379,7 @@ func (h *Hub) handleLink(now int64, in *linkInput) {
 	case linkEvent:
 		h.core.Event(now, link, in.gen, in.ch, in.payload)
 	case linkCanary:
+		h.core.Clock(link, in.gen, in.ms)
 		h.core.Canary(link, in.gen, int(in.partition), in.epoch)
 	}
 }
@@ -388,7 +390,7 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 	}
 	switch ev.Kind {
 	case edge.EvOpened:
-		h.core.Open(now, ev.Conn, ev.User, ev.Resume, ev.IssuedAt)
+		h.core.Open(now, ev.Conn, ev.User, follow.Opening{Via: ev.Via, Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt})
 	case edge.EvClosed:
 		h.core.Close(now, ev.Conn)
 	case edge.EvPositions:

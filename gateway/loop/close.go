@@ -25,6 +25,10 @@ func (l *loop) beginCloseCode(slot uint32, c *conn, why CloseReason, code protoc
 	if c.phase != phaseOpen {
 		return
 	}
+	if c.form.transport() != edge.WebSocket {
+		l.endHTTP(slot, c, why, byeOf(why, code))
+		return
+	}
 	l.leave(slot, c, why)
 	l.enqueueOwn(slot, c, wsframe.AppendClose(l.pool.Get(len(text)+4), code, text))
 	l.startClosing(slot, c)
@@ -35,10 +39,34 @@ func (l *loop) closeBye(slot uint32, c *conn, why CloseReason) {
 	if c.phase != phaseOpen {
 		return
 	}
+	if c.form.transport() != edge.WebSocket {
+		l.endHTTP(slot, c, why, why.bye())
+		return
+	}
 	l.settle(c)
 	retryInMs := l.retryInMs(why)
 	l.enqueueEvent(slot, c, func(dst []byte) []byte { return protocol.AppendBye(dst, why.bye(), retryInMs) })
 	l.beginClose(slot, c, why, string(why.bye()))
+}
+
+// endHTTP says good-bye to who has no close codes.
+func (l *loop) endHTTP(slot uint32, c *conn, why CloseReason, reason protocol.ByeReason) {
+	if c.form == collected {
+		l.byePoll(slot, c, why, reason)
+		return
+	}
+	l.endEvents(slot, c, why, reason)
+}
+
+// byeOf is the reason of a `bye` that stands for a close code.
+func byeOf(why CloseReason, code protocol.CloseCode) protocol.ByeReason {
+	switch reason := why.bye(); {
+	case reason != "":
+		return reason
+	case code == protocol.CloseTokenExpired:
+		return protocol.ByeRevoked
+	}
+	return protocol.ByeDrain
 }
 
 // closeSlow gives up on a reader. What it was to get is dropped, so that the
@@ -72,17 +100,24 @@ func (l *loop) startClosing(slot uint32, c *conn) {
 // leave takes an open connection out of everything: the hub hears no more of it
 // after EvClosed, and it gets nothing more.
 func (l *loop) leave(slot uint32, c *conn, why CloseReason) {
+	l.stopReceiving(slot, c)
+	l.unseat(c)
+	l.stopCompressing(c)
+	c.why = why
+}
+
+// stopReceiving is leave for a connection that keeps its place, for another poll.
+func (l *loop) stopReceiving(slot uint32, c *conn) {
 	l.settle(c)
 	l.detachAll(slot, c)
 	if c.has(flagSlow) {
 		delete(l.slow, slot)
 		c.clear(flagSlow)
 	}
-	l.g.users.release(c.user)
-	l.g.open.Add(-1)
-	l.stats.Open--
-	l.stopCompressing(c)
-	c.why = why
+	if c.form == collected {
+		delete(l.polls, slot)
+		c.clear(flagAnswer)
+	}
 	l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
 }
 
@@ -118,15 +153,18 @@ func (l *loop) destroy(slot uint32, c *conn, why CloseReason) {
 	switch c.phase {
 	case phaseFree:
 		panic("BUG: a connection was freed twice")
-	case phaseProxy, phaseTLS, phaseHead, phaseTicket:
+	case phaseProxy, phaseTLS, phaseHead, phaseTicket, phaseBody:
 		c.why = ClosedHandshake
 		l.heads--
 		l.headsChanged()
+	case phaseIdle:
+		c.why = why
 	case phaseOpen:
 		l.leave(slot, c, why)
 	case phaseClosing, phaseLinger:
 		l.stats.Closing--
 	}
+	l.unseat(c)
 	l.stats.Closed[c.why]++
 	l.dropQueue(c, false)
 	l.dropCarry(slot, c)

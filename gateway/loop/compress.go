@@ -17,27 +17,32 @@ import (
 type form uint8
 
 const (
-	plain form = iota
-	compressed
+	plain       form = iota // WebSocket
+	compressed              // WebSocket, with permessage-deflate
+	events                  // SSE, with the time that a client comes back with
+	eventsStill             // SSE, without: something older is owed to it
+	collected               // long poll: nothing is written before the answer
 	forms
 )
 
-// formOf says what a connection has negotiated.
-func formOf(c *conn) form {
-	if c.windowBits != 0 {
-		return compressed
+func (f form) transport() edge.Transport {
+	switch f {
+	case events, eventsStill:
+		return edge.SSE
+	case collected:
+		return edge.LongPoll
 	}
-	return plain
+	return edge.WebSocket
 }
 
 // formFor is the form of events of up to so many bytes. What is compressed for
 // everybody may refer back as far as an event is long: a client with a smaller
 // window gets longer ones as they are.
 func formFor(c *conn, longest int) form {
-	if c.windowBits != 0 && longest <= 1<<c.windowBits {
-		return compressed
+	if c.form == compressed && longest > 1<<c.windowBits {
+		return plain
 	}
-	return plain
+	return c.form
 }
 
 func (s *frameSet) formOf(c *conn) form { return formFor(c, s.longest) }
@@ -70,7 +75,7 @@ func (l *loop) compressEvent(json []byte) []byte {
 // stopCompressing counts a connection out.
 func (l *loop) stopCompressing(c *conn) {
 	if c.windowBits != 0 {
-		c.windowBits = 0
+		c.form, c.windowBits = plain, 0
 		l.stats.Compressed--
 	}
 }

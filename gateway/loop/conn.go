@@ -14,13 +14,18 @@ const (
 	phaseTLS                  // its TLS handshake goes on
 	phaseHead                 // its request is awaited
 	phaseTicket               // its request is complete: its ticket is asked about
-	phaseOpen                 // upgraded
+	phaseBody                 // its request's body is awaited
+	phaseOpen                 // it receives
+	phaseIdle                 // its long poll is answered: the next request is awaited
 	phaseClosing              // the last bytes (a close frame, a refusal) are queued
 	phaseLinger               // written and shut down: the peer's end is awaited
 )
 
 // early says that a connection has no answer to its request yet.
 func (p phase) early() bool { return phaseFree < p && p < phaseOpen }
+
+// listens says that what a connection sends may mean something.
+func (p phase) listens() bool { return phaseFree < p && p <= phaseIdle }
 
 type connFlags uint16
 
@@ -34,6 +39,9 @@ const (
 	flagDoomed                           // in loop.doomed
 	flagPeerClosed                       // the peer has said good-bye: no need to wait for its end
 	flagTLS                              // loop.tls has its TLS state
+	flagSeated                           // it counts among those there are, also while it polls no longer or not yet
+	flagReused                           // an earlier poll of it had its generation
+	flagAnswer                           // its long poll is in loop.answers
 )
 
 // conn is a connection: plain bytes without pointers, so that neither the garbage
@@ -44,6 +52,7 @@ type conn struct {
 	phase phase
 	flags connFlags
 	why   CloseReason
+	form  form // how it takes its events
 	// windowBits is the size of the client's window for compressed messages; 0:
 	// permessage-deflate was not negotiated. Nothing else is kept of it.
 	windowBits uint8
@@ -64,7 +73,7 @@ type conn struct {
 	wnext, wprev, due uint32
 	lastRead          uint32 // tick of the last byte received
 	pingedAt          uint32 // tick
-	deadline          uint32 // tick: of the head, of the positions, of the close; 0: none
+	deadline          uint32 // tick: of the head, of the positions, of the close, of the answer; 0: none
 
 	expires int64 // Unix seconds; 0: never
 	session session.Session

@@ -63,8 +63,12 @@ func (l *loop) closeSome(n int, why CloseReason) {
 		if slot >= l.conns.used {
 			return
 		}
-		if c := l.conns.at(slot); c.phase == phaseOpen {
+		switch c := l.conns.at(slot); c.phase {
+		case phaseOpen:
 			l.closeBye(slot, c, why)
+			n--
+		case phaseIdle: // between two polls: it asks elsewhere
+			l.destroy(slot, c, why)
 			n--
 		}
 	}
@@ -96,9 +100,11 @@ func (l *loop) startStop() {
 	l.closeListener()
 	for slot := uint32(1); slot < l.conns.used; slot++ {
 		switch c := l.conns.at(slot); c.phase {
-		case phaseProxy, phaseTLS, phaseHead, phaseTicket:
+		case phaseProxy, phaseTLS, phaseHead, phaseTicket, phaseBody:
 			l.stats.Upgrades[UpgradeUnavailable]++
 			l.destroy(slot, c, ClosedHandshake)
+		case phaseIdle:
+			l.destroy(slot, c, ClosedStop)
 		case phaseOpen:
 			l.beginClose(slot, c, ClosedStop, "going away")
 		}

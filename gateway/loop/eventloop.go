@@ -61,6 +61,9 @@ type loop struct {
 	rooms       rooms
 	slow        map[uint32]*slowReader
 	late        lateRooms
+	polls       map[uint32]*waiting
+	answers     []uint32 // slots of polls to be answered at the end of the turn
+	bodies      int64    // bytes of the bodies that are awaited
 	out         out
 	iov         iovecs
 	pool        wsframe.Pool
@@ -122,6 +125,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		slow:           make(map[uint32]*slowReader),
 		late:           lateRooms{hot: make(map[edge.RoomNum]*hotRoom), probed: make(map[uint32]*probe)},
 		carries:        make(map[uint32]*carry),
+		polls:          make(map[uint32]*waiting),
 		readBuf:        make([]byte, readBufferBytes),
 	}
 	l.compress, l.resumeBytes = l.compressEvent, l.allowResume
@@ -371,8 +375,7 @@ func (l *loop) carryOut(cmd *edge.Cmd) {
 		l.dropRoom(cmd.Room)
 	case edge.CmdMark:
 		if slot, c := l.connOf(cmd.Conn); c != nil {
-			l.settle(c)
-			l.enqueue(slot, c, itemMark)
+			l.mark(slot, c)
 		}
 	case edge.CmdClose:
 		if slot, c := l.connOf(cmd.Conn); c != nil {
@@ -381,6 +384,17 @@ func (l *loop) carryOut(cmd *edge.Cmd) {
 	default:
 		panic(fmt.Sprintf("BUG: command of kind %d", cmd.Kind))
 	}
+}
+
+// mark answers when everything that was queued before is written. Of a poll nothing
+// is: what it takes is bounded by its answer.
+func (l *loop) mark(slot uint32, c *conn) {
+	l.settle(c)
+	if c.form == collected {
+		l.report(edge.Event{Kind: edge.EvDrained, Conn: l.id(slot, c)})
+		return
+	}
+	l.enqueue(slot, c, itemMark)
 }
 
 // closeForHub writes what is queued, then closes with the hub's code.

@@ -28,7 +28,7 @@ type handling struct {
 // steps are what a turn does, in this order. After a panic the turn goes on with
 // the step that failed; each keeps in the loop how far it has come.
 var steps = [...]func(*loop){
-	(*loop).advance, (*loop).again, (*loop).reportLate, (*loop).readMailbox, (*loop).fanOutAll, (*loop).hand, (*loop).flush, (*loop).hand,
+	(*loop).advance, (*loop).again, (*loop).reportLate, (*loop).readMailbox, (*loop).fanOutAll, (*loop).answerPolls, (*loop).hand, (*loop).flush, (*loop).hand,
 }
 
 // bugLogTicks is the least time between two panics that are logged.
@@ -116,24 +116,27 @@ func (l *loop) giveUp(slot uint32) {
 	}
 	// First, so that what is pending in its rooms is not handed out in here.
 	l.try(func() { l.detachAll(slot, c) })
-	open := l.stats.Open
 	if l.try(func() { l.abortOpen(slot, c, ClosedBug) }) || c.phase == phaseFree {
 		return
 	}
 	// Its state is broken. Everything that can be undone is, and the slot is never
 	// used again.
 	_ = unix.Close(int(c.fd))
-	if c.phase == phaseOpen && l.stats.Open == open { // the hub has not been told
+	if c.has(flagSeated) { // it still counts
 		l.stats.Open--
+		l.stats.OpenBy[c.form.transport()]--
 		l.g.open.Add(-1)
-		l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
 		l.stats.Closed[ClosedBug]++
+		if c.phase == phaseOpen {
+			l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
+		}
 	}
 	l.stats.QueuedBytes -= int64(c.qbytes)
 	l.try(func() { l.dropCarry(slot, c) })
 	l.try(func() { l.unschedule(slot, c) })
 	l.try(func() { l.forget(slot) })
 	delete(l.slow, slot)
+	delete(l.polls, slot)
 	*c = conn{gen: c.gen, fd: -1}
 	l.live--
 }

@@ -9,17 +9,23 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
-// Path is where WebSocket clients connect.
-const Path = "/v1/ws"
-
-// request is what an upgrade request says that matters here. Its slices are
-// parts of the head.
+// request is what a request says that matters here. Its slices are parts of the
+// head.
 type request struct {
+	route        route
+	method       method
 	host, origin []byte
 	token        []byte // nil: none
 	ticket       []byte // nil: none
 	resume       bool
 	compression  deflate.Params // the first offer that can be honoured
+
+	// Of events and long polls.
+	since   uint64 // the client has everything up to this time (Unix ms); 0: it does not say
+	length  int64  // of the body
+	json    bool   // that is what the body is
+	expects bool   // an interim answer before it sends the body
+	closes  bool   // it sends no other request
 }
 
 // refusal is an answer to a request that is not upgraded.
@@ -39,7 +45,7 @@ func badRequest(detail string) *refusal {
 
 // Refusals. All are made once: refusing a flood should cost little.
 var (
-	errRequestLine   = badRequest("not a GET request of HTTP/1.1")
+	errRequestLine   = badRequest("not a request of HTTP/1.1")
 	errLineEnd       = badRequest("lines end with CR LF")
 	errHeaderLine    = badRequest("malformed header")
 	errHost          = badRequest("exactly one Host header is needed")
@@ -55,7 +61,7 @@ var (
 	errQuery         = badRequest("malformed query")
 	errTokenInQuery  = badRequest("a token does not belong into a URL: use Authorization or the subprotocol " + protocol.BearerPrefix + "<token>")
 
-	errNotFound = &refusal{status: 404, outcome: UpgradeNotFound, code: protocol.ErrNotFound, detail: "only " + Path + " is served here"}
+	errNotFound = &refusal{status: 404, outcome: UpgradeNotFound, code: protocol.ErrNotFound, detail: "only " + Path + ", " + PathEvents + " and " + PathPoll + " are served here"}
 	errVersion  = &refusal{status: 426, outcome: UpgradeVersion, code: protocol.ErrMalformed, detail: "only version 13 of the WebSocket protocol is spoken",
 		header: "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"}
 	errHeadTooLarge = &refusal{status: 431, outcome: UpgradeTooLarge, code: protocol.ErrTooLarge, detail: "the request's head is too large"}
@@ -80,28 +86,41 @@ const (
 	seenVersion
 	seenOrigin
 	seenAuthorization
+	seenLength
+	seenTransferEncoding
+	seenType
+	seenLastEventID
 )
 
 // parseRequest reads a head, which ends with CR LF CR LF. It is strict where
 // leniency is how requests are smuggled past proxies: line ends, spaces,
-// repetitions, bodies. It changes nothing and keeps nothing. An empty path means
-// any.
-func parseRequest(head []byte, path string) (request, *refusal) {
+// repetitions, bodies. It changes nothing and keeps nothing. anywhere: every path
+// is a WebSocket's. What it has read is returned with a refusal, too.
+func parseRequest(head []byte, anywhere bool) (request, *refusal) {
 	var req request
 	line, rest, bad := cutLine(head)
 	if bad != nil {
 		return req, bad
 	}
-	target, ok := requestTarget(line)
+	target, ok := req.readRequestLine(line)
 	if !ok {
 		return req, errRequestLine
 	}
-	asked, query, _ := bytes.Cut(target, []byte{'?'})
-	if path != "" && string(asked) != path {
-		return req, errNotFound
+	path, query, _ := bytes.Cut(target, []byte{'?'})
+	if anywhere {
+		path = []byte(Path)
 	}
-	if bad := req.readQuery(query); bad != nil {
-		return req, bad
+	// What is wrong with a request that a page may have made is told when its origin
+	// is known: else the page could not read it.
+	var later *refusal
+	refuse := func(bad *refusal) bool {
+		if later == nil {
+			later = bad
+		}
+		return bad != nil && (req.route == routeNone || req.route == routeWS)
+	}
+	if refuse(req.findRoute(path)) || refuse(req.readQuery(query)) {
+		return req, later
 	}
 	var seen seenHeader
 	for {
@@ -111,13 +130,17 @@ func parseRequest(head []byte, path string) (request, *refusal) {
 		if len(line) == 0 {
 			break
 		}
-		if bad := req.readHeader(line, &seen); bad != nil {
-			return req, bad
+		if refuse(req.readHeader(line, &seen)) {
+			return req, later
 		}
 	}
 	switch {
+	case later != nil:
+		return req, later
 	case seen&seenHost == 0 || len(req.host) == 0:
 		return req, errHost
+	case req.route != routeWS:
+		return req, req.checkPlain(seen)
 	case seen&seenUpgrade == 0:
 		return req, errUpgrade
 	case seen&seenConnection == 0:
@@ -143,13 +166,13 @@ func cutLine(b []byte) (line, rest []byte, bad *refusal) {
 	return line, b[i+1:], nil
 }
 
-// requestTarget takes "GET <target> HTTP/1.1" apart.
-func requestTarget(line []byte) ([]byte, bool) {
-	line, ok := bytes.CutPrefix(line, []byte("GET "))
-	if !ok {
+// readRequestLine takes "<method> <target> HTTP/1.1" apart.
+func (req *request) readRequestLine(line []byte) (target []byte, ok bool) {
+	name, line, _ := bytes.Cut(line, []byte{' '})
+	if req.method, ok = methodOf(name); !ok {
 		return nil, false
 	}
-	target, ok := bytes.CutSuffix(line, []byte(" HTTP/1.1"))
+	target, ok = bytes.CutSuffix(line, []byte(" HTTP/1.1"))
 	if !ok || len(target) == 0 {
 		return nil, false
 	}
@@ -182,6 +205,13 @@ func (req *request) readQuery(query []byte) *refusal {
 				return errQuery
 			}
 			req.ticket = value
+		case "last_event_id": // of a page that makes a new EventSource, which can't set the header
+			if req.route != routeEvents {
+				break
+			}
+			if bad := req.readSince(value); bad != nil || len(value) == 0 {
+				return errLastEventID
+			}
 		case "token", "access_token", "id_token", "jwt", "bearer", "authorization", "auth":
 			return errTokenInQuery
 		}
@@ -208,6 +238,11 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 		*seen |= h
 		return first
 	}
+	if req.route != routeWS {
+		if bad := req.readPlainHeader(name, value, seen); bad != nil {
+			return bad
+		}
+	}
 	switch len(name) { // most headers are decided by their length
 	case len("Host"):
 		if is(name, "host") {
@@ -224,11 +259,11 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			req.origin = value
 		}
 	case len("Upgrade"):
-		if is(name, "upgrade") && (!once(seenUpgrade) || !is(value, "websocket")) {
+		if is(name, "upgrade") && req.route == routeWS && (!once(seenUpgrade) || !is(value, "websocket")) {
 			return errUpgrade
 		}
 	case len("Connection"):
-		if is(name, "connection") {
+		if is(name, "connection") && req.route == routeWS {
 			// Each of several must name it, because the upgrader wants it so.
 			if eachToken(value, func(t []byte) bool { return is(t, "upgrade") }) != listFound {
 				return errConnection
@@ -244,11 +279,12 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			req.token = trim(token)
 		}
 	case len("Content-Length"):
-		if is(name, "content-length") {
+		if is(name, "content-length") && req.route == routeWS {
 			return errBody
 		}
 	case len("Sec-WebSocket-Key"): // as long as Transfer-Encoding
 		switch {
+		case req.route != routeWS:
 		case is(name, "transfer-encoding"):
 			return errBody
 		case is(name, "sec-websocket-key"):
@@ -257,7 +293,7 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			}
 		}
 	case len("Sec-WebSocket-Version"):
-		if is(name, "sec-websocket-version") {
+		if is(name, "sec-websocket-version") && req.route == routeWS {
 			if !once(seenVersion) {
 				return errVersionCount
 			}
@@ -266,11 +302,11 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			}
 		}
 	case len("Sec-WebSocket-Protocol"):
-		if is(name, "sec-websocket-protocol") {
+		if is(name, "sec-websocket-protocol") && req.route == routeWS {
 			return req.readProtocols(value)
 		}
 	case len("Sec-WebSocket-Extensions"):
-		if is(name, "sec-websocket-extensions") {
+		if is(name, "sec-websocket-extensions") && req.route == routeWS {
 			params, ok := deflate.Choose(value)
 			if !ok {
 				return errExtensions
@@ -441,13 +477,15 @@ func originAllowed(req *request, allowed []string) bool {
 }
 
 var statusTexts = map[int]string{
-	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required",
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+	408: "Request Timeout", 411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type",
+	417: "Expectation Failed", 426: "Upgrade Required",
 	429: "Too Many Requests", 431: "Request Header Fields Too Large", 503: "Service Unavailable",
 }
 
-// appendRefusal appends the answer: a small problem+json, and the end of the
-// connection.
-func appendRefusal(dst []byte, r *refusal) []byte {
+// appendRefusal appends the answer: a small problem+json that pages of the origin
+// may read, and the end of the connection.
+func appendRefusal(dst []byte, r *refusal, origin []byte) []byte {
 	text := statusTexts[r.status]
 	var scratch [512]byte
 	body := append(scratch[:0], `{"type":"about:blank","title":`...)
@@ -466,6 +504,7 @@ func appendRefusal(dst []byte, r *refusal) []byte {
 	dst = append(dst, text...)
 	dst = append(dst, "\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\nConnection: close\r\n"...)
 	dst = append(dst, r.header...)
+	dst = appendCORS(dst, origin)
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(body)), 10)
 	dst = append(dst, "\r\n\r\n"...)

@@ -28,7 +28,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		head string
 		want *refusal
 	}{
-		"POST":                      {with(t, "GET", "POST"), errRequestLine},
+		"POST":                      {with(t, "GET", "POST"), errMethodWS},
 		"lower-case method":         {with(t, "GET", "get"), errRequestLine},
 		"HTTP/1.0":                  {with(t, "HTTP/1.1", "HTTP/1.0"), errRequestLine},
 		"HTTP/2.0":                  {with(t, "HTTP/1.1", "HTTP/2.0"), errRequestLine},
@@ -83,7 +83,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"a JWT under another name":  {with(t, "/v1/ws", "/v1/ws?x=eyJhbGciOiJIUzI1NiJ9.e30.x"), errTokenInQuery},
 		"odd resume":                {with(t, "/v1/ws", "/v1/ws?resume=maybe"), errQuery},
 	} {
-		if _, bad := parseRequest([]byte(tc.head), Path); bad != tc.want {
+		if _, bad := parseRequest([]byte(tc.head), false); bad != tc.want {
 			t.Errorf("%s: got %v, want %v", name, bad, tc.want)
 		}
 	}
@@ -107,7 +107,7 @@ func TestRequestsThatAreAccepted(t *testing.T) {
 		"IPv6 host":              {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
 		"two Connections":        {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
 	} {
-		req, bad := parseRequest([]byte(tc.head), Path)
+		req, bad := parseRequest([]byte(tc.head), false)
 		if bad != nil || req.resume != tc.resume || string(req.token) != tc.token {
 			t.Errorf("%s: got %+v, %v", name, req, bad)
 		}
@@ -155,7 +155,7 @@ func TestOrigins(t *testing.T) {
 
 func TestRefusalsAreHTTP(t *testing.T) {
 	for _, r := range []*refusal{errHost, errNotFound, errVersion, errHeadTooLarge, errNoToken, errOldToken, errServerKey, errOrigin, errFull} {
-		b := appendRefusal(nil, r)
+		b := appendRefusal(nil, r, nil)
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 		if err != nil || resp.StatusCode != r.status || !resp.Close || resp.Status[4:] == "" {
 			t.Errorf("%v: %v, %q", r, err, b)
@@ -179,7 +179,7 @@ func FuzzHandshake(f *testing.F) {
 		}
 		head = head[:end+4]
 		before := string(head)
-		req, bad := parseRequest(head, Path)
+		req, bad := parseRequest(head, false)
 		if string(head) != before {
 			t.Fatal("the head was changed")
 		}
@@ -207,7 +207,7 @@ func BenchmarkParseRequest(b *testing.B) {
 	head := []byte(okHead)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, bad := parseRequest(head, Path); bad != nil {
+		if _, bad := parseRequest(head, false); bad != nil {
 			b.Fatal(bad)
 		}
 	}

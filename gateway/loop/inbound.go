@@ -6,6 +6,7 @@ import (
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/session"
 	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -14,9 +15,13 @@ import (
 // none.
 type carry struct {
 	head  []byte // from loop.pool
-	end   int    // of the head, while its ticket is asked about
+	end   int    // of a request's head, which is complete
+	body  int    // bytes of the request's body, which are behind it or will be
 	dec   wsframe.Decoder
 	since uint32 // tick its message began at
+
+	claims  auth.Claims // of whom the body is awaited
+	mustAsk bool        // the client waits for an interim answer before it sends the body
 }
 
 func (l *loop) carry(slot uint32, c *conn) *carry {
@@ -47,10 +52,17 @@ func (l *loop) dropCarry(slot uint32, c *conn) {
 		l.pool.Put(k.head)
 	}
 	k.dec.Reset(&l.pool)
-	k.head, k.end = nil, 0
+	k.head = nil
+	l.freeBody(k)
 	if len(l.freeCarries) < keptCarries {
 		l.freeCarries = append(l.freeCarries, k)
 	}
+}
+
+// freeBody: no body is awaited any more.
+func (l *loop) freeBody(k *carry) {
+	l.bodies -= int64(k.body)
+	k.end, k.body, k.claims, k.mustAsk = 0, 0, auth.Claims{}, false
 }
 
 // readable reads what a socket has, once: what does not fit into the buffer makes
@@ -67,7 +79,11 @@ func (l *loop) readable(slot uint32, c *conn) {
 			l.destroy(slot, c, ClosedHandshake)
 			return
 		}
-		l.destroy(slot, c, ClosedPeerGone)
+		why := ClosedPeerGone
+		if err == sysTimedOut { // what it was sent was never acknowledged
+			why = ClosedHeartbeat
+		}
+		l.destroy(slot, c, why)
 		return
 	}
 	l.stats.BytesIn += uint64(n)
@@ -94,8 +110,19 @@ func (l *loop) received(slot uint32, c *conn, p []byte) {
 		l.receivedHead(slot, c, p)
 	case phaseTicket:
 		l.receivedEarly(slot, c, p)
+	case phaseBody:
+		l.receivedBody(slot, c, p)
 	case phaseOpen:
-		l.receivedFrames(slot, c, p)
+		switch c.form {
+		case events, eventsStill:
+			l.ignore(slot, c)
+		case collected:
+			l.receivedAhead(slot, c, p)
+		default:
+			l.receivedFrames(slot, c, p)
+		}
+	case phaseIdle:
+		l.wakeIdle(slot, c, p)
 	case phaseClosing, phaseLinger:
 		l.threwAway(slot, c, len(p))
 	}
@@ -118,7 +145,7 @@ func (l *loop) receivedFrames(slot uint32, c *conn, p []byte) {
 	if c.has(flagCarry) {
 		dec = &l.carries[slot].dec
 	}
-	limits := &l.frameLimits[formOf(c)]
+	limits := &l.frameLimits[c.form]
 	for c.phase == phaseOpen {
 		item, rest, bad := dec.Next(p, limits, &l.pool)
 		p = rest

@@ -158,7 +158,7 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 	for range sampleSize - len(h.probes) {
 		slot := rm.members[rand.IntN(len(rm.members))]
 		c := l.conns.at(slot)
-		if l.late.probed[slot] != nil || c.phase != phaseOpen {
+		if l.late.probed[slot] != nil || c.phase != phaseOpen || c.form >= events { // these can't be asked
 			continue
 		}
 		l.late.seq++

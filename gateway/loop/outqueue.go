@@ -31,7 +31,8 @@ const (
 	itemNone uint32 = iota
 	itemMark        // no bytes: when it comes up, EvDrained is posted
 	itemPing
-	itemPong // protocol.Pong
+	itemPong    // protocol.Pong
+	itemComment // SSE's heartbeat
 	fixedItems
 )
 
@@ -62,7 +63,7 @@ type out struct {
 func (o *out) init() {
 	pong := edge.FrameOf([]byte(protocol.Pong)).WS()
 	ping := wsframe.AppendControl(nil, wsframe.Ping, nil)
-	o.items = []item{itemNone: {}, itemMark: {refs: 1}, itemPing: {refs: 1, buf: ping}, itemPong: {refs: 1, buf: pong}}
+	o.items = []item{itemNone: {}, itemMark: {refs: 1}, itemPing: {refs: 1, buf: ping}, itemPong: {refs: 1, buf: pong}, itemComment: {refs: 1, buf: []byte(":\n\n")}}
 	o.nodes = make([]node, 1, 64)
 }
 
@@ -176,6 +177,10 @@ func (l *loop) enqueueOwn(slot uint32, c *conn, buf []byte) {
 
 // enqueueEvent queues an event that build appends, for one connection.
 func (l *loop) enqueueEvent(slot uint32, c *conn, build func(dst []byte) []byte) {
+	if c.form.transport() != edge.WebSocket {
+		l.unicastFrame(slot, c, edge.NewFrame(256, build))
+		return
+	}
 	l.scratch = build(l.scratch[:0])
 	buf := wsframe.AppendHeader(l.pool.Get(len(l.scratch)+10), wsframe.Text, false, len(l.scratch))
 	l.enqueueOwn(slot, c, append(buf, l.scratch...))
@@ -337,6 +342,9 @@ func (l *loop) drainedConn(slot uint32, c *conn) {
 	case phaseOpen:
 		if c.has(flagSlow) {
 			l.caughtBreath(slot, c)
+		}
+		if c.form >= events {
+			c.lastRead = l.tick // of who says nothing, writing is what counts
 		}
 	case phaseClosing:
 		l.finishClose(slot, c)

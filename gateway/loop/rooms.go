@@ -360,8 +360,9 @@ func (l *loop) dropUnused(s *frameSet) {
 	}
 }
 
-// join makes one item of several frames: text frames whose events are separated
-// by '\n'. A client is woken once and parses one frame, and the bytes are no more.
+// join makes one item of several frames: of events one after the other, or, for
+// WebSocket, text frames whose events are separated by '\n'. A client is woken once
+// and parses one frame, and the bytes are no more.
 // A single frame is referred to as it is. In the compressed form, events that are
 // worth it keep the frame that was compressed for everybody, and those between
 // them are joined.
@@ -383,6 +384,19 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 		if f.Trace != nil {
 			traces = append(traces, f.Trace)
 		}
+	}
+	if form == events || form == eventsStill {
+		buf := l.pool.Get(total + count*eventOverhead)
+		for i, f := range frames {
+			if skip == nil || !skip[i] {
+				buf = appendEvent(buf, f, form == events)
+			}
+		}
+		i := l.out.newItem(buf, true, sentAtMs)
+		if traces != nil {
+			l.out.trace(i, traces)
+		}
+		return i
 	}
 	if count == 1 {
 		i := l.out.newItem(l.bytesOf(only, form), false, sentAtMs)
@@ -447,7 +461,13 @@ func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32
 		}
 		c := l.conns.at(slot)
 		i := s.whole[plain]
-		if c.windowBits != 0 || i == itemNone {
+		if c.form != plain || i == itemNone {
+			if c.form == collected {
+				for _, f := range s.frames {
+					l.collect(slot, c, f)
+				}
+				continue
+			}
 			i = l.wholeItem(s, c)
 		}
 		if c.flags&(flagArmed|flagSlow) == 0 && c.qbytes+uint32(len(l.out.items[i].buf)) <= l.queueBytes {

@@ -79,6 +79,7 @@ func (l *loop) leaveOut(slot uint32, c *conn, num edge.RoomNum, s *frameSet, sr 
 			sr.leftOut = make(map[edge.RoomNum]protocol.ID)
 		}
 		sr.leftOut[num] = s.first.Prev
+		c.stillOwed()
 	}
 	for i, f := range s.frames {
 		switch {
@@ -154,6 +155,10 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 		return
 	}
 	l.settle(c)
+	if c.form == collected {
+		l.collect(slot, c, cmd.Frame)
+		return
+	}
 	if cmd.Shed && (c.has(flagArmed) || c.has(flagSlow) && l.slow[slot].behind) {
 		l.stats.Shed++
 		return
@@ -175,12 +180,24 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 // is one item.
 func (l *loop) unicastFrame(slot uint32, c *conn, f *edge.Frame) {
 	o := &l.out
+	if c.form >= events {
+		if c.form == collected {
+			l.collect(slot, c, f)
+			return
+		}
+		c.movesOn(f)
+	}
 	if o.lastOne != f {
 		o.lastOne, o.lastItem = f, [forms]uint32{}
 	}
 	form := formFor(c, len(f.JSON()))
 	if o.lastItem[form] == itemNone {
-		o.lastItem[form] = o.newItem(l.bytesOf(f, form), false, f.SentAtMs)
+		if form >= events {
+			buf := appendEvent(l.pool.Get(len(f.JSON())+eventOverhead), f, form == events)
+			o.lastItem[form] = o.newItem(buf, true, f.SentAtMs)
+		} else {
+			o.lastItem[form] = o.newItem(l.bytesOf(f, form), false, f.SentAtMs)
+		}
 	}
 	l.enqueue(slot, c, o.lastItem[form])
 	l.stats.Deliveries++

@@ -25,6 +25,7 @@ const (
 	ClosedRebalance                  // 4012
 	ClosedShed                       // 4012
 	ClosedStop                       // 1001
+	ClosedIdle                       // a long poll's socket that no other poll came on
 	ClosedBug                        // a panic of ours while it was handled
 	ClosedHandshake                  // never became a connection: refused, late, gone
 	closeReasons
@@ -32,7 +33,7 @@ const (
 
 var closeReasonNames = [closeReasons]string{
 	"unknown", "client", "peer_gone", "heartbeat", "slow", "token_expired", "other_user", "too_many", "rate_limit",
-	"protocol", "malformed", "message_timeout", "resume_timeout", "hub", "drain", "rebalance", "shed", "stop", "bug", "handshake",
+	"protocol", "malformed", "message_timeout", "resume_timeout", "hub", "drain", "rebalance", "shed", "stop", "idle", "bug", "handshake",
 }
 
 func (r CloseReason) String() string { return closeReasonNames[r] }
@@ -101,12 +102,15 @@ const (
 	UpgradeProxy                       // 400: no PROXY header where one is needed
 	UpgradeTooManyAddr                 // 429: too many connections of the address
 	UpgradeTLS                         // the TLS handshake failed
+	UpgradeMethod                      // 405
+	UpgradeRate                        // 429: too many polls
+	UpgradePreflight                   // 204: a browser asked whether a page may ask
 	upgradeOutcomes
 )
 
 var upgradeOutcomeNames = [upgradeOutcomes]string{
 	"ok", "bad_request", "unauthorized", "forbidden", "not_found", "version", "too_large", "unavailable", "too_many",
-	"timeout", "gone", "proxy", "too_many_addr", "tls",
+	"timeout", "gone", "proxy", "too_many_addr", "tls", "method", "rate", "preflight",
 }
 
 func (o UpgradeOutcome) String() string { return upgradeOutcomeNames[o] }
@@ -149,12 +153,14 @@ type Stats struct {
 	DeflatedFrom   uint64 // their bytes before
 	DeflatedTo     uint64 // and after
 	Inflated       uint64 // compressed messages received
+	Polls          uint64 // long polls begun
 	Bugs           uint64 // panics that were recovered
 
 	// Gauges.
-	Heads       int64 // accepted, request awaited
-	Open        int64
-	Compressed  int64 // of them, those that negotiated permessage-deflate
+	Heads       int64    // accepted, request awaited
+	Open        int64    // those between two polls included
+	OpenBy      [3]int64 // of them, by edge.Transport
+	Compressed  int64    // of them, those that negotiated permessage-deflate
 	Closing     int64
 	Behind      int64 // slow readers now
 	Attachments int64
@@ -192,10 +198,14 @@ func (s *Stats) add(o *Stats) {
 	s.DeflatedFrom += o.DeflatedFrom
 	s.DeflatedTo += o.DeflatedTo
 	s.Inflated += o.Inflated
+	s.Polls += o.Polls
 	s.Bugs += o.Bugs
 
 	s.Heads += o.Heads
 	s.Open += o.Open
+	for i := range s.OpenBy {
+		s.OpenBy[i] += o.OpenBy[i]
+	}
 	s.Compressed += o.Compressed
 	s.Closing += o.Closing
 	s.Behind += o.Behind

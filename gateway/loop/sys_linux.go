@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,8 @@ type sysErr = unix.Errno
 const (
 	sysAgain = unix.EAGAIN
 	sysIntr  = unix.EINTR
+
+	sysTimedOut = unix.ETIMEDOUT
 )
 
 // sysAccept takes a connection off the backlog, non-blocking. The peer's address
@@ -48,6 +51,12 @@ func (io *iovecs) writeTo(fd, count int) (int, sysErr) {
 		n, _, errno = unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&io.v[0])), uintptr(count))
 	}
 	return int(n), errno
+}
+
+// setUserTimeout has the kernel end a connection whose peer does not acknowledge
+// what it is sent.
+func setUserTimeout(fd int, after time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
 }
 
 // prepareConn has nothing to do: accept4 and inheritance did it.

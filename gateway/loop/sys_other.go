@@ -3,6 +3,8 @@
 package loop
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -13,6 +15,8 @@ type sysErr = unix.Errno
 const (
 	sysAgain = unix.EAGAIN
 	sysIntr  = unix.EINTR
+
+	sysTimedOut = unix.ETIMEDOUT
 )
 
 func errnoOf(err error) sysErr {
@@ -55,6 +59,10 @@ func (io *iovecs) writeTo(fd, count int) (int, sysErr) {
 	n, err := unix.Write(fd, out)
 	return max(n, 0), errnoOf(err)
 }
+
+// setUserTimeout is for Linux: here a peer that is gone is found when the kernel
+// gives up by itself.
+func setUserTimeout(int, time.Duration) {}
 
 // prepareConn does what accept4 and inheritance do on Linux.
 func prepareConn(fd int) error {

@@ -88,11 +88,9 @@ func (l *loop) askTicket(slot uint32, c *conn, head []byte, req *request) *refus
 	default:
 		return l.full()
 	}
-	if !c.has(flagCarry) {
-		k := l.carry(slot, c)
-		k.head = l.pool.Append(nil, head)
+	if bad := l.expectBody(slot, c, head, req); bad != nil { // it may already be on its way
+		return bad
 	}
-	l.carries[slot].end = len(head)
 	c.phase = phaseTicket
 	c.deadline = l.tick + l.headTicks
 	return nil
@@ -101,7 +99,7 @@ func (l *loop) askTicket(slot uint32, c *conn, head []byte, req *request) *refus
 // receivedEarly takes what a client sends before it has its answer.
 func (l *loop) receivedEarly(slot uint32, c *conn, p []byte) {
 	k := l.carries[slot]
-	if len(k.head)+len(p) > l.g.opts.MaxHeadBytes {
+	if len(k.head)+len(p) > l.g.opts.MaxHeadBytes+k.body {
 		l.refuse(slot, c, errHeadTooLarge)
 		return
 	}
@@ -132,19 +130,22 @@ func (l *loop) redeemed(slot, gen uint32, claims auth.Claims, err error) {
 	}
 	k := l.carries[slot]
 	head := k.head[:k.end]
-	path, _ := l.servedPath()
-	req, bad := parseRequest(head, path) // what it refers to is where the head is now
+	req, bad := parseRequest(head, l.g.opts.Session.Echo) // what it refers to is where the head is now
 	if bad == nil {
-		bad = l.open(slot, c, head, &req, claims)
+		bad = l.admitted(slot, c, head, &req, claims)
 	}
-	if bad != nil {
+	switch {
+	case bad != nil:
 		l.refuse(slot, c, bad)
+		return
+	case c.phase == phaseBody: // some of it may have come
+		l.receivedBody(slot, c, nil)
 		return
 	}
 	rest := l.readBuf[:copy(l.readBuf, k.head[k.end:])]
 	l.dropCarry(slot, c)
 	if len(rest) > 0 && c.phase == phaseOpen {
-		l.receivedFrames(slot, c, rest)
+		l.received(slot, c, rest)
 	}
 }
 

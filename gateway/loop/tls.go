@@ -121,7 +121,7 @@ func (l *loop) receivedTLS(slot uint32, c *conn, p []byte) {
 		l.feedHandshake(slot, c, t, p)
 		return
 	}
-	if !c.phase.early() && c.phase != phaseOpen {
+	if !c.phase.listens() {
 		l.threwAway(slot, c, len(p))
 		return
 	}
@@ -131,7 +131,7 @@ func (l *loop) receivedTLS(slot uint32, c *conn, p []byte) {
 func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
 	l.tls.io.in = p
 	defer func() { l.tls.io.in = nil }()
-	for c.phase.early() || c.phase == phaseOpen {
+	for c.phase.listens() {
 		n, err := t.conn.Read(l.tls.plain)
 		if n > 0 {
 			l.received(slot, c, l.tls.plain[:n])

@@ -76,18 +76,16 @@ func (l *loop) receivedHead(slot uint32, c *conn, p []byte) {
 		l.refuse(slot, c, errHeadTooLarge)
 		return
 	}
-	bad := l.upgrade(slot, c, head[:end])
+	l.begin(slot, c, head[:end])
 	rest := p[end-had:]
-	switch {
-	case bad != nil:
-		l.refuse(slot, c, bad)
-	case c.phase == phaseTicket: // it has the head; it may already have what is behind
+	switch c.phase {
+	case phaseTicket, phaseBody: // it has the head; it may already have what is behind
 		l.carries[slot].head = l.carries[slot].head[:end]
-		l.receivedEarly(slot, c, rest)
-	default:
+		l.received(slot, c, rest)
+	case phaseOpen:
 		l.dropCarry(slot, c)
-		if len(rest) > 0 && c.phase == phaseOpen {
-			l.receivedFrames(slot, c, rest)
+		if len(rest) > 0 {
+			l.received(slot, c, rest)
 		}
 	}
 }
@@ -108,46 +106,64 @@ func bareLineEnd(head []byte) bool {
 	return false
 }
 
-// upgrade turns a connection with a complete head into a WebSocket, or says why
-// not.
-func (l *loop) upgrade(slot uint32, c *conn, head []byte) *refusal {
-	path, anyone := l.servedPath()
-	req, bad := parseRequest(head, path)
-	if bad != nil {
-		return bad
+// begin does what a complete head asks for, or says why not.
+func (l *loop) begin(slot uint32, c *conn, head []byte) {
+	req, bad := parseRequest(head, l.g.opts.Session.Echo)
+	if bad == nil {
+		bad = l.judge(slot, c, head, &req)
 	}
-	if !originAllowed(&req, l.g.opts.Origins) {
+	if bad != nil {
+		l.refuseTo(slot, c, bad, l.g.readableBy(&req))
+	}
+}
+
+// judge decides on a request, up to whom it comes from.
+func (l *loop) judge(slot uint32, c *conn, head []byte, req *request) *refusal {
+	if !originAllowed(req, l.g.opts.Origins) {
 		return errOrigin
+	}
+	if req.method == methodOPTIONS {
+		l.preflight(slot, c, req)
+		return nil
 	}
 	// Before the token: what can't be taken should not cost a signature.
 	if l.draining || l.stopping || l.g.refusing.Load() {
 		return l.full()
 	}
 	switch {
+	case req.length > int64(l.g.opts.Session.MaxResumeBytes):
+		return errBodyTooLarge
 	case req.ticket != nil && req.token != nil:
 		return errAuthorization
 	case req.ticket != nil:
-		return l.askTicket(slot, c, head, &req)
-	case req.token == nil && !anyone:
+		return l.askTicket(slot, c, head, req)
+	case req.token == nil && !l.g.opts.Session.Echo:
 		return errNoToken
 	}
 	claims, bad := l.verify(req.token)
 	if bad != nil {
 		return bad
 	}
-	return l.open(slot, c, head, &req, claims)
+	return l.admitted(slot, c, head, req, claims)
 }
 
-// servedPath is the only path that is served; "": any, and for anyone.
-func (l *loop) servedPath() (path string, anyone bool) {
-	if l.g.opts.Session.Echo {
-		return "", true
+// admitted goes on with a request of somebody who is known.
+func (l *loop) admitted(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) *refusal {
+	if c.has(flagSeated) && req.route != routePoll { // it polled, and does something else now
+		l.unseat(c)
+		c.form = plain
 	}
-	return Path, false
+	switch {
+	case req.route == routeWS:
+		return l.openWS(slot, c, head, req, claims)
+	case req.hasBody():
+		return l.awaitBody(slot, c, head, req, claims)
+	}
+	return l.openEvents(slot, c, req, claims, nil)
 }
 
-// open answers 101, or says why not.
-func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) *refusal {
+// openWS answers 101, or says why not.
+func (l *loop) openWS(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) *refusal {
 	if l.g.open.Add(1) > int64(l.g.opts.MaxConns) {
 		l.g.open.Add(-1)
 		return l.full()
@@ -158,7 +174,7 @@ func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth
 		return badRequest(err.Error())
 	}
 	if l.g.opts.Compress && req.compression.Agreed() {
-		c.windowBits = req.compression.WindowBits
+		c.form, c.windowBits = compressed, req.compression.WindowBits
 		l.stats.Compressed++
 		l.http.out = appendExtensions(l.http.out, req.compression)
 	}
@@ -170,10 +186,10 @@ func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth
 		l.dirty(slot, c)
 	}
 
-	l.heads--
-	l.headsChanged()
 	user, ok := l.g.users.acquire(claims.User)
 	if !ok {
+		l.heads--
+		l.headsChanged()
 		l.g.open.Add(-1)
 		l.stopCompressing(c)
 		l.stats.Upgrades[UpgradeTooMany]++
@@ -182,22 +198,86 @@ func (l *loop) open(slot uint32, c *conn, head []byte, req *request, claims auth
 		l.startClosing(slot, c)
 		return nil
 	}
-	l.stats.Upgrades[UpgradeOK]++
-	l.stats.Open++
-	if l.g.opts.OnUpgraded != nil {
-		l.g.opts.OnUpgraded(time.Duration(int32(l.tick+l.headTicks-c.deadline)) * tickMs * time.Millisecond)
-	}
-	c.phase, c.user, c.expires, c.deadline = phaseOpen, user, claims.Expires, 0
+	c.user = user
+	l.seated(c)
 	c.session.Open(req.resume)
-	if req.resume {
+	l.opened(slot, c, claims, edge.Event{Resume: req.resume})
+	return nil
+}
+
+// sit counts a connection that is not a WebSocket among those there are, and
+// among its user's. One that polled before has its place, if it is the same user's.
+func (l *loop) sit(c *conn, claims *auth.Claims) *refusal {
+	if c.has(flagSeated) {
+		if l.g.users.is(c.user, claims.User) {
+			return nil
+		}
+		l.unseat(c) // a proxy's connection, which serves several
+	}
+	if l.g.open.Add(1) > int64(l.g.opts.MaxConns) {
+		l.g.open.Add(-1)
+		return l.full()
+	}
+	user, ok := l.g.users.acquire(claims.User)
+	if !ok {
+		l.g.open.Add(-1)
+		return errTooManyUser
+	}
+	c.user = user
+	c.session.Open(false)
+	return nil
+}
+
+var errTooManyUser = &refusal{
+	status: 429, outcome: UpgradeTooMany, code: protocol.ErrRateLimited,
+	detail: "too many connections of this user", header: "Retry-After: 30\r\n",
+}
+
+// seated: c.user and Group.open count the connection.
+func (l *loop) seated(c *conn) {
+	c.set(flagSeated)
+	l.stats.Open++
+	l.stats.OpenBy[c.form.transport()]++
+}
+
+// unseat undoes it.
+func (l *loop) unseat(c *conn) {
+	if !c.has(flagSeated) {
+		return
+	}
+	c.clear(flagSeated)
+	l.g.users.release(c.user)
+	l.g.open.Add(-1)
+	l.stats.Open--
+	l.stats.OpenBy[c.form.transport()]--
+}
+
+// opened: from here on it receives. ev tells the hub how it begins.
+func (l *loop) opened(slot uint32, c *conn, claims auth.Claims, ev edge.Event) {
+	if c.has(flagReused) { // what is still said to its last poll is not for it
+		c.clear(flagReused)
+		if c.gen++; c.gen == 0 {
+			c.gen = 1
+		}
+		l.watch(slot, c)
+	}
+	l.heads--
+	l.headsChanged()
+	if c.form != collected {
+		l.stats.Upgrades[UpgradeOK]++
+		if l.g.opts.OnUpgraded != nil {
+			l.g.opts.OnUpgraded(time.Duration(int32(l.tick+l.headTicks-c.deadline)) * tickMs * time.Millisecond)
+		}
+		c.deadline = 0
+	}
+	c.phase, c.expires = phaseOpen, claims.Expires
+	if c.session.AwaitsPositions() {
 		c.deadline = l.tick + l.resumeTicks
 	}
 	l.schedule(slot, c, l.nextLook(slot, c))
-	l.report(edge.Event{
-		Kind: edge.EvOpened, Conn: l.id(slot, c), Resume: req.resume,
-		User: claims.User, Expires: claims.Expires, IssuedAt: claims.IssuedAt,
-	})
-	return nil
+	ev.Kind, ev.Via, ev.Conn = edge.EvOpened, c.form.transport(), l.id(slot, c)
+	ev.User, ev.Expires, ev.IssuedAt = claims.User, claims.Expires, claims.IssuedAt
+	l.report(ev)
 }
 
 // verify checks a token that a connection or a renewal came with.
@@ -223,14 +303,38 @@ func (l *loop) full() *refusal {
 	return spread(errFull)
 }
 
-// refuse answers a request that is not upgraded and ends the connection.
+// refuse answers a request that is not served and ends the connection.
 func (l *loop) refuse(slot uint32, c *conn, r *refusal) {
+	var origin []byte
+	if c.has(flagCarry) {
+		if k := l.carries[slot]; k.end > 0 {
+			req, _ := parseRequest(k.head[:k.end], l.g.opts.Session.Echo)
+			origin = l.g.readableBy(&req)
+		}
+	}
+	l.refuseTo(slot, c, r, origin)
+}
+
+// refuseTo is refuse for a page of an origin, nil for none, that may read why.
+func (l *loop) refuseTo(slot uint32, c *conn, r *refusal, origin []byte) {
 	l.stats.Upgrades[r.outcome]++
 	l.logRefusal(l.addrOf(c), r)
+	answer := appendRefusal(l.pool.Get(768+len(origin)), r, origin)
+	l.endRequest(slot, c, answer)
+}
+
+// preflight answers what a browser asks before a page's request.
+func (l *loop) preflight(slot uint32, c *conn, req *request) {
+	l.stats.Upgrades[UpgradePreflight]++
+	l.endRequest(slot, c, appendPreflight(l.pool.Get(512+len(req.origin)), req, l.g.readableBy(req)))
+}
+
+// endRequest writes the last answer on a connection that does not open.
+func (l *loop) endRequest(slot uint32, c *conn, answer []byte) {
 	l.heads--
 	l.headsChanged()
 	l.dropCarry(slot, c)
 	c.why = ClosedHandshake
-	l.enqueueOwn(slot, c, appendRefusal(l.pool.Get(768), r))
+	l.enqueueOwn(slot, c, answer)
 	l.startClosing(slot, c)
 }

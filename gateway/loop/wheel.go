@@ -114,6 +114,15 @@ func (l *loop) lookAt(slot uint32, c *conn) {
 		if l.tick >= c.deadline {
 			l.refuse(slot, c, spread(errTicketLate))
 		}
+	case phaseBody:
+		if l.tick >= c.deadline {
+			l.refuse(slot, c, errBodyLate)
+		}
+	case phaseIdle:
+		if l.tick >= c.deadline {
+			l.destroy(slot, c, ClosedIdle)
+			return
+		}
 	case phaseProxy, phaseTLS, phaseHead:
 		if l.tick >= c.deadline {
 			l.stats.Upgrades[UpgradeTimeout]++
@@ -127,7 +136,7 @@ func (l *loop) lookAt(slot uint32, c *conn) {
 		}
 	case phaseOpen:
 		l.lookAtOpen(slot, c)
-		if c.phase != phaseOpen {
+		if !c.phase.listens() {
 			return
 		}
 	}
@@ -142,7 +151,7 @@ func (l *loop) lookAtOpen(slot uint32, c *conn) {
 	case c.session.AwaitsPositions() && l.tick >= c.deadline:
 		l.beginClose(slot, c, ClosedResumeTimeout, "no positions came")
 		return
-	case c.has(flagCarry) && l.tick >= l.carries[slot].since+l.messageTicks:
+	case c.has(flagCarry) && c.form < events && l.tick >= l.carries[slot].since+l.messageTicks:
 		l.beginClose(slot, c, ClosedMessageTimeout, "the message was never completed")
 		return
 	case c.has(flagSlow) && l.slow[slot].tooLong(l.tick, l.slowTicks):
@@ -151,6 +160,22 @@ func (l *loop) lookAtOpen(slot uint32, c *conn) {
 	}
 	if c.waits() {
 		l.dirty(slot, c)
+	}
+	switch c.form {
+	case collected:
+		if l.tick >= c.deadline {
+			l.pollDue(slot, c)
+		}
+		return
+	case events, eventsStill:
+		if l.tick >= c.lastRead+l.heartbeatOf(slot) {
+			c.lastRead = l.tick
+			if !c.has(flagArmed) { // else it has enough to read
+				l.stats.Pings++
+				l.enqueue(slot, c, itemComment)
+			}
+		}
+		return
 	}
 	if c.has(flagPinged) {
 		if l.tick >= c.pingedAt+l.graceTicks {
@@ -172,7 +197,10 @@ func (l *loop) nextLook(slot uint32, c *conn) uint32 {
 		return c.deadline
 	}
 	next := c.lastRead + l.heartbeatOf(slot)
-	if c.has(flagPinged) {
+	switch {
+	case c.form == collected:
+		next = c.deadline
+	case c.has(flagPinged):
 		next = c.pingedAt + l.graceTicks
 	}
 	if c.waits() {
@@ -186,7 +214,7 @@ func (l *loop) nextLook(slot uint32, c *conn) uint32 {
 	if c.session.AwaitsPositions() {
 		next = min(next, c.deadline)
 	}
-	if c.has(flagCarry) {
+	if c.has(flagCarry) && c.form < events {
 		next = min(next, l.carries[slot].since+l.messageTicks)
 	}
 	if c.has(flagSlow) {

@@ -118,6 +118,9 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 	return Verdict{} // a fragment
 }
 
+// Allow says whether the client may do one thing more that counts as a frame does.
+func (s *Session) Allow(nowMs int64, l *Limits) bool { return s.allowFrame(nowMs, l) }
+
 // allowFrame is GCRA: a frame costs interval, and the session may be ahead of
 // time by a burst.
 func (s *Session) allowFrame(nowMs int64, l *Limits) bool {

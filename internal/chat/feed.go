@@ -41,8 +41,9 @@ type Listener interface {
 	// Event: a publication, whole, in order. payload belongs to the listener.
 	Event(link int, gen uint64, ch Channel, payload []byte) bool
 	// Canary came back. partition's data carries epoch: one that differs from
-	// the last one means that Redis lost its data.
-	Canary(link int, gen uint64, partition int, epoch string)
+	// the last one means that Redis lost its data. It passed Redis at ms (Unix ms,
+	// Redis's clock); what was published on the link before has come.
+	Canary(link int, gen uint64, partition int, epoch string, ms uint64)
 }
 
 // UserState is a user's side of Redis, in one read.

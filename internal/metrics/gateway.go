@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/hub"
 	"github.com/madang-chat/madang/gateway/loop"
 )
@@ -99,7 +100,7 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 	c.counter("madang_accepted_total", "Sockets accepted.", func(s *loop.Stats) uint64 { return s.Accepted })
 	c.counter("madang_accept_failures_total", "Accepts that failed, mostly for lack of descriptors.", func(s *loop.Stats) uint64 { return s.AcceptFailures })
 
-	upgrades := prometheus.NewDesc("madang_upgrades_total", "WebSocket upgrades, by outcome.", []string{"outcome"}, nil)
+	upgrades := prometheus.NewDesc("madang_upgrades_total", "Requests, by outcome; of a socket's long polls that are served, the first.", []string{"outcome"}, nil)
 	for _, o := range loop.UpgradeOutcomes() {
 		c.figures = append(c.figures, figure[loop.Stats]{upgrades, prometheus.CounterValue,
 			func(s *loop.Stats) float64 { return float64(s.Upgrades[o]) }, []string{o.String()}})
@@ -110,14 +111,17 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 			func(s *loop.Stats) float64 { return float64(s.Closed[r]) }, []string{r.String()}})
 	}
 	connections := prometheus.NewDesc("madang_connections", "Sockets, by transport and state: handshake, open, closing.", []string{"transport", "state"}, nil)
-	for state, value := range map[string]func(*loop.Stats) float64{
-		"handshake": func(s *loop.Stats) float64 { return float64(s.Heads) },
-		"open":      func(s *loop.Stats) float64 { return float64(s.Open) },
-		"closing":   func(s *loop.Stats) float64 { return float64(s.Closing) },
-	} {
-		c.figures = append(c.figures, figure[loop.Stats]{connections, prometheus.GaugeValue, value, []string{"websocket", state}})
+	count := func(transport, state string, value func(*loop.Stats) int64) {
+		c.figures = append(c.figures, figure[loop.Stats]{connections, prometheus.GaugeValue,
+			func(s *loop.Stats) float64 { return float64(value(s)) }, []string{transport, state}})
+	}
+	count("any", "handshake", func(s *loop.Stats) int64 { return s.Heads })
+	count("any", "closing", func(s *loop.Stats) int64 { return s.Closing })
+	for via, transport := range map[edge.Transport]string{edge.WebSocket: "websocket", edge.SSE: "sse", edge.LongPoll: "longpoll"} {
+		count(transport, "open", func(s *loop.Stats) int64 { return s.OpenBy[via] })
 	}
 
+	c.counter("madang_polls_total", "Long polls begun.", func(s *loop.Stats) uint64 { return s.Polls })
 	c.counter("madang_deliveries_total", "Events queued for connections: a message to 1,000 members is 1,000.", func(s *loop.Stats) uint64 { return s.Deliveries })
 	c.counter("madang_frames_received_total", "Frames received, control frames and fragments included.", func(s *loop.Stats) uint64 { return s.FramesIn })
 	c.counter("madang_received_bytes_total", "Bytes read from sockets.", func(s *loop.Stats) uint64 { return s.BytesIn })
@@ -125,7 +129,7 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 	c.counter("madang_socket_reads_total", "Read system calls.", func(s *loop.Stats) uint64 { return s.Reads })
 	c.counter("madang_socket_writes_total", "Write system calls.", func(s *loop.Stats) uint64 { return s.Writes })
 	c.counter("madang_socket_writes_short_total", "Writes that a full socket cut short.", func(s *loop.Stats) uint64 { return s.WouldBlock })
-	c.counter("madang_pings_total", "Heartbeat pings to silent connections.", func(s *loop.Stats) uint64 { return s.Pings })
+	c.counter("madang_pings_total", "Heartbeats: pings to silent WebSockets, comments to idle streams of events.", func(s *loop.Stats) uint64 { return s.Pings })
 	c.counter("madang_ephemeral_shed_total", "Ephemeral events dropped for sockets that were behind.", func(s *loop.Stats) uint64 { return s.Shed })
 	c.counter("madang_left_out_total", "Room events left out for slow readers, who catch up from the log.", func(s *loop.Stats) uint64 { return s.LeftOut })
 	c.counter("madang_slow_readers_total", "Times that a reader became slow.", func(s *loop.Stats) uint64 { return s.SlowReaders })

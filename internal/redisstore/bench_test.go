@@ -241,7 +241,7 @@ func (e *ear) Event(link int, gen uint64, ch chat.Channel, payload []byte) bool 
 	return true
 }
 
-func (e *ear) Canary(link int, gen uint64, partition int, epoch string) {
+func (e *ear) Canary(link int, gen uint64, partition int, epoch string, ms uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.epochs[partition] = epoch

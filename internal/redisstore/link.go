@@ -416,13 +416,15 @@ func (l *link) settle(what uint64) (overtaken bool) {
 
 // canaryBack takes a canary that came through the link.
 func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
-	token, epoch, _ := strings.Cut(payload, " ")
+	token, rest, _ := strings.Cut(payload, " ")
+	epoch, passed, _ := strings.Cut(rest, " ")
 	of, what, _ := strings.Cut(token, ".")
 	if of != strconv.FormatUint(gen, 10) {
 		return // of an earlier making
 	}
 	now := time.Now()
 	number, _ := strconv.ParseUint(what, 10, 64)
+	ms, _ := strconv.ParseUint(passed, 10, 64)
 	l.mu.Lock()
 	if l.settle(number) {
 		l.mu.Unlock()
@@ -440,12 +442,12 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 	if f := l.s.opt.Observer.CanaryBack; f != nil && took >= 0 {
 		f(l.id, took)
 	}
-	listener.Canary(l.id, gen, l.home, epoch)
+	listener.Canary(l.id, gen, l.home, epoch, ms)
 	// The other partitions of the link are on the same server, and share its fate:
 	// what the canary's own partition lost, they lost too.
 	if (first || epoch != l.epoch) && l.s.target.kind != cluster {
 		for part := l.home + len(l.s.feed.links); part < l.s.opt.Partitions; part += len(l.s.feed.links) {
-			listener.Canary(l.id, gen, part, epoch)
+			listener.Canary(l.id, gen, part, epoch, ms)
 		}
 	}
 	l.epoch = epoch

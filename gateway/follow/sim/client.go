@@ -51,8 +51,13 @@ type view struct {
 	untold []protocol.ID
 }
 
-func (c *client) connect(g *gateway, l int, resume bool) {
-	c.resume, c.greeted, c.positions, c.resumed, c.list = resume, false, false, false, false
+func (c *client) connect(g *gateway, l int, resume, timed bool) {
+	since := uint64(0)
+	if resume && timed {
+		since = c.since()
+	}
+	// Who resumes from a time sends no positions.
+	c.resume, c.greeted, c.positions, c.resumed, c.list = resume, false, since != 0, false, false
 	for i := range c.got {
 		c.got[i] = map[protocol.ID]bool{}
 	}
@@ -63,9 +68,44 @@ func (c *client) connect(g *gateway, l int, resume bool) {
 		c.rev, c.knows = 0, false
 	}
 	if c.w.trace != nil {
-		c.w.logf("c%d (%s) connects to g%d, resume %v", c.id, userNames[c.user], g.id, resume)
+		c.w.logf("c%d (%s) connects to g%d, resume %v since %d", c.id, userNames[c.user], g.id, resume, since)
 	}
-	c.conn = g.loops[l].open(c, resume)
+	if since != 0 {
+		c.w.count.Timed++
+		c.expectSince()
+	}
+	c.conn = g.loops[l].open(c, resume && since == 0, since)
+}
+
+// since is a time up to which the client has everything in all of its rooms; 0 when
+// it has none.
+func (c *client) since() (ms uint64) {
+	for i := range c.views {
+		switch v := &c.views[i]; {
+		case !v.active:
+		case v.pos.IsZero():
+			return 1 // which is older than everything
+		case ms == 0 || v.pos.Ms < ms:
+			ms = v.pos.Ms
+		}
+	}
+	return ms
+}
+
+// expectSince is sendPositions for a client that resumes from a time. It is not
+// told of messages it has that were lost: the next one shows it, by its prev.
+func (c *client) expectSince() {
+	for room := range c.w.rooms {
+		v := &c.views[room]
+		if !v.active {
+			continue
+		}
+		v.known, v.filter, v.wired = true, v.pos, false
+		if v.losses = c.w.losses(); c.w.lost(room, v.pos) {
+			v.losses = -1
+		}
+		v.hole, v.chain, v.untold = false, nil, nil
+	}
 }
 
 // dropped: the connection is gone.

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/follow"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -39,11 +40,11 @@ type conn struct {
 	told    map[edge.RoomNum]bool
 }
 
-func (l *loop) open(c *client, resume bool) *conn {
+func (l *loop) open(c *client, resume bool, since uint64) *conn {
 	l.slots++
 	cn := &conn{l: l, id: edge.MakeConnID(l.id, l.slots, 1), c: c}
 	l.conns = append(l.conns, cn)
-	l.events = append(l.events, edge.Event{Kind: edge.EvOpened, Conn: cn.id, User: userNames[c.user], Resume: resume})
+	l.events = append(l.events, edge.Event{Kind: edge.EvOpened, Conn: cn.id, User: userNames[c.user], Resume: resume, Since: since})
 	return cn
 }
 
@@ -73,7 +74,7 @@ func (l *loop) handle() {
 	switch ev.Kind {
 	case edge.EvOpened:
 		g.users[ev.Conn] = indexOf(ev.User)
-		g.core.Open(g.w.now, ev.Conn, ev.User, ev.Resume, ev.IssuedAt)
+		g.core.Open(g.w.now, ev.Conn, ev.User, follow.Opening{Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt})
 	case edge.EvClosed:
 		delete(g.users, ev.Conn)
 		for a := range g.attached {

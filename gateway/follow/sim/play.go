@@ -125,7 +125,7 @@ func (w *world) playConnect() bool {
 	if c.conn != nil {
 		return false
 	}
-	c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), w.pick(3) != 0)
+	c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), w.pick(3) != 0, w.pick(4) == 0)
 	return true
 }
 

@@ -130,7 +130,7 @@ func (w *world) deliver(g *gateway) (busy bool) {
 
 func (w *world) serve(c *client) (busy bool) {
 	if c.conn == nil {
-		c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), true)
+		c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), true, false)
 		return true
 	}
 	for c.conn != nil && len(c.conn.wire) > 0 {

@@ -42,13 +42,13 @@ type Counts struct {
 	Schedules, Steps, Sends, Received int
 	Gaps, SlowReaders, CutOff         int
 	Failovers, Flushes, Kills         int
-	Duplicates                        int
+	Duplicates, Timed                 int
 }
 
 // String tells the counts.
 func (c Counts) String() string {
-	return fmt.Sprintf("%d schedules, %d steps, %d sends, %d deliveries (%d twice), %d gaps, %d slow readers, %d cut off, %d failovers, %d flushes, %d gateways killed",
-		c.Schedules, c.Steps, c.Sends, c.Received, c.Duplicates, c.Gaps, c.SlowReaders, c.CutOff, c.Failovers, c.Flushes, c.Kills)
+	return fmt.Sprintf("%d schedules, %d steps, %d sends, %d deliveries (%d twice), %d gaps, %d slow readers, %d cut off, %d failovers, %d flushes, %d gateways killed, %d resumes from a time",
+		c.Schedules, c.Steps, c.Sends, c.Received, c.Duplicates, c.Gaps, c.SlowReaders, c.CutOff, c.Failovers, c.Flushes, c.Kills, c.Timed)
 }
 
 // Add adds another's counts.
@@ -64,6 +64,7 @@ func (c *Counts) Add(o *Counts) {
 	c.Flushes += o.Flushes
 	c.Kills += o.Kills
 	c.Duplicates += o.Duplicates
+	c.Timed += o.Timed
 }
 
 type world struct {
@@ -144,6 +145,8 @@ func newWorld(seed uint64, newCore NewCore) *world {
 		CreditBytes: 1 + w.rng.IntN(900),
 		HelloMs:     20 + w.rng.Int64N(100),
 		RetryMs:     5,
+		// Clocks differ by 60 ms.
+		SinceMarginMs: 61,
 		// Few enough that audits wait for their turn.
 		AuditsPerSecond: 20 << w.rng.IntN(8),
 	}

@@ -1,0 +1,94 @@
+package follow
+
+import (
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/protocol"
+)
+
+// Opening is how a connection begins.
+type Opening struct {
+	Via    edge.Transport
+	Resume bool // its positions follow
+	// Since is a Redis time (Unix ms) up to which it has everything, as an event's
+	// Time said; 0: it does not say. Not with Resume.
+	Since    uint64
+	IssuedAt int64 // its token's `iat`, Unix seconds; 0 when it has none
+}
+
+// resumeSince begins a resume from a time: the same position in every room, which
+// need not be in any log (R4). Clocks of Redis's servers differ, so it goes back by
+// a margin; the client drops what it has.
+func (c *Core) resumeSince(ref *connRef, ms uint64) {
+	j := c.jobOf(ref)
+	j.timed, j.complete = true, true
+	if margin := uint64(c.cfg.SinceMarginMs); ms > margin {
+		j.since = protocol.ID{Ms: ms - margin}
+	}
+}
+
+// clocks are Redis's times as links' last canaries told them.
+type clocks struct {
+	ms    []uint64 // by link; 0: none has come yet
+	least uint64
+}
+
+// Clock takes in the time at which a canary passed Redis, which came back through
+// a link. What was published on the link before has come, too.
+func (c *Core) Clock(n int, gen uint64, ms uint64) {
+	if c.links[n].gen != gen {
+		return
+	}
+	c.clocks.ms[n] = ms
+	c.clocks.least = ms
+	for _, ms := range c.clocks.ms {
+		c.clocks.least = min(c.clocks.least, ms)
+	}
+}
+
+// aheadMs is how far a message's time may be ahead of the clocks: canaries are sent
+// every two seconds, and missed after five.
+const aheadMs = 10_000
+
+// timeOf is the time that a message says (edge.Frame.Time). It stands still while a
+// link is silent, because what that has missed is older; and where a server's clock
+// has jumped ahead, because other rooms' messages are older, too.
+func (c *Core) timeOf(ms uint64) uint64 {
+	if ms > c.clocks.least+aheadMs {
+		return 0
+	}
+	return ms
+}
+
+// polled tells a long poll's loop where the poll starts in every room of the user:
+// at its position or, without one, at the head. What it gets after this moves the
+// positions. In a room that could not be followed yet and has no position it starts
+// at the beginning, which is true whatever will be found; as long as it is not known
+// which rooms there are, its positions are repeated.
+func (c *Core) polled(u *user, ref *connRef) {
+	j := ref.job
+	rev := u.rev
+	if !u.known {
+		rev = noRev
+	}
+	f := edge.NewFrame(96+48*len(u.rooms), func(b []byte) []byte {
+		b = edge.AppendPolled(b, c.cfg.ConnPrefix+ref.id.String(), u.name, rev)
+		for m := range c.members.each(u.rooms) {
+			if m.state == memberRefused {
+				continue
+			}
+			room := c.roomOf(m).name
+			at, given := j.positions[room]
+			if !given {
+				at = j.start[room]
+			}
+			b = edge.AppendPosition(b, room, at)
+		}
+		if !u.known {
+			for room, at := range j.positions {
+				b = edge.AppendPosition(b, room, at)
+			}
+		}
+		return append(b, '}', '}')
+	})
+	c.out.Unicast(ref.id, f)
+}

@@ -1,0 +1,229 @@
+package follow_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/follow"
+)
+
+// Who resumes from a time has a position that need not be in any log (DELIVERY R4).
+// The margin is a minute; here all times are small, so that it is set to 10 ms.
+
+func margin(c *follow.Config) { c.SinceMarginMs = 10 }
+
+func since(ms uint64) follow.Opening { return follow.Opening{Via: edge.SSE, Since: ms} }
+
+// atTen is a scene in which room r's head is 20-0 and its tail begins at 12-0.
+func atTen(t *testing.T) *scene {
+	t.Helper()
+	s := play(t, margin)
+	s.linksUp()
+	s.opens("bob")
+	s.confirmed("bob")
+	s.answers("user bob").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r bob").room("12-0", 100, "bob")
+	s.published("r", "15-0<12-0", "20-0<15-0")
+	return s
+}
+
+func TestR4WhatIsNewerThanATimeIsRepeated(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(26)) // 16-0
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	alice.gets("hello 7", "20-0", "resumed 7")
+	s.reads() // from memory: 15-0, which is not newer, is before it
+	s.published("r", "21-0<20-0")
+	alice.gets("21-0")
+}
+
+func TestR4ATimeIsProvenByWhatItLiesBetween(t *testing.T) {
+	for at, want := range map[uint64]struct {
+		log  []string // from the time on
+		gets []string
+	}{
+		15: {[]string{"7-0<4-0", "12-0<7-0", "15-0<12-0", "20-0<15-0"}, []string{"7-0", "12-0", "15-0", "20-0"}}, // 5-0, and 4-0 is older
+		17: {[]string{"7-0<4-0", "12-0<7-0", "15-0<12-0", "20-0<15-0"}, []string{"12-0", "15-0", "20-0"}},        // 7-0 itself
+		16: {[]string{"12-0<7-0", "15-0<12-0", "20-0<15-0"}, []string{"gap r after 6-0 head 20-0"}},              // 7-0 was trimmed
+		11: {nil, []string{"gap r after 1-0 head 20-0"}},                                                         // all of it was
+	} {
+		s := atTen(t)
+		alice := s.opensAs("alice", since(at))
+		s.confirmed("alice")
+		s.answers("user alice").index(7, "r")
+		s.answers("room r alice").room("20-0", 100, "alice")
+		s.answers(fmt.Sprintf("log r %d-0", at-10)).log("20-0", want.log...)
+		alice.gets(append(append([]string{"hello 7"}, want.gets...), "resumed 7")...)
+		s.published("r", "21-0<20-0")
+		alice.gets("21-0")
+	}
+}
+
+func TestR4ATimeThatNothingIsNewerThanRepeatsNothing(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(10_000))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	alice.gets("hello 7", "resumed 7")
+	s.reads()
+	s.published("r", "21-0<20-0")
+	alice.gets("21-0")
+}
+
+func TestR4ATimeBeforeEverythingRepeatsAll(t *testing.T) {
+	s := play(t, margin)
+	s.linksUp()
+	alice := s.opensAs("alice", since(3))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	alice.gets("hello 7", "1-0", "2-0", "resumed 7")
+}
+
+func TestR4TheLimitsOfAResumeHoldForATime(t *testing.T) {
+	s := play(t, margin, func(c *follow.Config) { c.ResumeRoom = 1 })
+	s.linksUp()
+	alice := s.opensAs("alice", since(3))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("2-0", 100, "alice")
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	alice.gets("hello 7", "gap r after 0-0 head 2-0", "resumed 7")
+}
+
+func TestR4ARoomThatIsFoundLateIsRepeatedFromTheTime(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(26))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	s.after(10_000)
+	alice.gets("hello 7", "20-0") // r2's partition does not answer
+	s.confirmed("r2")
+	s.answers("room r2 alice").room("18-0", 100, "alice")
+	s.answers("log r2 16-0").log("18-0", "17-0<3-0", "18-0")
+	alice.gets("17-0", "18-0", "resumed 7")
+}
+
+// One who left and came back while it waited is told a gap: what its loop had left
+// out is forgotten, and may be older than the time.
+func TestR4OneWhoLeftAndCameBackIsNotRepeatedTheTimeButToldAGap(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(26))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	s.after(10_000)
+	alice.gets("hello 7", "20-0")
+	s.published("r", left("r", "alice", 0))
+	s.answers("room r alice").room("20-0", 102, "alice")
+	alice.gets("gap r after 20-0 head 20-0")
+}
+
+// Joined says a position that there is: a time is none.
+func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(15))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	alice.gets("hello 7")
+	s.published("alice", joined("r", "alice", "12-0", 8))
+	alice.gets("joined r alice at 20-0 8")
+	s.answers("log r 5-0").log("20-0", "7-0<4-0", "12-0<7-0", "15-0<12-0", "20-0<15-0")
+	alice.gets("7-0", "12-0", "15-0", "20-0", "resumed 8")
+}
+
+// Who takes times is told whenever nothing older is owed any more, also when it did
+// not resume.
+func TestR4AJoinThatIsCaughtUpEndsWithResumed(t *testing.T) {
+	for via, want := range map[edge.Transport][]string{
+		edge.SSE:       {"joined rnew alice at 2-0 8", "3-0", "resumed 8"},
+		edge.WebSocket: {"joined rnew alice at 2-0 8", "3-0"},
+	} {
+		s := play(t)
+		s.linksUp()
+		alice := s.opensAs("alice", follow.Opening{Via: via})
+		s.confirmed("alice")
+		s.answers("user alice").index(7)
+		alice.gets("hello 7")
+		s.published("alice", joined("rnew", "alice", "2-0", 8))
+		s.confirmed("rnew")
+		s.answers("room rnew alice").room("3-0", 100, "alice")
+		s.answers("log rnew 2-0").log("3-0", "2-0", "3-0")
+		alice.gets(want...)
+	}
+}
+
+// The time that events say is one of Redis's, and of the link that is behind the
+// others: what that has not brought yet is newer.
+func TestR4TimesAreTheLeastOfAllLinks(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	s.core.Clock(0, s.gens[0], 5_000)
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	alice.says(0) // the other link has told no time
+	s.core.Clock(1, s.gens[1], 4_000)
+	s.core.Clock(1, s.gens[1]-1, 9_000) // of an earlier making
+	s.opens("alice").says(4_000)
+	s.published("r", "14000-0<1-0", "14001-0<14000-0")
+	alice.says(0, 14_000, 0) // the last is too far ahead of a link that is silent
+	s.core.Clock(1, s.gens[1], 14_000)
+	s.core.Clock(0, s.gens[0], 14_002)
+	s.published("r", "14002-0<14001-0")
+	alice.says(0, 14_000, 0, 14_002)
+	back := s.resumes("alice")
+	back.has("r 14002-0")
+	back.says(14_000, 14_000) // hello and resumed
+}
+
+func TestR4APollIsToldWhereItStarts(t *testing.T) {
+	s, _ := playing(t)
+	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+	poll.has("r 0-0", "rother 5-0")
+	s.answers("log r 0-0").log("1-0", "1-0")
+	poll.gets(`polled 7 {"r":"0-0"}`, "1-0", "resumed 7")
+	head := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+	head.has()
+	head.gets(`polled 7 {"r":"1-0"}`, "resumed 7")
+}
+
+// In a room that can't be followed yet it starts at its position or, without one, at
+// the beginning: the next poll finds what there is.
+func TestR4APollWaitsForNoPartition(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+	poll.has("r 1-0", "r2 3-0")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2", "rx2")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.after(10_000)
+	poll.gets(`polled 7 {"r":"1-0","r2":"3-0","rx2":"0-0"}`)
+	s.confirmed("r2")
+	s.answers("room r2 alice").room("4-0", 100, "alice")
+	s.answers("log r2 3-0").log("4-0", "3-0", "4-0")
+	poll.gets("4-0")
+}
+
+func TestR4APollWhoseRoomsAreNotKnownKeepsItsPositions(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+	poll.has("r 1-0")
+	s.after(10_000)
+	poll.gets(`polled 1 {"r":"1-0"}`)
+}
