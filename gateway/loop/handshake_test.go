@@ -170,6 +170,10 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte(strings.Replace(okHead, "Authorization: Bearer t.o.k", "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: http://x", 1)))
 	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "/v1/ws?resume&a=b", 1)))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte("GET /v1/events?last_event_id=5&ticket=x HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nLast-Event-ID: 1700000000000\r\n\r\n"))
+	f.Add([]byte("POST /v1/poll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 12\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"))
+	f.Add([]byte("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"))
+	f.Add([]byte("OPTIONS /v1/poll HTTP/1.1\r\nHost: x\r\n\r\n"))
 	f.Add([]byte("GET /v1/ws HTTP/1.1\n\n\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, head []byte) {
 		end := bytes.Index(head, headEnd)
@@ -190,7 +194,14 @@ func FuzzHandshake(f *testing.F) {
 		if err != nil {
 			t.Fatalf("net/http refuses it: %v", err)
 		}
-		if std.Host != string(req.host) || std.Method != "GET" || std.URL.Path != Path || std.Header.Get("Origin") != string(req.origin) {
+		if std.Host != string(req.host) || std.Header.Get("Origin") != string(req.origin) {
+			t.Fatalf("got %+v, net/http %+v", req, std)
+		}
+		if req.route != routeWS {
+			samePlain(t, &req, std)
+			return
+		}
+		if std.Method != "GET" || std.URL.Path != Path {
 			t.Fatalf("got %+v, net/http %+v", req, std)
 		}
 		if std.ContentLength != 0 || len(std.TransferEncoding) != 0 {
@@ -201,6 +212,24 @@ func FuzzHandshake(f *testing.F) {
 			t.Fatalf("the upgrader refuses it: %v", err)
 		}
 	})
+}
+
+// samePlain compares a request for events or a poll with what net/http makes of it.
+func samePlain(t *testing.T, req *request, std *http.Request) {
+	path := map[route]string{routeEvents: PathEvents, routePoll: PathPoll}[req.route]
+	methods := map[method]string{methodGET: "GET", methodPOST: "POST", methodOPTIONS: "OPTIONS"}
+	if std.URL.Path != path || methods[req.method] != std.Method {
+		t.Fatalf("got %+v, net/http %+v", req, std)
+	}
+	if len(std.TransferEncoding) != 0 || std.ContentLength != req.length {
+		t.Fatalf("the body has %d bytes, for net/http %d, %v", req.length, std.ContentLength, std.TransferEncoding)
+	}
+	if req.closes != std.Close {
+		t.Fatalf("it closes: %v, for net/http %v", req.closes, std.Close)
+	}
+	if req.since > mostSince {
+		t.Fatalf("since %d", req.since)
+	}
 }
 
 func BenchmarkParseRequest(b *testing.B) {

@@ -25,6 +25,9 @@ const (
 	// lateCatchUpTicks is how long an answer waits for the rest of what was missed
 	// when some of it is there: a partition that does not answer delays nobody.
 	lateCatchUpTicks = 1000 / tickMs
+	// onTheWayTicks is how long a poll that does not want to wait does so when there
+	// is nothing: what was just acknowledged may still be on its way from Redis.
+	onTheWayTicks = 100 / tickMs
 	// startTicks is how long a poll may take to start, however short its wait: hello
 	// has a deadline of five seconds (follow.Config.HelloMs).
 	startTicks = 6000 / tickMs
@@ -88,8 +91,12 @@ func (l *loop) collect(slot uint32, c *conn, f *edge.Frame) {
 		return
 	case protocol.IsResumed(f.JSON()):
 		w.end, w.endAt = f, len(w.frames)
-		if len(w.frames) > 0 || w.wait == 0 {
+		switch {
+		case len(w.frames) > 0:
 			l.answerSoon(slot, c)
+		case w.wait == 0:
+			c.deadline = l.tick + onTheWayTicks
+			l.schedule(slot, c, c.deadline)
 		}
 		return
 	}
@@ -166,8 +173,12 @@ func (l *loop) answerPoll(slot uint32, c *conn) {
 func (l *loop) byePoll(slot uint32, c *conn, why CloseReason, reason protocol.ByeReason) {
 	l.settle(c)
 	w := l.polls[slot]
-	if w.start == nil {
-		l.endPoll(slot, c, why, appendRefusal(l.pool.Get(768+len(w.origin)), l.full(), bytesOrNil(w.origin)))
+	if w.start == nil { // there are no positions to go on from: it asks again with those it has
+		bad := l.full()
+		if reason == protocol.ByeRevoked || reason == protocol.ByeTokenExpired {
+			bad = errOldToken
+		}
+		l.endPoll(slot, c, why, appendRefusal(l.pool.Get(768+len(w.origin)), bad, bytesOrNil(w.origin)))
 		return
 	}
 	retryInMs := l.retryInMs(why)

@@ -15,7 +15,7 @@ import (
 func (u *User) Dial(query string) (*websocket.Conn, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, res, err := websocket.Dial(ctx, "ws://"+u.fleet.Gateways[u.gateway].Addr+"/v1/ws"+query, &websocket.DialOptions{
+	conn, res, err := websocket.Dial(ctx, "ws://"+u.gatewayAddr()+"/v1/ws"+query, &websocket.DialOptions{
 		Subprotocols: []string{"madang.v1", "bearer." + u.Token},
 	})
 	if err == nil {
@@ -51,7 +51,7 @@ func (u *User) Reconnects(how How, gateway ...int) {
 	u.tb.Helper()
 	u.Disconnects()
 	for _, g := range gateway {
-		u.gateway = g
+		u.MovesTo(g)
 	}
 	if how == Afresh {
 		u.Connects()
@@ -65,6 +65,12 @@ func (u *User) Reconnects(how How, gateway ...int) {
 
 // Resume opens a socket with ?resume and sends the positions.
 func (u *User) Resume() error {
+	switch u.via {
+	case Events:
+		return u.streams(true)
+	case Polls:
+		return u.startPolls(true)
+	}
 	if err := u.connect("?resume"); err != nil {
 		return err
 	}
@@ -72,13 +78,17 @@ func (u *User) Resume() error {
 }
 
 func (u *User) connect(query string) error {
+	switch u.via {
+	case Events:
+		return u.streams(false)
+	case Polls:
+		return u.startPolls(false)
+	}
 	conn, _, err := u.Dial(query)
 	if err != nil {
 		return err
 	}
-	u.mu.Lock()
-	u.conn, u.end = conn, nil
-	u.mu.Unlock()
+	u.attached(conn)
 	go u.read(conn)
 	return nil
 }
@@ -95,7 +105,7 @@ func (u *User) read(conn *websocket.Conn) {
 		for _, e := range events {
 			u.arrived(e)
 		}
-		if err != nil && u.conn == conn {
+		if err != nil && u.conn == link(conn) {
 			u.conn, u.end = nil, err
 		}
 		u.signal()
@@ -138,7 +148,7 @@ func (u *User) signal() {
 // Say writes something up the socket.
 func (u *User) Say(what any) error {
 	u.mu.Lock()
-	conn := u.conn
+	conn, _ := u.conn.(*websocket.Conn)
 	u.mu.Unlock()
 	if conn == nil {
 		return fmt.Errorf("%s has no socket", u.Name)

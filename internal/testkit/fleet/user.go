@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/madang-chat/madang/internal/auth"
 )
 
@@ -34,19 +32,23 @@ type User struct {
 	tb      testing.TB
 	fleet   *Fleet
 	api     int
-	gateway int
-	fence   bool // the room that WantNothing uses exists
+	gateway int // guarded by mu
+	via     Transport
+	polls   *http.Transport // its own: polls on one socket
+	fence   bool            // the room that WantNothing uses exists
 
-	mu         sync.Mutex
-	changed    chan struct{} // guarded by mu: closed and replaced with each change
-	conn       *websocket.Conn
-	end        error              // guarded by mu: why the last socket ended
-	queue      []Event            // guarded by mu: not asked for yet
-	logs       map[string][]Event // guarded by mu: all messages, by room
-	positions  map[string]string  // guarded by mu
-	keep       bool
-	duplicates int
-	problems   []string // guarded by mu: breaks of the contract seen while reading
+	mu          sync.Mutex
+	changed     chan struct{} // guarded by mu: closed and replaced with each change
+	conn        link
+	end         error              // guarded by mu: why the last socket ended
+	queue       []Event            // guarded by mu: not asked for yet
+	logs        map[string][]Event // guarded by mu: all messages, by room
+	positions   map[string]string  // guarded by mu
+	keep        bool
+	duplicates  int
+	polled      map[string]string // guarded by mu: the positions of the last answer
+	lastEventID string            // guarded by mu
+	problems    []string          // guarded by mu: breaks of the contract seen while reading
 }
 
 // UserOption changes a user.
