@@ -19,6 +19,8 @@ const (
 	maxPresenceUsers = 1000
 	// maxConnBytes bounds a connection's ID; ours have 25 characters.
 	maxConnBytes = 64
+	// maxWatched bounds the users of one `watch`, as on a socket.
+	maxWatched = 500
 	// ticketTTL is how long a ticket may be taken: the time between two requests
 	// of one page.
 	ticketTTL = 10 * time.Second
@@ -126,9 +128,6 @@ func (a *API) command(ctx context.Context, c *gin.Context, by chat.Actor, do cha
 	if err := a.readJSON(c, buf, &in); err != nil {
 		return err
 	}
-	if in.Conn == "" || len(in.Conn) > maxConnBytes {
-		return errConn
-	}
 	cmd := chat.Command{Conn: in.Conn, Do: do}
 	switch {
 	case in.Room != nil && protocol.ValidRoom(*in.Room):
@@ -136,6 +135,58 @@ func (a *API) command(ctx context.Context, c *gin.Context, by chat.Actor, do cha
 	case in.Room == nil && do == chat.CommandFocus: // looks at none
 	default:
 		return invalid("room: " + roomRule)
+	}
+	return a.tell(ctx, c, by, cmd)
+}
+
+// POST /v1/delivered
+func (a *API) delivered(ctx context.Context, c *gin.Context, by chat.Actor) error {
+	var in struct {
+		Conn string `json:"conn"`
+		Room string `json:"room"`
+		ID   string `json:"id"`
+	}
+	buf := getBuffer()
+	defer buf.free()
+	if err := a.readJSON(c, buf, &in); err != nil {
+		return err
+	}
+	if !protocol.ValidRoom(in.Room) {
+		return invalid("room: " + roomRule)
+	}
+	id, err := protocol.ParseID(in.ID)
+	if err != nil || id.IsZero() {
+		return invalid("id must be the ID of a message")
+	}
+	return a.tell(ctx, c, by, chat.Command{Conn: in.Conn, Do: chat.CommandDelivered, Room: in.Room, ID: id})
+}
+
+// POST /v1/watch
+func (a *API) watch(ctx context.Context, c *gin.Context, by chat.Actor) error {
+	var in struct {
+		Conn  string    `json:"conn"`
+		Users *[]string `json:"users"`
+	}
+	buf := getBuffer()
+	defer buf.free()
+	if err := a.readJSON(c, buf, &in); err != nil {
+		return err
+	}
+	if in.Users == nil || len(*in.Users) > maxWatched {
+		return invalid("users must be a list of at most " + strconv.Itoa(maxWatched) + " users")
+	}
+	for _, u := range *in.Users {
+		if !protocol.ValidUser(u) {
+			return invalid(userRule)
+		}
+	}
+	return a.tell(ctx, c, by, chat.Command{Conn: in.Conn, Do: chat.CommandWatch, Users: *in.Users})
+}
+
+// tell hands a command over, if the user may say such a thing at all.
+func (a *API) tell(ctx context.Context, c *gin.Context, by chat.Actor, cmd chat.Command) error {
+	if cmd.Conn == "" || len(cmd.Conn) > maxConnBytes {
+		return errConn
 	}
 	if a.live == nil {
 		return errNoLive

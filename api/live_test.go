@@ -41,7 +41,14 @@ func (m *liveMemory) Command(_ context.Context, user string, c chat.Command) err
 	if !m.conns[user] {
 		return chat.ErrNoConn
 	}
-	m.commands = append(m.commands, fmt.Sprint(user, " ", c.Do, " ", c.Conn, " ", c.Room))
+	said := fmt.Sprint(user, " ", c.Do, " ", c.Conn, " ", c.Room)
+	if !c.ID.IsZero() {
+		said += " " + c.ID.String()
+	}
+	if len(c.Users) > 0 {
+		said += fmt.Sprint(" ", c.Users)
+	}
+	m.commands = append(m.commands, said)
 	return m.fail
 }
 
@@ -116,7 +123,11 @@ func TestFocusAndTypingGoToTheConnection(t *testing.T) {
 	bob.post("/v1/focus", `{"conn":"c1"}`).want(204)
 	bob.post("/v1/typing", `{"conn":"c1","room":"r"}`).want(204)
 	w.server("bob").post("/v1/typing", `{"conn":"c2","room":"r"}`).want(204)
-	want := "[bob focus c1 r bob focus c1  bob focus c1  bob typing c1 r bob typing c2 r]"
+	bob.post("/v1/delivered", `{"conn":"c1","room":"r","id":"5-0"}`).want(204)
+	bob.post("/v1/watch", `{"conn":"c1","users":["alice","carol"]}`).want(204)
+	bob.post("/v1/watch", `{"conn":"c1","users":[]}`).want(204)
+	want := "[bob focus c1 r bob focus c1  bob focus c1  bob typing c1 r bob typing c2 r" +
+		" bob delivered c1 r 5-0 bob watch c1  [alice carol] bob watch c1 ]"
 	if got := fmt.Sprint(live.commands); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -142,6 +153,21 @@ func TestFocusAndTypingOfNonsense(t *testing.T) {
 		w.server("bob").post(path, `{"conn":"c1","room":"hers"}`).wantCode(403, "forbidden")
 	}
 	bob.post("/v1/typing", `{"conn":"c1"}`).wantCode(400, "invalid")
+	for body, code := range map[string]string{
+		`{"conn":"c1","room":"r"}`: "invalid", `{"conn":"c1","room":"r","id":"x"}`: "invalid", `{"conn":"c1","room":"r","id":"0-0"}`: "invalid",
+		`{"conn":"","room":"r","id":"5-0"}`: "invalid", `{"conn":"c1","room":"{r}","id":"5-0"}`: "invalid", `{"conn":"c1","room":"r","id":5}`: "malformed",
+	} {
+		bob.post("/v1/delivered", body).wantCode(400, code)
+	}
+	bob.post("/v1/delivered", `{"conn":"c1","room":"hers","id":"5-0"}`).wantCode(403, "forbidden")
+	for body, code := range map[string]string{
+		`{"conn":"c1"}`: "invalid", `{"conn":"c1","users":null}`: "invalid", `{"conn":"c1","users":[""]}`: "invalid", `{"users":[]}`: "invalid",
+		`{"conn":"c1","users":"bob"}`: "malformed", `{"conn":"c1","users":["u"` + strings.Repeat(`,"u"`, 500) + `]}`: "invalid",
+	} {
+		bob.post("/v1/watch", body).wantCode(400, code)
+	}
+	w.as("alice").post("/v1/watch", `{"conn":"c1","users":[]}`).wantCode(404, "not_found") // has no connection
+	w.nobody().post("/v1/watch", `{"conn":"c1","users":[]}`).want(401)
 	if len(live.commands) != 0 {
 		t.Errorf("nonsense was done: %v", live.commands)
 	}

@@ -47,6 +47,8 @@ var routes = []route{
 	{http.MethodGet, "/v1/presence", caller, (*API).presence},
 	{http.MethodPost, "/v1/focus", user, (*API).focus},
 	{http.MethodPost, "/v1/typing", user, (*API).typing},
+	{http.MethodPost, "/v1/delivered", user, (*API).delivered},
+	{http.MethodPost, "/v1/watch", user, (*API).watch},
 	{http.MethodPost, "/v1/tickets", user, (*API).ticket},
 	{http.MethodPost, "/v1/users/:user/disconnect", caller, (*API).disconnect},
 	{http.MethodGet, "/openapi.json", public, (*API).serveSpec},

@@ -299,3 +299,59 @@ func TestDisconnectingEveryTransport(t *testing.T) {
 		}
 	}
 }
+
+// What a WebSocket client says on its socket, one of events says over HTTP, with the
+// connection of its hello.
+func TestWhatEventsClientsSayOverHTTP(t *testing.T) {
+	t.Parallel()
+	f := fleet.Start(t, testkit.Redis(t).URL(), 1, 2)
+	alice := f.User("alice", fleet.OnGateway(1))
+	bob := f.User("bob", fleet.Via(fleet.Events))
+	alice.CreatesRoom("yard", "bob")
+	alice.Connects()
+	if err := alice.Say(map[string]any{"type": "focus", "room": "yard"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.ConnectQuietly(); err != nil {
+		t.Fatal(err)
+	}
+	conn := bob.WantEvent("hello").Conn
+	says := func(path string, body map[string]any) {
+		t.Helper()
+		body["conn"] = conn
+		if res, err := bob.Requests(http.MethodPost, path, body); err != nil || res.Status != http.StatusNoContent {
+			t.Fatalf("%s: %d %s %v", path, res.Status, res.Body, err)
+		}
+	}
+	says("/v1/watch", map[string]any{"users": []string{"alice", "zoe"}})
+	for range 2 {
+		if e := bob.WantEvent("presence"); (e.User == "alice") != (e.Status == "online") {
+			t.Errorf("got %s", e.Raw)
+		}
+	}
+	first := alice.Sends("yard", "first")
+	bob.WantMessage("yard", "first")
+	says("/v1/delivered", map[string]any{"room": "yard", "id": first.ID})
+	if e := alice.WantEvent("delivered"); e.User != "bob" || e.ID != first.ID {
+		t.Errorf("got %s", e.Raw)
+	}
+	says("/v1/focus", map[string]any{"room": "yard"})
+	if e := alice.WantEvent("read"); e.User != "bob" || e.ID != first.ID {
+		t.Errorf("got %s", e.Raw)
+	}
+	says("/v1/typing", map[string]any{"room": "yard"})
+	if e := alice.WantEvent("typing"); e.User != "bob" {
+		t.Errorf("got %s", e.Raw)
+	}
+	if err := alice.Say(map[string]any{"type": "typing", "room": "yard"}); err != nil {
+		t.Fatal(err)
+	}
+	if e := bob.WantEvent("typing"); e.User != "alice" {
+		t.Errorf("got %s", e.Raw)
+	}
+	// What is wrong with it is told on the connection.
+	says("/v1/delivered", map[string]any{"room": "yard", "id": "5-0"})
+	if e := bob.WantEvent("error"); e.Code != "invalid" {
+		t.Errorf("got %s", e.Raw)
+	}
+}

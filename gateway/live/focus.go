@@ -163,6 +163,8 @@ type live struct {
 	ID   protocol.ID `json:"id"`
 	Conn string      `json:"conn"`
 	Do   string      `json:"do"`
+
+	Users []string `json:"users"`
 }
 
 // IsLive says whether a publication on a room's or user's channel is for live
@@ -256,5 +258,11 @@ func (c *Core) command(now int64, user string, ev live) {
 		if ev.Room != "" {
 			c.Said(now, edge.Event{Kind: edge.EvTyping, Conn: conn, Room: ev.Room})
 		}
+	case chat.CommandDelivered:
+		if ev.Room != "" {
+			c.Said(now, edge.Event{Kind: edge.EvDelivered, Conn: conn, Room: ev.Room, ID: ev.ID})
+		}
+	case chat.CommandWatch:
+		c.Said(now, edge.Event{Kind: edge.EvWatch, Conn: conn, Users: ev.Users})
 	}
 }

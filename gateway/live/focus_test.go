@@ -195,6 +195,13 @@ func TestACommandOverHTTPIsAsIfSaid(t *testing.T) {
 	if s := b.c.Stats(); s.Focused != 2 {
 		t.Fatalf("%+v", s)
 	}
+	say("carol", `{"type":"do","do":"delivered","conn":"`+conn+`","room":"r","id":"9-0"}`)
+	b.want("delivered carol r 9")
+	say("carol", `{"type":"do","do":"watch","conn":"`+conn+`","users":["zoe"]}`)
+	if s := b.c.Stats(); s.Watched != 1 {
+		t.Fatalf("%+v", s)
+	}
+	b.said = nil
 	// Another's connection, another gateway's, nonsense.
 	for _, conn := range []string{"gw-" + edge.ConnID(1).String(), "xx-" + edge.ConnID(3).String(), "gw-", "gw-zzzzzzzzzzzzzzzz"} {
 		say("carol", `{"type":"do","do":"typing","conn":"`+conn+`","room":"r"}`)

@@ -123,9 +123,11 @@ type Markers interface {
 // Command is what a client says over HTTP instead of on its socket. It travels on
 // the user's channel to the gateway that has the connection.
 type Command struct {
-	Conn string // as hello gave it
-	Do   CommandKind
-	Room string // "" for none
+	Conn  string // as hello gave it
+	Do    CommandKind
+	Room  string      // "" for none
+	ID    protocol.ID // CommandDelivered
+	Users []string    // CommandWatch: all of them
 }
 
 // CommandKind is what a Command asks for.
@@ -133,8 +135,10 @@ type CommandKind string
 
 // Kinds of commands.
 const (
-	CommandFocus  CommandKind = "focus"
-	CommandTyping CommandKind = "typing"
+	CommandFocus     CommandKind = "focus"
+	CommandTyping    CommandKind = "typing"
+	CommandDelivered CommandKind = "delivered"
+	CommandWatch     CommandKind = "watch"
 )
 
 // ErrNoConn: no gateway has a connection of the user.

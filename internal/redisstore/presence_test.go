@@ -349,6 +349,9 @@ func TestACommandReachesTheUsersChannel(t *testing.T) {
 		e := listen(s)
 		e.follow(t, userCh(u))
 		must(t, s.Command(t.Context(), u, c))
-		e.wantEvents(t, userCh(u), `{"type":"do","do":"focus","conn":"x","room":"r1"}`)
+		must(t, s.Command(t.Context(), u, chat.Command{Conn: "x", Do: chat.CommandDelivered, Room: "r1", ID: protocol.ID{Ms: 5, Seq: 1}}))
+		must(t, s.Command(t.Context(), u, chat.Command{Conn: "x", Do: chat.CommandWatch, Users: []string{"a", "b"}}))
+		e.wantEvents(t, userCh(u), `{"type":"do","do":"focus","conn":"x","room":"r1"}`,
+			`{"type":"do","do":"delivered","conn":"x","room":"r1","id":"5-1"}`, `{"type":"do","do":"watch","conn":"x","users":["a","b"]}`)
 	})
 }

@@ -51,16 +51,22 @@ func (s *Store) RedeemTicket(ctx context.Context, id string) (t chat.Ticket, err
 
 // command is a chat.Command on a user's channel.
 type command struct {
-	Type string           `json:"type"` // "do"
-	Do   chat.CommandKind `json:"do"`
-	Conn string           `json:"conn"`
-	Room string           `json:"room,omitempty"`
+	Type  string           `json:"type"` // "do"
+	Do    chat.CommandKind `json:"do"`
+	Conn  string           `json:"conn"`
+	Room  string           `json:"room,omitempty"`
+	ID    string           `json:"id,omitempty"`
+	Users []string         `json:"users,omitempty"`
 }
 
 // Command implements chat.Live. The user's channel brings it to all gateways that
 // have the user; the one that has the connection obeys.
 func (s *Store) Command(ctx context.Context, user string, c chat.Command) error {
-	payload, err := json.Marshal(command{Type: "do", Do: c.Do, Conn: c.Conn, Room: c.Room})
+	do := command{Type: "do", Do: c.Do, Conn: c.Conn, Room: c.Room, Users: c.Users}
+	if !c.ID.IsZero() {
+		do.ID = c.ID.String()
+	}
+	payload, err := json.Marshal(do)
 	if err != nil {
 		return fmt.Errorf("command: %w", err)
 	}
