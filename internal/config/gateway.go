@@ -12,13 +12,13 @@ type Sockets struct {
 	TLSClientCA       string   `name:"tls-client-ca" help:"PEM file of authorities: clients need a certificate of one of them. Empty: none is asked for." placeholder:"FILE" type:"path"`
 	ProxyProtocolFrom []string `name:"proxy-protocol-from" help:"Networks (CIDR) of balancers that say in a PROXY protocol header (v1 or v2) who the client is. From them the header is needed, from others it is refused." placeholder:"CIDR"`
 
-	Heartbeat      time.Duration `help:"Silence after which a client is pinged. Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
+	Heartbeat      time.Duration `help:"Silence after which a client is pinged (SSE: sent a comment). Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
 	HeartbeatGrace time.Duration `help:"How long a pinged client may stay silent before it is closed." default:"10s"`
 
 	MaxHandshake     Bytes         `help:"Largest head of an upgrade request." default:"8KiB"`
-	HandshakeTimeout time.Duration `help:"How long an upgrade request may take to arrive. Longer lets idle attackers hold more sockets; shorter cuts off slow phones." default:"5s"`
+	HandshakeTimeout time.Duration `help:"How long a request may take to arrive, and its body again. Longer lets idle attackers hold more sockets; shorter cuts off slow phones." default:"5s"`
 	MaxFrame         Bytes         `help:"Largest message a client may send up the socket." default:"16KiB"`
-	MaxResume        Bytes         `help:"Largest resume frame. About 40 bytes per room." default:"256KiB"`
+	MaxResume        Bytes         `help:"Largest resume frame, or body of a request for events or a poll. About 40 bytes per room." default:"256KiB"`
 	FrameBurst       int           `help:"Messages a client may send up the socket at once, before --frame-rate counts." default:"40"`
 	FrameRate        int           `help:"Messages per second a client may send up the socket in the long run." default:"20"`
 	OutQueue         Bytes         `help:"Bytes queued for a socket that does not keep up. Larger costs memory when many are slow; smaller sends clients to the log sooner." default:"256KiB"`
