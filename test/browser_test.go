@@ -208,6 +208,104 @@ func TestTwoTabsChat(t *testing.T) {
 	alice.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
 }
 
+// TestThePageReceivesOverEvents: the same page over server-sent events, from
+// another origin than its own; they end, and it comes back with its positions.
+func TestThePageReceivesOverEvents(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	alice := openTab(t, chromium, 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	bob := openTab(t, chromium, 900, 700, dev.URL()+"/?transport=sse#room=yard")
+	bob.does(chromedp.Evaluate[chromedp.Void](`
+		(() => {
+			const real = fetch, open = [];
+			window.WebSocket = undefined;
+			window.tunnel = false;
+			window.streams = 0;
+			window.fetch = (url, init) => {
+				if (!String(url).endsWith("/v1/events")) return real(url, init);
+				if (window.tunnel) return Promise.reject(new TypeError("tunnel"));
+				const c = new AbortController();
+				init.signal.addEventListener("abort", () => c.abort());
+				open.push(c);
+				window.streams++;
+				return real(url, { ...init, signal: c.signal });
+			};
+			window.enterTunnel = () => { window.tunnel = true; for (const c of open) c.abort(); };
+			window.leaveTunnel = () => { window.tunnel = false; };
+		})()`))
+	bob.comesInAs("bob")
+	alice.types("one")
+	bob.seesMessages("one")
+	bob.types("two")
+	alice.seesMessages("one", "two")
+	bob.does(chromedp.Evaluate[chromedp.Void](`enterTunnel()`))
+	bob.sees("that the connection is gone", `!document.querySelector("#dot.online")`)
+	alice.types("three")
+	alice.seesMessages("one", "two", "three")
+	bob.does(chromedp.Evaluate[chromedp.Void](`leaveTunnel()`))
+	bob.sees("the connection", `document.querySelector("#dot.online")`)
+	bob.seesMessages("one", "two", "three")
+	bob.sees("that it was over events", `window.streams >= 2`)
+}
+
+// TestABrowsersEventSource: a real EventSource, with tickets, from another origin;
+// what came while it was away comes with the time of its last event. A long poll of
+// the same page passes the browser's preflight.
+func TestABrowsersEventSource(t *testing.T) {
+	dev := startDev(t)
+	page := openTab(t, browser(t), 900, 700, dev.URL())
+	page.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		const gateway = "http://`+dev.GatewayAddr()+`";
+		const post = async (url, body, token) => {
+			const res = await fetch(url, { method: "POST", body: JSON.stringify(body),
+				headers: { "Content-Type": "application/json", ...(token && { Authorization: "Bearer " + token }) } });
+			if (!res.ok) throw new Error(url + ": " + res.status + " " + await res.text());
+			return res.json();
+		};
+		const token = async (user) => (await post("/dev/token", { user })).token;
+		const alice = await token("alice"), bob = await token("bob");
+		await post("/v1/rooms", { id: "yard", members: ["bob"] }, alice);
+		const says = (text) => post("/v1/rooms/yard/messages", { type: "text", text }, alice);
+		const got = [];
+		let last = "";
+		const listens = async (more) => {
+			const { ticket } = await post("/v1/tickets", {}, bob);
+			const source = new EventSource(gateway + "/v1/events?ticket=" + ticket + more);
+			source.onmessage = (e) => {
+				const event = JSON.parse(e.data);
+				got.push(event.type === "message" ? event.body.text : event.type);
+				last = e.lastEventId;
+			};
+			return source;
+		};
+		const until = async (...want) => {
+			for (let i = 0; JSON.stringify(got) !== JSON.stringify(want); i++) {
+				if (i > 1000) throw new Error("got " + JSON.stringify(got) + ", want " + JSON.stringify(want));
+				await new Promise((done) => setTimeout(done, 10));
+			}
+		};
+		const first = await listens("");
+		await until("hello");
+		const one = await says("one");
+		await until("hello", "one");
+		if (last !== one.id.split("-")[0]) throw new Error("the last event is " + last + ", the message " + one.id);
+		first.close();
+		await says("two");
+		got.length = 0;
+		const second = await listens("&last_event_id=" + last);
+		await until("hello", "one", "two", "resumed");
+		await says("three");
+		await until("hello", "one", "two", "resumed", "three");
+		second.close();
+
+		const { rooms } = await post(gateway + "/v1/poll", { wait_s: 0 }, bob);
+		const four = await says("four");
+		const answer = await post(gateway + "/v1/poll", { rooms }, bob);
+		if (answer.events.length !== 1 || answer.events[0].id !== four.id || answer.rooms.yard !== four.id) throw new Error(JSON.stringify(answer));
+	})()`, chromedp.EvalAwaitPromise))
+}
+
 // TestThePageComesBackByItself: sockets break, the gateway stays away for a
 // while; what was said meanwhile arrives, once and in order, in an open page.
 func TestThePageComesBackByItself(t *testing.T) {

@@ -48,7 +48,9 @@ function start(name) {
   $("app").hidden = false;
   $("my-name").textContent = me;
   paintAvatar($("my-avatar"), me);
-  client = new Client({ api: config.api, ws: config.ws, token });
+  // ?transport=sse tries what pages do where WebSockets do not get through.
+  const transport = new URLSearchParams(location.search).get("transport") ?? undefined;
+  client = new Client({ api: config.api, ws: config.ws, token, transport });
   client.on("state", showState);
   client.on("message", onMessage);
   client.on("joined", onJoined);

@@ -8,7 +8,11 @@
 //   client.connect();
 //   await client.send("room-1", { type: "text", text: "hi" });
 //
+// With transport: "sse" it receives over server-sent events instead.
+//
 // Events: state, hello, message, gap, filled, joined, left, rooms, event, fault.
+
+import { EventStream } from "./stream.js";
 
 const backoffFirstMs = 500; // doubles with each attempt …
 const backoffMostMs = 20_000; // … up to this
@@ -58,7 +62,7 @@ export function backoff(attempt) {
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 export class Client {
-  #api; #ws; #token;
+  #api; #ws; #token; #transport;
   #listeners = new Map();
   #rooms = new Map(); // room → Position
   #roomsRev = null; // of the newest hello, resumed, joined or left
@@ -75,11 +79,13 @@ export class Client {
   #retryInMs = null; // of a bye: when to come back
 
   /**
-   * @param {{api: string, ws: string, token: () => Promise<string>}} options
+   * @param {{api: string, ws: string, token: () => Promise<string>, transport?: string}} options
    *   api: the API's base URL ("" for the page's own); ws: the gateway's socket
-   *   URL; token: fetches a JWT, called again when the last one is refused.
+   *   URL; token: fetches a JWT, called again when the last one is refused;
+   *   transport: "websocket" or "sse".
    */
-  constructor({ api, ws, token }) {
+  constructor({ api, ws, token, transport = "websocket" }) {
+    this.#transport = transport;
     this.#api = api;
     this.#ws = ws;
     this.#token = token;
@@ -234,9 +240,7 @@ export class Client {
     if (this.#socket !== socket) return; // closed meanwhile
     // A first connection has nothing to resume from: what follows hello is new.
     this.#resuming = this.#roomsRev !== null;
-    const url = new URL(this.#ws);
-    if (this.#resuming) url.search += (url.search ? "&" : "?") + "resume";
-    const ws = (this.#socket = new WebSocket(url, ["madang.v1", `bearer.${jwt}`]));
+    const ws = (this.#socket = this.#connection(jwt));
     const timeout = setTimeout(() => ws === this.#socket && this.#drop(), openTimeoutMs);
     ws.onopen = () => {
       clearTimeout(timeout);
@@ -251,6 +255,13 @@ export class Client {
       clearTimeout(timeout);
       if (ws === this.#socket) this.#closed(e.code);
     };
+  }
+
+  #connection(jwt) {
+    if (this.#transport === "sse") return new EventStream(this.#ws, jwt, this.#resuming ? this.positions : null);
+    const url = new URL(this.#ws);
+    if (this.#resuming) url.search += (url.search ? "&" : "?") + "resume";
+    return new WebSocket(url, ["madang.v1", `bearer.${jwt}`]);
   }
 
   #say(what) {
