@@ -169,6 +169,16 @@ func (l *loop) answerPoll(slot uint32, c *conn) {
 	l.takeAhead(slot, c)
 }
 
+// takesAnswer: a poll's answer is being written, and its client still takes some of
+// it. It is all that it gets: were it cut, it would ask for the same again.
+func (l *loop) takesAnswer(c *conn) bool {
+	if c.form != collected || c.qhead == 0 || l.tick >= c.lastRead+l.slowTicks {
+		return false
+	}
+	c.deadline = c.lastRead + l.slowTicks
+	return true
+}
+
 // byePoll answers a poll with what there is, and a `bye`.
 func (l *loop) byePoll(slot uint32, c *conn, why CloseReason, reason protocol.ByeReason) {
 	l.settle(c)

@@ -1,6 +1,7 @@
 package loop_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -422,4 +423,51 @@ func TestPollsOverTLSBehindABalancer(t *testing.T) {
 		r.wantAnswer(map[string]string{"r": fmt.Sprintf("%d-0", n)}, 18, json1(large(n)))
 		g.hub.of(t, id, edge.EvClosed)
 	}
+}
+
+// An answer is written for as long as its client takes some of it, whatever the time
+// that a closing connection has.
+func TestAnAnswerThatIsReadSlowly(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.Loops, o.QueueBytes, o.SendBufferBytes = 1, 4<<20, 16<<10
+		o.CloseTimeout, o.SlowTimeout = 200*time.Millisecond, time.Second
+	})
+	for _, header := range [][]string{nil, {"Connection", "close"}} {
+		r := g.dialRaw()
+		if err := r.Conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+			t.Fatal(err)
+		}
+		id := g.polls(r, "alice", `{}`, header...)
+		cmds := unicast(id, polledAt("alice", 17), resumedFrame)
+		var want []string
+		for n := uint64(1); n <= 300; n++ {
+			cmds = append(cmds, unicast(id, large(n))...)
+			want = append(want, json1(large(n)))
+		}
+		g.Post(0, cmds)
+		g.hub.of(t, id, edge.EvClosed)
+		r.r = bufio.NewReader(slowly{r.Conn})
+		r.wantAnswer(map[string]string{"r": "300-0"}, 18, want...)
+	}
+	// Who takes nothing is cut.
+	r := g.dialRaw()
+	if err := r.Conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	id := g.polls(r, "alice", `{}`, "Connection", "close")
+	cmds := unicast(id, polledAt("alice", 17), resumedFrame)
+	for n := uint64(1); n <= 1000; n++ {
+		cmds = append(cmds, unicast(id, large(n))...)
+	}
+	g.Post(0, cmds)
+	g.hub.of(t, id, edge.EvClosed)
+	g.eventually("it is cut", func() bool { return g.Stats().Closing == 0 && g.Stats().QueuedBytes == 0 })
+}
+
+// slowly reads some kilobytes at a time.
+type slowly struct{ net.Conn }
+
+func (s slowly) Read(p []byte) (int, error) {
+	time.Sleep(5 * time.Millisecond) // what is tested: it takes longer than a closing connection has
+	return s.Conn.Read(p[:min(len(p), 4<<10)])
 }

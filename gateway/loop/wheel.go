@@ -119,7 +119,7 @@ func (l *loop) lookAt(slot uint32, c *conn) {
 			l.refuse(slot, c, errBodyLate)
 		}
 	case phaseIdle:
-		if l.tick >= c.deadline {
+		if l.tick >= c.deadline && !l.takesAnswer(c) {
 			l.destroy(slot, c, ClosedIdle)
 			return
 		}
@@ -130,7 +130,7 @@ func (l *loop) lookAt(slot uint32, c *conn) {
 			return
 		}
 	case phaseClosing, phaseLinger:
-		if l.tick >= c.deadline {
+		if l.tick >= c.deadline && !l.takesAnswer(c) {
 			l.abort(slot, c)
 			return
 		}
