@@ -40,11 +40,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// clients opens the connections that spec ("addr count [deflate]") asks for, says so, and
+// clients opens the connections that spec ("addr count [deflate|events]") asks for, says so, and
 // reads and throws away until its standard input ends.
 func clients(spec string) error {
 	addr, count, _ := strings.Cut(spec, " ")
-	count, compress := strings.CutSuffix(count, " deflate")
+	count, how, _ := strings.Cut(count, " ")
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func clients(spec string) error {
 	for range 8 {
 		go func() {
 			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
-				fd, err := dialFD(addr, fmt.Sprintf("user%d", i), compress)
+				fd, err := dialFD(addr, fmt.Sprintf("user%d", i), how)
 				if err != nil {
 					errs <- err
 					return
@@ -97,14 +97,19 @@ func clients(spec string) error {
 	}
 }
 
-// dialFD opens and upgrades a connection and returns its descriptor.
-func dialFD(addr, user string, compress bool) (int, error) {
+// dialFD opens and upgrades a connection, or asks for events, and returns its
+// descriptor.
+func dialFD(addr, user, how string) (int, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return 0, err
 	}
-	head := goodHead + "Authorization: Bearer " + user + "\r\n"
-	if compress {
+	head, answer := goodHead, "HTTP/1.1 101"
+	if how == "events" {
+		head, answer = "GET /v1/events HTTP/1.1\r\nHost: h\r\n", "HTTP/1.1 200"
+	}
+	head += "Authorization: Bearer " + user + "\r\n"
+	if how == "deflate" {
 		head += "Sec-WebSocket-Extensions: " + offer + "\r\n"
 	}
 	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
@@ -112,7 +117,7 @@ func dialFD(addr, user string, compress bool) (int, error) {
 	}
 	buf := make([]byte, 512)
 	n, err := conn.Read(buf)
-	if err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 101") {
+	if err != nil || !strings.HasPrefix(string(buf[:n]), answer) {
 		return 0, fmt.Errorf("upgrade: %w %.80s", err, buf[:n])
 	}
 	raw, err := conn.(*net.TCPConn).SyscallConn()
@@ -135,16 +140,26 @@ type openHub struct {
 func (h *openHub) Post(batch []edge.Event) {
 	for _, ev := range batch {
 		if ev.Kind == edge.EvOpened {
+			// Hello, with which the answer goes out.
+			cmds := []edge.Cmd{{Kind: edge.CmdUnicast, Conn: ev.Conn, Room: edge.NoRoom, Frame: benchHello}}
 			if !h.silent {
-				h.group.Post(int(ev.Conn.Loop()), []edge.Cmd{{Kind: edge.CmdAttach, Conn: ev.Conn, Room: room1}})
+				cmds = append(cmds, edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: room1})
 			}
+			h.group.Post(int(ev.Conn.Loop()), cmds)
 			h.opened.Add(1)
 		}
 	}
 }
 
+var benchHello = edge.FrameOf([]byte(`{"type":"hello"}`))
+
 // open starts a gateway with n clients in one room, their process beside it.
 func open(b *testing.B, n int, set func(*loop.Options)) (*loop.Group, *openHub, func()) {
+	b.Helper()
+	return openAs(b, n, "", set)
+}
+
+func openAs(b *testing.B, n int, how string, set func(*loop.Options)) (*loop.Group, *openHub, func()) {
 	b.Helper()
 	h := &openHub{}
 	o := loop.Options{Addr: "127.0.0.1:0", Hub: h, Verifier: verifier{}, MaxPerUser: 1 << 20}
@@ -162,10 +177,10 @@ func open(b *testing.B, n int, set func(*loop.Options)) (*loop.Group, *openHub, 
 		b.Fatal(err)
 	}
 	child := exec.Command(exe)
-	spec := fmt.Sprintf("%s %d", g.Addr(), n)
 	if o.Compress {
-		spec += " deflate"
+		how = "deflate"
 	}
+	spec := fmt.Sprintf("%s %d %s", g.Addr(), n, how)
 	child.Env = append(os.Environ(), childEnv+"="+spec)
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
@@ -222,12 +237,15 @@ func BenchmarkDelivery(b *testing.B) {
 	for _, members := range []int{1000, 5000} {
 		b.Run(fmt.Sprint(members, "-members"), func(b *testing.B) { deliver(b, members, 1) })
 	}
+	b.Run("5000-members-events", func(b *testing.B) { deliverAs(b, "events", 5000, 1) })
 	b.Run("1000-members-10-waiting", func(b *testing.B) { deliver(b, 1000, 10) })
 	b.Run("1000-members-100-waiting", func(b *testing.B) { deliver(b, 1000, 100) })
 }
 
-func deliver(b *testing.B, members, atOnce int) {
-	g, _, done := open(b, members, nil)
+func deliver(b *testing.B, members, atOnce int) { deliverAs(b, "", members, atOnce) }
+
+func deliverAs(b *testing.B, how string, members, atOnce int) {
+	g, _, done := openAs(b, members, how, nil)
 	defer done()
 	frames := make([]edge.Cmd, atOnce)
 	for i := range frames {
@@ -285,18 +303,19 @@ func BenchmarkUpgrade(b *testing.B) {
 
 // BenchmarkIdle: user memory per idle connection that is a member of one room.
 func BenchmarkIdle(b *testing.B) {
-	b.Run("plain", func(b *testing.B) { idle(b, nil) })
-	b.Run("compressed", func(b *testing.B) { idle(b, compressing) })
+	b.Run("plain", func(b *testing.B) { idle(b, "", nil) })
+	b.Run("compressed", func(b *testing.B) { idle(b, "", compressing) })
+	b.Run("events", func(b *testing.B) { idle(b, "events", nil) })
 }
 
-func idle(b *testing.B, set func(*loop.Options)) {
+func idle(b *testing.B, how string, set func(*loop.Options)) {
 	const conns = 18_000
 	for b.Loop() {
 		debug.FreeOSMemory()
 		base := rss()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		g, _, done := open(b, conns, set)
+		g, _, done := openAs(b, conns, how, set)
 		time.Sleep(100 * time.Millisecond)
 		grown := rss() - base
 		debug.FreeOSMemory()
