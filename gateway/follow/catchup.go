@@ -96,6 +96,9 @@ func (c *Core) resume(u *user, ref *connRef) {
 	for m := range c.members.each(u.rooms) {
 		r := c.roomOf(m)
 		if m.state != memberIn {
+			if j.timed && !m.state.decided() {
+				j.positions[r.name] = j.since
+			}
 			if joined[r.name] {
 				c.tellJoined(ref, m, c.starts[m].after)
 			}
@@ -240,7 +243,9 @@ func (c *Core) catchUpFrom(ref *connRef, r *room, from protocol.ID) {
 		return
 	}
 	j := c.jobOf(ref)
-	c.enqueue(j.add(r, from))
+	p := j.add(r, from)
+	p.timed = j.timed && from == j.since
+	c.enqueue(p)
 	c.run(j)
 }
 

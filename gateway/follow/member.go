@@ -347,7 +347,7 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 			if !p.timed { // else no message is there: it gets what follows the head, and more
 				at = p.pos
 			}
-		} else if pos, ok := j.positions[r.name]; ok {
+		} else if pos, ok := j.positions[r.name]; ok && !j.timed {
 			at = pos
 		}
 	}

@@ -80,6 +80,7 @@ var mutations = []struct {
 	{"R4: the log proves a time by what it lies between", "log.go", "prev == pos || timed && prev.Less(pos)", "prev == pos || timed"},
 	{"R4: a time goes back by a margin", "opening.go", "ms > margin {", "false && ms > margin {"},
 	{"R4: a room that is found late is repeated from the time", "member.go", "j.timed && !before {", "j.timed && !before && false {"},
+	{"R4: … also when it was joined meanwhile", "catchup.go", "\t\t\t\tj.positions[r.name] = j.since\n", ""},
 	{"R4: one who left and came back is told a gap, whatever the time", "member.go", "j.timed && !before {", "j.timed && (before || !before) {"},
 	{"R4: joined does not say a time", "member.go", "if !p.timed { // else", "if true { // else"},
 	{"R4: who takes times is told when nothing older is owed", "catchup.go", "announce: ref.via == edge.SSE}", "}"},

@@ -128,6 +128,21 @@ func TestR4OneWhoLeftAndCameBackIsNotRepeatedTheTimeButToldAGap(t *testing.T) {
 	alice.gets("gap r after 20-0 head 20-0")
 }
 
+// A room that was left and joined before the client came back, and that can't be
+// followed in time, is repeated from the time and not from where it was joined.
+func TestR4ARoomThatIsFoundLateIsRepeatedFromTheTimeAlsoWhenItWasJoinedMeanwhile(t *testing.T) {
+	s := atTen(t)
+	s.published("bob", left("r", "bob", 8), joined("r", "bob", "20-0", 9))
+	bob := s.opensAs("bob", since(26))
+	s.after(10_000)
+	bob.gets("hello 9")
+	s.confirmed("r") // of the subscription that was given up
+	s.confirmed("r")
+	s.answers("room r bob").room("20-0", 102, "bob")
+	s.answers("log r 16-0").log("20-0", "20-0<15-0")
+	bob.gets("20-0", "resumed 9")
+}
+
 // Joined says a position that there is: a time is none.
 func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
 	s := atTen(t)
