@@ -44,6 +44,9 @@ type Receive struct {
 	InFlight     int
 	Timeout      time.Duration
 	PingEvery    time.Duration
+	Transport    target.Transport
+	PollEvery    time.Duration
+	PollWait     time.Duration
 	Retries      int
 	Echo         swarm.Echo // of targets whose clients send themselves
 }
@@ -101,7 +104,8 @@ func (j Job) swarm(onGap func(user int, room uint32, after, head ledger.Pos)) (*
 	}
 	r := j.Receive
 	s, err := swarm.New(swarm.Config{
-		Dialect: m.dialect, Clock: m.clock, Gateways: j.Common.Gateways, Host: j.Common.Host, Sources: r.Sources,
+		Dialect: m.dialect, Transport: r.Transport, PollEvery: r.PollEvery, PollWait: r.PollWait,
+		Clock: m.clock, Gateways: j.Common.Gateways, APIs: j.Common.APIs, Host: j.Common.Host, Sources: r.Sources,
 		Mint: m.mint, Crowd: m.crowd, First: r.First, Count: r.Count,
 		Base: func(room uint32) ledger.Pos { return r.Bases[room] },
 		Rate: r.Rate, InFlight: r.InFlight, Timeout: r.Timeout, PingEvery: r.PingEvery, Retries: r.Retries, Echo: r.Echo,

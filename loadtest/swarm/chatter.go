@@ -40,7 +40,11 @@ func (s *Swarm) chat() {
 		case p < s.chatter.Typing+s.chatter.Focus:
 			what = target.Focus
 		}
-		payload := s.cfg.Dialect.AppendChatter(s.out[:0], what, s.cfg.Crowd.Room(int(s.book.Room(id))), s.book.Position(id))
+		if s.cfg.Transport != target.WebSocket {
+			s.aside.say(i, what, id)
+			continue
+		}
+		payload := s.cfg.Dialect.AppendChatter(s.out[:0], what, s.roomOf(id), s.book.Position(id))
 		if len(payload) > 0 {
 			s.stats.Chatter++
 			s.say(i, opText, payload)

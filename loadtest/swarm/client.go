@@ -19,8 +19,8 @@ const (
 	queued                  // wants to connect, waits for its turn
 	connecting              // TCP
 	upgrading               // request sent, answer not complete
-	greeting                // upgraded, hello (or resumed) not yet here
-	live                    //
+	greeting                // opened, hello (or resumed) not yet here
+	live                    // also a client that polls and rests, whose socket the server has not kept
 	waiting                 // for a deadline, to be queued again
 	gone                    // given up
 )
@@ -30,13 +30,16 @@ type client struct {
 	fd       int32
 	heard    uint32 // tick of the last byte
 	since    int64  // when it began to want the connection: at the ramp, or when it lost it
-	part     []byte // of a frame or of the upgrade's answer
+	part     []byte // of what is being received
 	state    state
 	attempts uint8  // since it was live
 	wasLive  bool   // it has positions: a new connection resumes
 	resuming bool   // this connection was opened with resume
 	stalled  bool   // does not read
+	asking   bool   // polls: not answered yet
+	reopened bool   // polls: the server had not kept the socket of a client that rested
 	lazilyMs uint32 // after a bye: how long to stay away
+	nextPoll uint32 // plain polling: tick at which it is due
 }
 
 // user is a client's user.
@@ -84,14 +87,21 @@ func (s *Swarm) leave(i uint32) {
 		s.stats.Live--
 	}
 	s.wheel.clear(i)
+	s.disconnect(i)
+	c.stalled = false
+}
+
+// disconnect closes a client's socket and forgets what was under way on it.
+func (s *Swarm) disconnect(i uint32) {
+	c := &s.clients[i]
 	if c.fd >= 0 {
 		unix.Close(int(c.fd)) // also leaves the epoll set
 		c.fd = -1
 	}
 	s.free(c.part)
 	c.part = nil
+	c.asking = false
 	delete(s.pending, i)
-	c.stalled = false
 }
 
 // fail ends an attempt to connect; the client tries again later, or gives up.
@@ -159,7 +169,7 @@ func (s *Swarm) advance(i uint32) {
 	case connecting:
 		s.fail(i, "connect: no answer in "+s.cfg.Timeout.String())
 	case upgrading:
-		s.fail(i, "upgrade: no answer in "+s.cfg.Timeout.String())
+		s.fail(i, s.wire.opens()+": no answer in "+s.cfg.Timeout.String())
 	case greeting:
 		if c.resuming {
 			s.fail(i, "resume: not ended in "+s.cfg.Timeout.String())
@@ -167,23 +177,19 @@ func (s *Swarm) advance(i uint32) {
 			s.fail(i, "hello: not come in "+s.cfg.Timeout.String())
 		}
 	case live:
-		s.heartbeat(i)
+		s.wire.due(i)
 	}
 }
 
-// heartbeat sends a ping when one is due and notices a server that went silent.
-func (s *Swarm) heartbeat(i uint32) {
+// listen notices a server that went silent; false: it is left.
+func (s *Swarm) listen(i uint32) bool {
 	c := &s.clients[i]
 	if !c.stalled && s.ticks()-c.heard > uint32(silenceAllowed/tick) {
 		s.drop(i, "silent for "+silenceAllowed.String())
-		return
+		return false
 	}
-	if s.cfg.PingEvery > 0 {
-		s.say(i, opText, s.cfg.Dialect.AppendPing(s.out[:0]))
-	}
-	if c.state == live {
-		s.wheel.set(i, s.ticks()+s.heartbeatTicks())
-	}
+	s.wheel.set(i, s.ticks()+s.heartbeatTicks())
+	return true
 }
 
 // heartbeatTicks spreads heartbeats: clients that came together must not ping

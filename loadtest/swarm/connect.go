@@ -123,8 +123,7 @@ func (s *Swarm) handleConnected(i uint32) {
 	}
 	c.state = upgrading
 	s.watch(i, reactor.In)
-	s.out = s.cfg.Dialect.AppendUpgrade(s.out[:0], s.opening(i))
-	s.write(i, s.out)
+	s.wire.begin(i)
 }
 
 // watch changes what the loop wants to hear about a socket.

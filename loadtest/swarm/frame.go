@@ -115,7 +115,9 @@ func (s *Swarm) write(i uint32, b []byte) {
 	if err != nil && err != unix.EAGAIN {
 		return // the read side will tell what happened to the socket
 	}
-	if n = max(n, 0); n < len(b) {
+	n = max(n, 0)
+	s.stats.BytesWritten += uint64(n)
+	if n < len(b) {
 		s.pending[i] = append([]byte(nil), b[n:]...)
 		s.watch(i, reactor.In|reactor.Out)
 	}

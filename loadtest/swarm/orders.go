@@ -76,9 +76,12 @@ func (s *Swarm) Unstall() {
 	s.poll.Post(func() {
 		for i := range s.clients {
 			c := &s.clients[i]
-			if c.fd >= 0 && c.stalled {
-				c.stalled = false
-				c.heard = s.ticks()
+			if !c.stalled {
+				continue
+			}
+			c.stalled = false
+			c.heard = s.ticks()
+			if c.fd >= 0 {
 				s.watch(uint32(i), reactor.In)
 			}
 		}

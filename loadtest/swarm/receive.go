@@ -1,10 +1,6 @@
 package swarm
 
 import (
-	"bytes"
-	"encoding/binary"
-	"math"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +12,10 @@ import (
 
 // handleEvent is told by epoll that something happened to a client's socket.
 func (s *Swarm) handleEvent(i uint32, what uint32) {
+	if int(i) >= len(s.clients) {
+		s.aside.handleEvent(int(i)-len(s.clients), what)
+		return
+	}
 	c := &s.clients[i]
 	if c.fd < 0 {
 		return // closed earlier in this turn
@@ -54,17 +54,13 @@ func (s *Swarm) handleReadable(i uint32) {
 		c.heard = s.ticks()
 		s.stats.BytesRead += uint64(n)
 		s.stats.Reads++
-		data := s.buf[:have+n]
-		if c.state == upgrading {
-			if data = s.handleUpgrade(i, data); c.fd < 0 {
-				return
-			}
+		data := s.wire.take(i, s.buf[:have+n])
+		if c.fd < 0 {
+			return
 		}
-		if c.state >= greeting {
-			data = s.handleFrames(i, data)
-			if c.fd < 0 {
-				return
-			}
+		if len(data) == len(s.buf) {
+			s.drop(i, s.wire.opens()+": more than 1 MiB in one piece")
+			return
 		}
 		c.part = s.keep(data)
 		if n < len(s.buf)-have {
@@ -75,166 +71,28 @@ func (s *Swarm) handleReadable(i uint32) {
 
 // handleEnd is called when the other side has closed, or the network failed.
 func (s *Swarm) handleEnd(i uint32, errno unix.Errno) {
-	reason := "closed by the server without a close frame"
+	c := &s.clients[i]
+	reason, lost := s.wire.ended(i)
+	if c.state == live && !lost {
+		s.disconnect(i)
+		return
+	}
 	if errno != 0 {
 		reason = "read: " + errno.Error()
 	}
-	if s.clients[i].state == upgrading {
-		reason = "upgrade: " + reason
+	if c.state == upgrading {
+		reason = s.wire.opens() + ": " + reason
 	}
 	s.drop(i, reason)
 }
 
-// handleUpgrade reads the answer to the upgrade and returns what follows it.
-func (s *Swarm) handleUpgrade(i uint32, data []byte) []byte {
-	end := bytes.Index(data, []byte("\r\n\r\n"))
-	if end < 0 {
-		if len(data) > 16<<10 {
-			s.fail(i, "upgrade: an answer of more than 16 KiB")
-		}
-		return data
+// handlePayload acts on the events that came together.
+func (s *Swarm) handlePayload(i uint32, payload []byte) {
+	for len(payload) > 0 {
+		var ev target.Event
+		ev, payload = s.cfg.Dialect.Next(payload)
+		s.handleServerEvent(i, &ev)
 	}
-	head, rest := data[:end+2], data[end+4:]
-	if len(head) < 12 || !bytes.HasPrefix(head, []byte("HTTP/1.1 ")) {
-		s.fail(i, "upgrade: the answer is not HTTP/1.1")
-		return nil
-	}
-	if status := string(head[9:12]); status != "101" {
-		s.refused(i, status, head)
-		return nil
-	}
-	if string(headerValue(head, "sec-websocket-accept")) != s.wsAccept {
-		s.fail(i, "upgrade: wrong Sec-WebSocket-Accept")
-		return nil
-	}
-	s.greet(i)
-	return rest
-}
-
-// refused is called for an answer other than 101.
-func (s *Swarm) refused(i uint32, status string, head []byte) {
-	c := &s.clients[i]
-	s.stats.failed("upgrade: refused with " + status)
-	s.leave(i)
-	if c.attempts < math.MaxUint8 {
-		c.attempts++
-	}
-	switch {
-	case status == "401" || status == "403" || status == "404" || s.exhausted(c):
-		s.giveUp(i) // trying again would not help
-	default:
-		wait := s.backoff(int(c.attempts))
-		if seconds, err := strconv.Atoi(string(headerValue(head, "retry-after"))); err == nil && seconds >= 0 {
-			wait += seconds32(seconds)
-		}
-		s.waitFor(i, wait)
-	}
-}
-
-// headerValue finds a header by its lower-case name.
-func headerValue(head []byte, name string) []byte {
-	for len(head) > 0 {
-		line := head
-		if end := bytes.Index(head, []byte("\r\n")); end >= 0 {
-			line, head = head[:end], head[end+2:]
-		} else {
-			head = nil
-		}
-		if len(line) > len(name) && line[len(name)] == ':' && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			return bytes.TrimSpace(line[len(name)+1:])
-		}
-	}
-	return nil
-}
-
-// greet says what a client says after its upgrade.
-func (s *Swarm) greet(i uint32) {
-	c := &s.clients[i]
-	c.state = greeting
-	first, end := s.firstReader[i], s.firstReader[i+1]
-	if c.resuming {
-		s.sendPositions(i)
-		return
-	}
-	if !s.greets {
-		return
-	}
-	s.names = s.names[:0]
-	for id := first; id < end; id++ {
-		s.names = append(s.names, s.cfg.Crowd.Room(int(s.book.Room(ledger.ReaderID(id)))))
-	}
-	s.say(i, opText, s.cfg.Dialect.AppendGreeting(s.out[:0], s.opening(i), s.names))
-}
-
-// positionsPerFrame keeps a resume's frames well below the server's 256 KiB.
-const positionsPerFrame = 1000
-
-func (s *Swarm) sendPositions(i uint32) {
-	s.positions = s.positions[:0]
-	for id := s.firstReader[i]; id < s.firstReader[i+1]; id++ {
-		reader := ledger.ReaderID(id)
-		s.positions = append(s.positions, target.Position{
-			Room: s.cfg.Crowd.Room(int(s.book.Room(reader))),
-			Pos:  s.book.Resume(reader),
-		})
-	}
-	rest := s.positions
-	for {
-		part := rest[:min(len(rest), positionsPerFrame)]
-		rest = rest[len(part):]
-		s.say(i, opText, s.cfg.Dialect.AppendResume(s.out[:0], part, len(rest) > 0))
-		if len(rest) == 0 {
-			return
-		}
-	}
-}
-
-// handleFrames takes whole frames off data and returns the rest.
-func (s *Swarm) handleFrames(i uint32, data []byte) []byte {
-	c := &s.clients[i]
-	for {
-		op, payload, size, err := cutFrame(data)
-		if err != nil {
-			s.drop(i, err.Error())
-			return nil
-		}
-		if size == 0 {
-			return data
-		}
-		data = data[size:]
-		s.stats.Frames++
-		switch op {
-		case opText, opBinary:
-			for len(payload) > 0 {
-				var ev target.Event
-				ev, payload = s.cfg.Dialect.Next(payload)
-				s.handleServerEvent(i, &ev)
-			}
-		case opPing:
-			s.stats.Pings++
-			s.say(i, opPong, payload)
-		case opClose:
-			s.handleClose(i, payload)
-		}
-		if c.fd < 0 {
-			return nil
-		}
-	}
-}
-
-func (s *Swarm) handleClose(i uint32, payload []byte) {
-	code := 1005
-	if len(payload) >= 2 {
-		code = int(binary.BigEndian.Uint16(payload))
-	}
-	s.say(i, opClose, payload[:min(2, len(payload))])
-	if code == 4001 || code == 4003 || code == 4009 { // coming back would not help
-		s.stats.dropped(closeCodeName(code))
-		s.leave(i)
-		s.giveUp(i)
-		return
-	}
-	s.drop(i, closeCodeName(code))
 }
 
 // handleServerEvent acts on one event.
@@ -244,6 +102,7 @@ func (s *Swarm) handleServerEvent(i uint32, ev *target.Event) {
 	case target.Message, target.Foreign:
 		s.handleMessage(i, ev)
 	case target.Hello:
+		s.aside.know(i, ev.Conn)
 		if c.state == greeting && !c.resuming {
 			s.enliven(i)
 		}

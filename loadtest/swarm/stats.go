@@ -22,16 +22,18 @@ type Stats struct {
 	Byes     map[string]uint64
 	Errors   map[string]uint64 // `error` events, by code
 
-	Arrivals  uint64 // messages of this run that were new
-	BytesRead uint64
-	Reads     uint64
-	Frames    uint64
-	Pings     uint64
-	Pongs     uint64
-	Chatter   uint64 // said besides heartbeats
-	Strays    uint64 // messages of rooms that the client is not in
-	Ledger    ledger.Counts
-	Paging    int // readers that were told of a gap and have not read all of it from history
+	Arrivals     uint64 // messages of this run that were new
+	BytesRead    uint64
+	BytesWritten uint64
+	Reads        uint64
+	Frames       uint64 // or events of a stream, or answers to polls
+	Requests     uint64 // of HTTP: to open, and each poll
+	Pings        uint64
+	Pongs        uint64
+	Chatter      uint64 // said besides heartbeats
+	Strays       uint64 // messages of rooms that the client is not in
+	Ledger       ledger.Counts
+	Paging       int // readers that were told of a gap and have not read all of it from history
 	// LongestSilence is the longest time between two messages at one reader.
 	LongestSilence time.Duration
 }

@@ -9,8 +9,10 @@
 //
 //	queued → connecting → upgrading → greeting → live → (dropped) → waiting → queued …
 //
-// and is gone when there is no sense in trying again. What arrives is judged by
-// the ledger, entry by entry; latencies run from the time a message was meant to
+// and is gone when there is no sense in trying again. What goes over the socket
+// from upgrading on is the transport's business (wire): frames of a WebSocket, an
+// event stream, or polls, which have no greeting. What arrives is judged by the
+// ledger, entry by entry; latencies run from the time a message was meant to
 // be sent to the read that brought it.
 package swarm
 
@@ -34,7 +36,12 @@ import (
 
 // Config is what a swarm is made of. Durations of 0 take the default.
 type Config struct {
-	Dialect  target.Dialect
+	Dialect   target.Dialect
+	Transport target.Transport
+	PollWait  time.Duration    // LongPoll: whole seconds; default 25 s
+	PollEvery time.Duration    // Polling: default 1 s
+	APIs      []netip.AddrPort // for what clients say that can't say it where they receive
+
 	Clock    clock.Clock
 	Gateways []netip.AddrPort // client i starts at the i-th, and goes on to the next when one fails
 	Host     string           // Host header; default: the gateway's address
@@ -74,10 +81,12 @@ type Swarm struct {
 
 	// Owned by the loop.
 	poll        *reactor.Reactor
+	wire        wire
 	clients     []client
 	firstReader []uint32 // client i reads with readers firstReader[i] … firstReader[i+1]-1
 	book        ledger.Book
-	arrivedAt   []uint32 // tick of a reader's last message
+	arrivedAt   []uint32     // tick of a reader's last message
+	told        []ledger.Pos // polls: what a reader polls with next
 	wheel       wheel
 	queue       []uint32 // clients that want to connect, in order
 	inFlight    int
@@ -104,6 +113,7 @@ type Swarm struct {
 	chattered   int64   // when chat last looked
 	chatDue     float64 // chatter that is due
 	echo        echo
+	aside       aside
 }
 
 // New makes a swarm; nothing is connected before Ramp.
@@ -114,6 +124,8 @@ func New(cfg Config) (*Swarm, error) {
 	cfg.InFlight = orDefault(cfg.InFlight, 512)
 	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Second)
 	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
+	cfg.PollWait = orDefault(cfg.PollWait, 25*time.Second)
+	cfg.PollEvery = orDefault(cfg.PollEvery, time.Second)
 	s := &Swarm{
 		cfg:     cfg,
 		clients: make([]client, cfg.Count),
@@ -129,9 +141,13 @@ func New(cfg Config) (*Swarm, error) {
 	s.openReaders()
 	s.greets = len(cfg.Dialect.AppendGreeting(nil, target.Opening{}, nil)) > 0
 	var err error
+	if s.wire, err = s.wireOf(cfg.Transport); err != nil {
+		return nil, err
+	}
 	if s.poll, err = reactor.New(); err != nil {
 		return nil, err
 	}
+	s.aside.init(s)
 	s.makeKey()
 	return s, nil
 }
@@ -204,5 +220,6 @@ func (s *Swarm) closeAll() {
 			c.fd = -1
 		}
 	}
+	s.aside.closeAll()
 	s.poll.Close()
 }

@@ -59,6 +59,7 @@ func newStage(t *testing.T, change func(*swarm.Config)) *stage {
 		Timeout: 5 * time.Second, Backoff: 20 * time.Millisecond,
 		OnGap: func(user int, room uint32, after, head ledger.Pos) { st.gaps <- gap{user, room, after, head} },
 	}
+	cfg.PollEvery = 50 * time.Millisecond
 	if change != nil {
 		change(&cfg)
 	}
@@ -74,6 +75,18 @@ func newStage(t *testing.T, change func(*swarm.Config)) *stage {
 		}
 	})
 	return st
+}
+
+// overEach runs a test once over each transport.
+func overEach(t *testing.T, test func(t *testing.T, over target.Transport)) {
+	for _, over := range []target.Transport{target.WebSocket, target.EventStream, target.LongPoll, target.Polling} {
+		t.Run(over.String(), func(t *testing.T) { test(t, over) })
+	}
+}
+
+// by is a change of a stage's configuration.
+func by(over target.Transport) func(*swarm.Config) {
+	return func(c *swarm.Config) { c.Transport = over }
 }
 
 // send sends one message to a room and takes it for acknowledged.
@@ -117,146 +130,167 @@ func (st *stage) judge() ledger.Judgement {
 }
 
 func TestEveryMessageReachesEveryMember(t *testing.T) {
-	st := newStage(t, nil)
-	st.swarm.Ramp()
-	st.allLive()
-	for i := range 200 {
-		st.send(i % 4)
-	}
-	got := st.wait("all delivered", func(s swarm.Stats) bool { return s.Arrivals == 2000 })
-	j := st.judge()
-	if j.Owed != 2000 || j.Kept != 2000 || j.Lost+j.Unacked+j.Doubled+j.Wrong != 0 {
-		t.Errorf("judgement %+v", j)
-	}
-	if got.Opened != 20 || got.Ledger.Duplicates+got.Ledger.Reordered+got.Ledger.Broken+got.Strays != 0 {
-		t.Errorf("stats %+v", got)
-	}
+	overEach(t, func(t *testing.T, over target.Transport) {
+		st := newStage(t, by(over))
+		st.swarm.Ramp()
+		st.allLive()
+		for i := range 200 {
+			st.send(i % 4)
+		}
+		got := st.wait("all delivered", func(s swarm.Stats) bool { return s.Arrivals == 2000 })
+		j := st.judge()
+		if j.Owed != 2000 || j.Kept != 2000 || j.Lost+j.Unacked+j.Doubled+j.Wrong != 0 {
+			t.Errorf("judgement %+v", j)
+		}
+		if got.Opened != 20 || got.Ledger.Duplicates+got.Ledger.Reordered+got.Ledger.Broken+got.Strays != 0 {
+			t.Errorf("stats %+v", got)
+		}
+	})
 }
 
 func TestAfterADropEverythingIsResumed(t *testing.T) {
-	st := newStage(t, nil)
-	st.swarm.Ramp()
-	st.allLive()
-	st.send(0)
-	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
-	st.swarm.Drop(1, 50*time.Millisecond, 0)
-	for i := range 100 {
-		st.send(i % 4)
-	}
-	s := st.wait("back, with all", func(s swarm.Stats) bool { return s.Live == 20 && s.Arrivals == 1010 })
-	if j := st.judge(); j.Kept != 1010 || j.Lost != 0 {
-		t.Errorf("judgement %+v", j)
-	}
-	if s.Returned != 20 || s.Drops["dropped by the tester"] != 20 || s.Ledger.Duplicates != 0 {
-		t.Errorf("stats %+v", s)
-	}
+	overEach(t, func(t *testing.T, over target.Transport) {
+		st := newStage(t, by(over))
+		st.swarm.Ramp()
+		st.allLive()
+		st.send(0)
+		st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+		st.swarm.Drop(1, 50*time.Millisecond, 0)
+		for i := range 100 {
+			st.send(i % 4)
+		}
+		s := st.wait("back, with all", func(s swarm.Stats) bool { return s.Live == 20 && s.Arrivals == 1010 })
+		if j := st.judge(); j.Kept != 1010 || j.Lost != 0 {
+			t.Errorf("judgement %+v", j)
+		}
+		if s.Returned != 20 || s.Drops["dropped by the tester"] != 20 || s.Ledger.Duplicates != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
 }
 
 func TestAServerThatDropsAllIsComeBackTo(t *testing.T) {
-	st := newStage(t, nil)
-	st.swarm.Ramp()
-	st.allLive()
-	st.server.DropAll()
-	st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 && s.Returned == 20 })
-	st.send(1)
-	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+	overEach(t, func(t *testing.T, over target.Transport) {
+		if over == target.Polling {
+			t.Skip("between polls there is nothing to drop")
+		}
+		st := newStage(t, by(over))
+		st.swarm.Ramp()
+		st.allLive()
+		st.server.DropAll()
+		st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 && s.Returned == 20 })
+		st.send(1)
+		st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+	})
 }
 
 func TestMisbehaviourIsNoticed(t *testing.T) {
-	victim := func(user, room string, n uint64) bool { return user == "t-u3" && room == "t-r0" && n == 5 }
-	cases := map[string]struct {
-		break_ func(*fakechat.Server)
-		lost   uint64
-		counts ledger.Counts
-	}{
-		"a message is not delivered": {
-			func(s *fakechat.Server) {
-				s.Misdeliver = func(user, room string, n uint64) int {
-					if victim(user, room, n) {
-						return 0
+	overEach(t, func(t *testing.T, over target.Transport) {
+		victim := func(user, room string, n uint64) bool { return user == "t-u3" && room == "t-r0" && n == 5 }
+		cases := map[string]struct {
+			break_ func(*fakechat.Server)
+			lost   uint64
+			counts ledger.Counts
+		}{
+			"a message is not delivered": {
+				func(s *fakechat.Server) {
+					s.Misdeliver = func(user, room string, n uint64) int {
+						if victim(user, room, n) {
+							return 0
+						}
+						return 1
 					}
-					return 1
-				}
-			}, 1, ledger.Counts{Delivered: 99, Skipped: 1},
-		},
-		"a message is delivered twice": {
-			func(s *fakechat.Server) {
-				s.Misdeliver = func(user, room string, n uint64) int {
-					if victim(user, room, n) {
-						return 2
+				}, 1, ledger.Counts{Delivered: 99, Skipped: 1},
+			},
+			"a message is delivered twice": {
+				func(s *fakechat.Server) {
+					s.Misdeliver = func(user, room string, n uint64) int {
+						if victim(user, room, n) {
+							return 2
+						}
+						return 1
 					}
-					return 1
+				}, 0, ledger.Counts{Delivered: 100, Duplicates: 1},
+			},
+			"two messages change places": {
+				func(s *fakechat.Server) { s.Swap = victim }, 1, ledger.Counts{Delivered: 99, Skipped: 1, Reordered: 1},
+			},
+		}
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				if over.Polls() && c.counts.Reordered > 0 {
+					t.Skip("what the fake server holds back belongs to one poll")
 				}
-			}, 0, ledger.Counts{Delivered: 100, Duplicates: 1},
-		},
-		"two messages change places": {
-			func(s *fakechat.Server) { s.Swap = victim }, 1, ledger.Counts{Delivered: 99, Skipped: 1, Reordered: 1},
-		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			st := newStage(t, nil)
-			c.break_(st.server)
-			st.swarm.Ramp()
-			st.allLive()
-			for range 10 {
-				st.send(0)
-			}
-			want := c.counts.Delivered + c.counts.Duplicates + c.counts.Reordered
-			s := st.wait("all that will come", func(s swarm.Stats) bool {
-				return s.Ledger.Delivered+s.Ledger.Duplicates+s.Ledger.Reordered == want
+				st := newStage(t, by(over))
+				c.break_(st.server)
+				st.swarm.Ramp()
+				st.allLive()
+				for range 10 {
+					st.send(0)
+				}
+				want := c.counts.Delivered + c.counts.Duplicates + c.counts.Reordered
+				s := st.wait("all that will come", func(s swarm.Stats) bool {
+					return s.Ledger.Delivered+s.Ledger.Duplicates+s.Ledger.Reordered == want
+				})
+				// A reader that comes to an entry first reports the break of the chain
+				// instead of one that others saw: both are the same skip.
+				s.Ledger.Broken = 0
+				if s.Ledger != c.counts {
+					t.Errorf("counts\n got %+v\nwant %+v", s.Ledger, c.counts)
+				}
+				if j := st.judge(); j.Lost != c.lost || (c.lost > 0) != (len(j.Violations) > 0) {
+					t.Errorf("judgement %+v", j)
+				}
 			})
-			// A reader that comes to an entry first reports the break of the chain
-			// instead of one that others saw: both are the same skip.
-			s.Ledger.Broken = 0
-			if s.Ledger != c.counts {
-				t.Errorf("counts\n got %+v\nwant %+v", s.Ledger, c.counts)
-			}
-			if j := st.judge(); j.Lost != c.lost || (c.lost > 0) != (len(j.Violations) > 0) {
-				t.Errorf("judgement %+v", j)
-			}
-		})
-	}
+		}
+	})
 }
 
 func TestAGapIsHandedOutForPaging(t *testing.T) {
-	st := newStage(t, nil)
-	st.server.Trimmed = 1000
-	st.swarm.Ramp()
-	st.allLive()
-	st.send(0)
-	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
-	st.swarm.Drop(1, 0, 0)
-	st.wait("none live", func(s swarm.Stats) bool { return s.Drops["dropped by the tester"] == 20 })
-	st.send(0)
-	st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 })
-	if lost := st.judge().Lost; lost != 0 && lost != 10 { // who was back before the send got it live
-		t.Logf("%d to page", lost)
-	}
-	last := st.acks[1]
-	for range st.judge().Lost {
-		g := <-st.gaps
-		if g.room != 0 || g.after != st.acks[0].Pos || g.head != last.Pos {
-			t.Fatalf("gap %+v", g)
+	overEach(t, func(t *testing.T, over target.Transport) {
+		st := newStage(t, by(over))
+		st.swarm.Ramp()
+		st.allLive()
+		st.send(0)
+		st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+		st.server.Trim(1000)
+		st.swarm.Drop(1, 0, 0)
+		st.wait("none live", func(s swarm.Stats) bool { return s.Drops["dropped by the tester"] == 20 })
+		st.send(0)
+		st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 })
+		if lost := st.judge().Lost; lost != 0 && lost != 10 { // who was back before the send got it live
+			t.Logf("%d to page", lost)
 		}
-		st.swarm.Paged(g.user, g.room, []swarm.Paged{{Pos: last.Pos, Send: last.Send}}, g.head, false)
-	}
-	if j := st.judge(); j.Kept != 20 || j.Lost+j.Noticed != 0 {
-		t.Errorf("judgement %+v", j)
-	}
+		last := st.acks[1]
+		for range st.judge().Lost {
+			g := <-st.gaps
+			if g.room != 0 || g.after != st.acks[0].Pos || g.head != last.Pos {
+				t.Fatalf("gap %+v", g)
+			}
+			st.swarm.Paged(g.user, g.room, []swarm.Paged{{Pos: last.Pos, Send: last.Send}}, g.head, false)
+		}
+		if j := st.judge(); j.Kept != 20 || j.Lost+j.Noticed != 0 {
+			t.Errorf("judgement %+v", j)
+		}
+	})
 }
 
+// opens is how failures between a connected socket and one that delivers begin.
+var opens = map[target.Transport]string{target.WebSocket: "upgrade", target.EventStream: "stream", target.LongPoll: "poll", target.Polling: "poll"}
+
 func TestAWrongTokenIsGivenUpAtOnce(t *testing.T) {
-	other, err := mint.New([]byte("another secret of thirty-two bytes"), mint.Claims{Issued: time.Now(), Expires: time.Now().Add(time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := newStage(t, func(c *swarm.Config) { c.Mint = other })
-	st.swarm.Ramp()
-	s := st.wait("all given up", func(s swarm.Stats) bool { return s.Gone == 20 })
-	if s.Attempts != 20 || s.Failures["upgrade: refused with 401"] != 20 {
-		t.Errorf("stats %+v", s)
-	}
+	overEach(t, func(t *testing.T, over target.Transport) {
+		other, err := mint.New([]byte("another secret of thirty-two bytes"), mint.Claims{Issued: time.Now(), Expires: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := newStage(t, func(c *swarm.Config) { c.Mint, c.Transport = other, over })
+		st.swarm.Ramp()
+		s := st.wait("all given up", func(s swarm.Stats) bool { return s.Gone == 20 })
+		if s.Attempts != 20 || s.Failures[opens[over]+": refused with 401"] != 20 {
+			t.Errorf("stats %+v", s)
+		}
+	})
 }
 
 func TestAnUnreachableGatewayIsGivenUpAfterItsRetries(t *testing.T) {
@@ -282,16 +316,18 @@ func TestTheRampKeepsItsRate(t *testing.T) {
 }
 
 func TestStalledClientsCatchUp(t *testing.T) {
-	st := newStage(t, nil)
-	st.swarm.Ramp()
-	st.allLive()
-	st.swarm.Stall(20)
-	st.wait("stalled", func(swarm.Stats) bool { return true })
-	st.send(0)
-	time.Sleep(20 * time.Millisecond) // nothing may come in it: there is no event to wait for
-	if s := st.wait("", func(swarm.Stats) bool { return true }); s.Arrivals != 0 {
-		t.Errorf("%d arrivals at stalled clients", s.Arrivals)
-	}
-	st.swarm.Unstall()
-	st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+	overEach(t, func(t *testing.T, over target.Transport) {
+		st := newStage(t, by(over))
+		st.swarm.Ramp()
+		st.allLive()
+		st.swarm.Stall(20)
+		st.wait("stalled", func(swarm.Stats) bool { return true })
+		st.send(0)
+		time.Sleep(20 * time.Millisecond) // nothing may come in it: there is no event to wait for
+		if s := st.wait("", func(swarm.Stats) bool { return true }); s.Arrivals != 0 {
+			t.Errorf("%d arrivals at stalled clients", s.Arrivals)
+		}
+		st.swarm.Unstall()
+		st.wait("delivered", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+	})
 }

@@ -36,17 +36,7 @@ func (Madang) AppendGreeting(dst []byte, _ Opening, _ []string) []byte { return 
 
 // AppendResume implements Dialect.
 func (Madang) AppendResume(dst []byte, positions []Position, more bool) []byte {
-	dst = append(dst, `{"type":"resume","rooms":{`...)
-	for i, p := range positions {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = protocol.AppendString(dst, p.Room)
-		dst = append(dst, `:"`...)
-		dst = p.Pos.ID().AppendTo(dst)
-		dst = append(dst, '"')
-	}
-	dst = append(dst, '}')
+	dst = appendRooms(append(dst, `{"type":"resume",`...), positions)
 	if more {
 		dst = append(dst, `,"more":true`...)
 	}
@@ -93,6 +83,7 @@ func (Madang) Next(payload []byte) (ev Event, rest []byte) {
 	switch string(kind) {
 	case "hello":
 		ev.Kind = Hello
+		ev.Conn = textField(event, `"conn":"`)
 	case "resumed":
 		ev.Kind = Resumed
 	case "pong":
@@ -231,9 +222,5 @@ func numberField(event []byte, name string) (v int) {
 }
 
 func idField(event []byte, name string) (ledger.Pos, bool) {
-	id, err := protocol.ParseID(textField(event, name))
-	if err != nil {
-		return 0, false
-	}
-	return ledger.Pack(id)
+	return parsePos(textField(event, name))
 }

@@ -39,6 +39,7 @@ type Event struct {
 	Send      ledger.Send
 	RetryMs   int    // Bye
 	Code      []byte // Error, Bye: code or reason
+	Conn      []byte // Hello: the connection's ID
 }
 
 // Opening is what a client opens with.

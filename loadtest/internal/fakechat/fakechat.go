@@ -1,6 +1,7 @@
 // Package fakechat is a small server of the wire for the load tester's own tests:
-// rooms, sends, history, hello, messages, resume, gap, in memory and in one
-// process, on an independent WebSocket library. It can be told to misbehave, so
+// rooms, sends, history, hello, messages, resume, gap, over WebSocket, event stream
+// and polls, in memory and in one process, on net/http and an independent WebSocket
+// library. It can be told to misbehave, so
 // that tests see whether the tester notices.
 package fakechat
 
@@ -35,16 +36,20 @@ type Server struct {
 	Misdeliver Fault
 	// Swap holds the n-th message of a room back until after the next one.
 	Swap func(user, room string, n uint64) bool
-	// Trimmed makes a resume from before the n-th message a gap.
-	Trimmed uint64
+	// Overstate makes a poll's answer name a room's head as the position to go on
+	// from, whatever was delivered.
+	Overstate func(user, room string) bool
+	// KeepNot closes the connection after each answer to a poll.
+	KeepNot bool
 	HTTP    *httptest.Server
 
-	mu     sync.Mutex
-	rooms  map[string]*room
-	conns  map[*conn]bool
-	answer func(w http.ResponseWriter, r *http.Request) bool
-	refuse int
-	heard  map[string]int // frames of clients, by type
+	mu      sync.Mutex
+	rooms   map[string]*room
+	conns   map[*conn]bool
+	answer  func(w http.ResponseWriter, r *http.Request) bool
+	refuse  int
+	trimmed uint64
+	heard   map[string]int // frames of clients, by type
 
 	takesFiles bool
 	files      map[string]int // sizes of uploaded files, by ID
@@ -82,6 +87,11 @@ func New(t testing.TB) *Server {
 	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
 	mux.HandleFunc("POST /v1/attachments", s.upload)
 	mux.HandleFunc("GET /v1/ws", s.socket)
+	mux.HandleFunc("/v1/events", s.stream)
+	mux.HandleFunc("POST /v1/poll", s.poll)
+	mux.HandleFunc("POST /v1/focus", s.aside("focus"))
+	mux.HandleFunc("POST /v1/typing", s.aside("typing"))
+	mux.HandleFunc("POST /v1/rooms/{room}/read", s.aside("read"))
 	s.HTTP = httptest.NewServer(mux)
 	t.Cleanup(func() { s.DropAll(); s.HTTP.Close() })
 	return s
@@ -99,7 +109,7 @@ func (s *Server) Conns() int {
 	return len(s.conns)
 }
 
-// Heard is how many frames of a type clients sent.
+// Heard is how many frames of a type clients sent, or requests to a path of /v1.
 func (s *Server) Heard(kind string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,6 +168,13 @@ func (s *Server) RefuseSockets(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = status
+}
+
+// Trim makes it a gap when a client resumes from before the n-th message of a room.
+func (s *Server) Trim(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trimmed = n
 }
 
 // Create makes a room.
@@ -223,17 +240,27 @@ func userOf(r *http.Request) (string, error) {
 	return claims.Subject, err
 }
 
-func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
+// receiver is the user who wants to receive; false: the request is answered.
+func (s *Server) receiver(w http.ResponseWriter, r *http.Request) (user string, ok bool) {
 	s.mu.Lock()
 	refuse := s.refuse
+	s.heard[strings.TrimPrefix(r.URL.Path, "/v1/")]++
 	s.mu.Unlock()
 	if refuse != 0 {
 		w.WriteHeader(refuse)
-		return
+		return "", false
 	}
 	user, err := userOf(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return "", false
+	}
+	return user, true
+}
+
+func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
+	user, ok := s.receiver(w, r)
+	if !ok {
 		return
 	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocol.Subprotocol}})
@@ -243,24 +270,12 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
 	defer ws.CloseNow()
 	c := &conn{user: user, held: map[string]bool{}, out: make(chan []byte, 100_000), close: func() { ws.CloseNow() }}
 	c.out <- protocol.AppendHello(nil, "c1", user, 1, 25, "fake")
-	resume := r.URL.Query().Has("resume")
-	s.mu.Lock()
-	if resume {
-		for id := range s.rooms {
-			c.held[id] = true
-		}
-	}
-	s.conns[c] = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
-	go s.hear(ws, r, c)
+	defer s.admit(c, r.URL.Query().Has("resume"))()
+	gone := make(chan struct{})
+	go func() { s.hear(ws, r, c); close(gone) }()
 	for {
 		select {
-		case <-r.Context().Done():
+		case <-gone:
 			return
 		case event := <-c.out:
 			for more := true; more; { // what waits together goes together
@@ -275,6 +290,24 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	}
+}
+
+// admit lets a connection have what comes from now on, or, if it resumes, once it
+// has; the function that is returned undoes it.
+func (s *Server) admit(c *conn, resumes bool) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if resumes {
+		for id := range s.rooms {
+			c.held[id] = true
+		}
+	}
+	s.conns[c] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
 	}
 }
 
@@ -317,24 +350,25 @@ func (s *Server) resume(c *conn, rooms map[string]string, more bool) {
 			continue
 		}
 		c.held[id] = false
-		gapped := false
-		for _, e := range r.entries {
-			if !after.Less(e.id) {
-				continue
-			}
-			if e.n <= s.Trimmed {
-				if !gapped {
-					c.out <- protocol.AppendGap(nil, id, after, r.entries[len(r.entries)-1].id)
-				}
-				gapped = true
-			}
-			if !gapped {
-				s.deliver(c, id, e)
-			}
-		}
+		s.catchUp(c, id, after)
 	}
 	if !more {
 		c.held = map[string]bool{}
 		c.out <- protocol.AppendResumed(nil, 1)
+	}
+}
+
+// catchUp delivers what follows a position, or tells that it is gone.
+func (s *Server) catchUp(c *conn, id string, after protocol.ID) {
+	r := s.rooms[id]
+	for _, e := range r.entries {
+		if !after.Less(e.id) {
+			continue
+		}
+		if e.n <= s.trimmed {
+			c.out <- protocol.AppendGap(nil, id, after, r.entries[len(r.entries)-1].id)
+			return
+		}
+		s.deliver(c, id, e)
 	}
 }

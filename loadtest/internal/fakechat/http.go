@@ -52,11 +52,7 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"code":"room_not_found"}`, http.StatusNotFound)
 		return
 	}
-	head := protocol.ID{}
-	if n := len(rm.entries); n > 0 {
-		head = rm.entries[n-1].id
-	}
-	fmt.Fprintf(w, `{"id":%q,"head":%q,"n":%d}`, r.PathValue("room"), head, len(rm.entries))
+	fmt.Fprintf(w, `{"id":%q,"head":%q,"n":%d}`, r.PathValue("room"), rm.head(), len(rm.entries))
 }
 
 func (s *Server) send(w http.ResponseWriter, r *http.Request) {
