@@ -17,6 +17,8 @@ const (
 	maxProcesses   = 1000
 	maxRunDuration = 7 * 24 * time.Hour
 	maxTimes       = 10_000
+	maxPoll        = time.Minute           // as servers have it
+	minPollEvery   = 20 * time.Millisecond // the clients' clocks tick every 16
 )
 
 // checkBounds tells wrong of every number that can't be meant, under the name of
@@ -68,6 +70,13 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	span("drain", s.Drain)
 	span("connect-timeout", s.ConnectTimeout)
 	span("ping", s.PingEvery)
+	span("idle", s.Idle)
+	if s.PollEvery < minPollEvery || s.PollEvery > maxPoll {
+		wrong("--poll-every %v is not between %v and %v", s.PollEvery, minPollEvery, maxPoll)
+	}
+	if s.PollWait < time.Second || s.PollWait > maxPoll || s.PollWait%time.Second != 0 {
+		wrong("--poll-wait %v is not between 1s and %v, in whole seconds", s.PollWait, maxPoll)
+	}
 	span("spread", s.StormSpread)
 	span("for", s.SlowFor)
 	span("step", s.StepTime)

@@ -62,6 +62,7 @@ func (s *Spec) settings() map[string]string {
 	if s.ConnectRate > 0 {
 		m["connect rate"] = fmt.Sprintf("%g/s", s.ConnectRate)
 	}
+	s.describeTransports(m)
 	if s.PingEvery > 0 {
 		m["client heartbeat"] = s.PingEvery.String()
 	}

@@ -15,7 +15,15 @@ import (
 
 // problem notes why the run's figures can't be taken for a success.
 func (r *run) problem(format string, args ...any) {
-	r.result.Problems = append(r.result.Problems, fmt.Sprintf(format, args...))
+	r.result.Problems = append(r.result.Problems, r.ofPart(fmt.Sprintf(format, args...)))
+}
+
+// ofPart says which part of a comparison something is about.
+func (r *run) ofPart(what string) string {
+	if r.part == "" {
+		return what
+	}
+	return r.part + ": " + what
 }
 
 // finish ends what still goes on, has everything judged and fills the report.
@@ -29,16 +37,10 @@ func (r *run) finish(err error) {
 	case err != nil:
 		res.Ended = "failed: " + err.Error()
 	}
-	if !errors.Is(err, crew.ErrWorkerDied) {
-		if err := errors.Join(r.drain(), r.judge()); err != nil && res.Ended == report.Completed {
-			res.Ended = "failed: " + err.Error()
-		}
+	if err := r.settle(!errors.Is(err, crew.ErrWorkerDied)); err != nil && res.Ended == report.Completed {
+		res.Ended = "failed: " + err.Error()
 	}
 	r.servers.read()
-	r.tally.settle(math.MaxInt)
-	r.accountConnections()
-	r.accountSends()
-	r.accountDeliveries()
 	res.Servers = r.servers.report()
 	for _, s := range res.Servers {
 		if s.Died && !r.spec.Tolerate.Failures {
@@ -47,15 +49,36 @@ func (r *run) finish(err error) {
 	}
 	res.Series = r.tally.series()
 	res.TookSeconds = time.Since(res.Began).Seconds()
-	cpu, _, rss := r.tally.cost()
-	res.Tester = report.Tester{Receivers: r.receivers, Senders: r.crew.Len() - r.receivers, CPUSeconds: cpu.Seconds(), RSS: rss}
 	r.accountAgents()
 	r.suspectTester()
 	r.weighObjectives()
 }
 
+// settle has what the crew's clients got judged, if its workers live, and adds all
+// that the crew did to the result, once.
+func (r *run) settle(alive bool) (err error) {
+	if r.settled {
+		return nil
+	}
+	r.settled = true
+	var d report.Deliveries
+	if alive {
+		err = errors.Join(r.drain(), r.judge(&d))
+	}
+	r.tally.settle(math.MaxInt)
+	r.accountConnections()
+	r.accountSends()
+	r.accountDeliveries(&d)
+	cpu, _, rss := r.tally.cost()
+	t := &r.result.Tester
+	t.Receivers, t.Senders = r.receivers, r.crew.Len()-r.receivers
+	t.CPUSeconds += cpu.Seconds()
+	t.RSS = max(t.RSS, rss)
+	return err
+}
+
 // judge has every worker compare what its clients got with what was acknowledged.
-func (r *run) judge() error {
+func (r *run) judge(d *report.Deliveries) error {
 	if len(r.tally.acks) == 0 {
 		return nil
 	}
@@ -72,7 +95,7 @@ func (r *run) judge() error {
 			return err
 		}
 	}
-	r.result.Deliveries.Take(*r.judgement)
+	d.Take(*r.judgement)
 	return r.look()
 }
 
@@ -126,10 +149,10 @@ func roomsOf(c *crowd.Crowd, first, end int) []bool {
 
 func (r *run) accountConnections() {
 	now := r.tally.receivers()
-	r.result.Connections = report.Connections{
+	r.result.Connections.Add(report.Connections{
 		Asked: r.spec.Clients, Opened: now.Opened, LiveEnd: now.Live, GivenUp: now.Gone, Returned: now.Returned,
 		Failures: now.Failures, Drops: now.Drops, Byes: now.Byes, Errors: now.Errors, Pings: now.Pings, Pongs: now.Pongs, Chatter: now.Chatter,
-	}
+	})
 	if missing := r.spec.Clients - now.Live; missing > 0 && r.result.Ended == report.Completed && !r.spec.Tolerate.Failures {
 		r.problem("%d of %d clients were not connected at the end", missing, r.spec.Clients)
 	}
@@ -137,11 +160,11 @@ func (r *run) accountConnections() {
 
 func (r *run) accountSends() {
 	s := r.tally.senders()
-	r.result.Sends = report.Sends{
+	r.result.Sends.Add(report.Sends{
 		Issued: s.Issued, Unsent: s.Unsent, Acked: s.Acked, Replayed: s.Replayed, Attempts: s.Attempts,
 		Refused: s.Refused, Broken: s.Broken, Failed: s.Failed,
 		Uploads: s.Uploads, NotUploaded: s.NotUploaded,
-	}
+	})
 	if r.spec.Tolerate.Failures {
 		return
 	}
@@ -156,8 +179,7 @@ func (r *run) accountSends() {
 	}
 }
 
-func (r *run) accountDeliveries() {
-	d := &r.result.Deliveries
+func (r *run) accountDeliveries(d *report.Deliveries) {
 	now := r.tally.receivers()
 	d.OnTheWire, d.Duplicates, d.Reordered = now.Ledger.Delivered, now.Ledger.Duplicates, now.Ledger.Reordered
 	d.Skipped, d.Broken, d.Gaps, d.Paged = now.Ledger.Skipped, now.Ledger.Broken, now.Ledger.Gaps, now.Ledger.Filled
@@ -186,6 +208,7 @@ func (r *run) accountDeliveries() {
 			r.problem("%d %s", v.n, v.what)
 		}
 	}
+	r.result.Deliveries.Add(*d)
 }
 
 func zeroIf(cond bool, n uint64) uint64 {

@@ -10,6 +10,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crew"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/swarm"
+	"github.com/madang-chat/madang/loadtest/target"
 )
 
 const (
@@ -57,6 +58,10 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 	if s.Tolerate.Failures {
 		retries, tries = 0, math.MaxInt32
 	}
+	transport, err := target.ParseTransport(s.Transport)
+	if err != nil {
+		return nil, nil, err
+	}
 	for i := range receivers {
 		first, end := i*s.Clients/receivers, (i+1)*s.Clients/receivers
 		sources, err := r.sources(i, i%machines, end-first)
@@ -68,6 +73,7 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 			First: first, Count: end - first, Sources: sources, Bases: r.bases,
 			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
 			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery, Retries: retries,
+			Transport: transport, PollEvery: s.PollEvery, PollWait: s.PollWait,
 			Echo: swarm.Echo{First: ledger.Send(i + 1), Stride: receivers, TextBytes: s.TextBytes},
 		}})
 	}

@@ -1,21 +1,39 @@
 package loadtest
 
 import (
+	"strings"
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/report"
 	"github.com/madang-chat/madang/loadtest/swarm"
 )
 
-// weighObjectives compares the figures with the limits of the command line. The
-// worst phase in which messages were sent on purpose counts; a ramp does not.
+// weighObjectives compares the figures with the limits of the command line: those
+// of a comparison for each transport.
 func (r *run) weighObjectives() {
+	if len(r.result.Compared) == 0 {
+		r.weighPart("", r.result.Deliveries.Lost)
+	}
+	for _, c := range r.result.Compared {
+		r.weighPart(c.Transport+": ", c.Lost)
+	}
+	drops := r.result.Connections.Drops
+	r.weigh("connections dropped", r.spec.Objectives.MaxDrops, float64(sum(drops)-drops[swarm.DroppedByUs]), "", false)
+}
+
+// weighPart weighs the phases whose names begin so. The worst one in which messages
+// were sent on purpose counts; a ramp does not.
+func (r *run) weighPart(part string, lost uint64) {
 	var worst report.Phase
 	rate, sendRate := -1.0, -1.0
 	var memory float64
 	for _, p := range r.result.Phases {
+		name, ok := strings.CutPrefix(p.Name, part)
+		if !ok {
+			continue
+		}
 		memory = max(memory, p.Memory.GatewayPerConn)
-		if p.Name == "ramp" || p.Name == "warm-up" {
+		if name == "ramp" || name == "warm-up" {
 			continue
 		}
 		worst.Latency.P50 = max(worst.Latency.P50, p.Latency.P50)
@@ -30,21 +48,18 @@ func (r *run) weighObjectives() {
 			sendRate = least(sendRate, float64(p.Acked)/p.Seconds)
 		}
 	}
-	drops := r.result.Connections.Drops
-	unasked := sum(drops) - drops[swarm.DroppedByUs]
 	o := r.spec.Objectives
-	r.atMost("p50 latency", o.MaxP50, worst.Latency.P50)
-	r.atMost("p99 latency", o.MaxP99, worst.Latency.P99)
-	r.atMost("p99.9 latency", o.MaxP999, worst.Latency.P999)
-	r.atMost("longest latency", o.MaxLatency, worst.Latency.Max)
-	r.atMost("p99 of acknowledgements", o.MaxAckP99, worst.AckTime.P99)
-	r.atMost("p99 of coming back", o.MaxBackP99, worst.BackTime.P99)
-	r.weigh("lost deliveries", o.MaxLoss, float64(r.result.Deliveries.Lost), "", false)
-	r.weigh("deliveries per second", o.MinRate, rate, "/s", true)
-	r.weigh("sends per second", o.MinSendRate, sendRate, "/s", true)
-	r.weigh("server CPU per delivery", o.MaxCPUPerDelivery, worst.PerUnit.ServerPerDelivery, "µs", false)
-	r.weigh("gateway memory per connection", o.MaxMemoryPerConn, memory, "bytes", false)
-	r.weigh("connections dropped", o.MaxDrops, float64(unasked), "", false)
+	r.atMost(part+"p50 latency", o.MaxP50, worst.Latency.P50)
+	r.atMost(part+"p99 latency", o.MaxP99, worst.Latency.P99)
+	r.atMost(part+"p99.9 latency", o.MaxP999, worst.Latency.P999)
+	r.atMost(part+"longest latency", o.MaxLatency, worst.Latency.Max)
+	r.atMost(part+"p99 of acknowledgements", o.MaxAckP99, worst.AckTime.P99)
+	r.atMost(part+"p99 of coming back", o.MaxBackP99, worst.BackTime.P99)
+	r.weigh(part+"lost deliveries", o.MaxLoss, float64(lost), "", false)
+	r.weigh(part+"deliveries per second", o.MinRate, rate, "/s", true)
+	r.weigh(part+"sends per second", o.MinSendRate, sendRate, "/s", true)
+	r.weigh(part+"server CPU per delivery", o.MaxCPUPerDelivery, worst.PerUnit.ServerPerDelivery, "µs", false)
+	r.weigh(part+"gateway memory per connection", o.MaxMemoryPerConn, memory, "bytes", false)
 }
 
 func least(a, b float64) float64 {

@@ -35,6 +35,9 @@ func (r *run) mark() mark {
 
 // phase measures what f does. A phase that was cut short is reported too.
 func (r *run) phase(name string, f func() error) error {
+	if r.part != "" {
+		name = r.part + ": " + name
+	}
 	if err := r.look(); err != nil { // so that what came before is counted before
 		return err
 	}
@@ -63,8 +66,9 @@ func (r *run) measured(name string, begin mark) report.Phase {
 		Name: name, Seconds: took.Seconds(),
 		Opened: end.swarm.Opened - begin.swarm.Opened, Returned: end.swarm.Returned - begin.swarm.Returned, Live: end.swarm.Live,
 		Acked: end.acked - begin.acked, Arrivals: end.swarm.Arrivals - begin.swarm.Arrivals,
-		MBRead: float64(end.swarm.BytesRead-begin.swarm.BytesRead) / 1e6,
-		Reads:  end.swarm.Reads - begin.swarm.Reads, Frames: end.swarm.Frames - begin.swarm.Frames,
+		MBRead:    float64(end.swarm.BytesRead-begin.swarm.BytesRead) / 1e6,
+		MBWritten: float64(end.swarm.BytesWritten-begin.swarm.BytesWritten) / 1e6, Requests: end.swarm.Requests - begin.swarm.Requests,
+		Reads: end.swarm.Reads - begin.swarm.Reads, Frames: end.swarm.Frames - begin.swarm.Frames,
 		Latency: m.latency.Dist(), SinceLog: m.sinceLog.Dist(), AckTime: m.acked.Dist(), Service: m.service.Dist(), UploadTime: m.upload.Dist(),
 		OpenTime: m.opened.Dist(), BackTime: m.back.Dist(), Lag: m.lag.Dist(), Curve: m.latency.Curve(),
 		Behind: r.tally.senders().Behind, CPU: map[string]float64{}, Loop: r.tally.busiest, Starved: r.tally.starved,

@@ -39,6 +39,8 @@ type run struct {
 	placed    []int          // the machine that each worker is on
 	judgement *ledger.Judgement
 	sending   bool
+	part      string // of a comparison: the transport whose clients these are
+	settled   bool   // what this crew did is in the result
 }
 
 // errInterrupted says that the user had enough; what is there is the result.
@@ -63,7 +65,7 @@ func Run(ctx context.Context, spec Spec, out Progress) (*report.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.crew.Stop()
+	defer func() { r.crew.Stop() }()
 
 	err = scenarios[spec.Scenario](r)
 	r.ctx = context.WithoutCancel(ctx) // what follows has its own deadlines
@@ -122,14 +124,24 @@ func (r *run) prepare() (err error) {
 		return err
 	}
 	r.servers = findServers(r.common.Gateways, r.common.APIs, s.ServerPids)
+	return r.man(jobs, places)
+}
+
+// man starts the workers of a layout.
+func (r *run) man(jobs []crew.Job, places []int) (err error) {
 	r.status.say("starting %d worker processes", len(jobs))
 	if r.crew, err = r.start(jobs, places); err != nil {
 		return err
 	}
+	before := r.tally
 	r.tally = newTally(r.crowd, len(jobs), r.clock.Now())
+	if before != nil { // one record by the second, of all crews
+		r.tally.begin, r.tally.seconds = before.begin, before.series()
+	}
 	for i, machine := range places {
 		r.tally.workers[i].away = r.hub != nil && !r.hub.Info(machine).Here
 	}
+	r.settled = false
 	return nil
 }
 
@@ -137,14 +149,17 @@ func (r *run) makeRooms() error {
 	if r.spec.Target != "madang" || len(r.common.APIs) == 0 || r.crowd.Rooms() == 0 {
 		return nil
 	}
-	s := &setup{apis: r.common.APIs, host: r.spec.Host, crowd: r.crowd, secret: r.spec.Secret, claims: r.common.Claims, bases: r.bases}
 	began := time.Now()
-	err := s.rooms(r.ctx, func(done int) { r.status.say("made %d of %d rooms", done, r.crowd.Rooms()) })
+	err := r.setup().rooms(r.ctx, func(done int) { r.status.say("made %d of %d rooms", done, r.crowd.Rooms()) })
 	if err != nil {
 		return fmt.Errorf("making rooms: %w", err)
 	}
 	r.status.say("made %d rooms, %d memberships, in %.1f s", r.crowd.Rooms(), r.crowd.Seats(), time.Since(began).Seconds())
 	return nil
+}
+
+func (r *run) setup() *setup {
+	return &setup{apis: r.common.APIs, host: r.spec.Host, crowd: r.crowd, secret: r.spec.Secret, claims: r.common.Claims, bases: r.bases}
 }
 
 // pump hears workers and samples servers until done says so, for at most

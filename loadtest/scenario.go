@@ -23,6 +23,7 @@ func init() { // the scenarios refer to the map's keys when a spec is checked
 		"capacity": capacity,
 		"check":    check,
 		"chat":     chat,
+		"compare":  compare,
 	}
 }
 
@@ -47,19 +48,12 @@ func fanout(r *run) error {
 	if err := r.ramp(); err != nil {
 		return err
 	}
-	if r.spec.Warmup > 0 {
-		err := r.phase("warm-up", func() error {
-			return errors.Join(r.beginSends(r.spec.Rate), r.rest(r.spec.Warmup))
-		})
-		if err != nil {
-			return err
-		}
+	if err := r.warmUp(); err != nil {
+		return err
 	}
 	return r.phase("fanout", func() error {
-		if !r.sending {
-			if err := r.beginSends(r.spec.Rate); err != nil {
-				return err
-			}
+		if err := r.ensureSends(); err != nil {
+			return err
 		}
 		if err := r.rest(r.spec.Duration); err != nil {
 			return err
@@ -71,6 +65,22 @@ func fanout(r *run) error {
 		// rate: a server that accepts faster than it delivers is not faster.
 		return r.drain()
 	})
+}
+
+// warmUp sends before what is measured.
+func (r *run) warmUp() error {
+	if r.spec.Warmup == 0 {
+		return nil
+	}
+	return r.phase("warm-up", func() error { return errors.Join(r.ensureSends(), r.rest(r.spec.Warmup)) })
+}
+
+// ensureSends begins the sends, if no warm-up has.
+func (r *run) ensureSends() error {
+	if r.sending {
+		return nil
+	}
+	return r.beginSends(r.spec.Rate)
 }
 
 // storm drops all connections at once and waits until all are back.
@@ -249,7 +259,7 @@ func (r *run) drain() error {
 	if err := r.crew.All(crew.Order{Verb: crew.EndSends}); err != nil {
 		return err
 	}
-	const quiet = 6 * time.Second // longer than a gateway takes to notice a dead link
+	quiet := max(6*time.Second, 2*r.spec.PollEvery) // longer than a gateway takes to notice a dead link
 	last, since := uint64(0), time.Now()
 	err := r.until(r.spec.Drain, func() bool {
 		sends, now := r.tally.senders(), r.tally.receivers()

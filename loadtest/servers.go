@@ -17,6 +17,7 @@ type servers struct {
 	last   []probe.Sample
 	most   []int64 // resident bytes
 	died   []bool
+	left   []bool // ended as it was meant to
 	ticker *time.Ticker
 	before probe.Machine
 	at     time.Time
@@ -34,6 +35,16 @@ const (
 // Redis servers behind those.
 func findServers(gateways, apis []netip.AddrPort, pids []int) *servers {
 	s := &servers{ticker: time.NewTicker(time.Second), at: time.Now(), before: probe.ReadMachine()}
+	var more []probe.Proc
+	for _, pid := range pids {
+		more = append(more, probe.Proc{Pid: pid, Role: roleServer})
+	}
+	s.find(gateways, apis, more...)
+	return s
+}
+
+// find looks for processes that are not known yet.
+func (s *servers) find(gateways, apis []netip.AddrPort, more ...probe.Proc) {
 	local := func(addrs []netip.AddrPort) (ports []int) {
 		for _, a := range addrs {
 			if a.Addr().IsLoopback() { // elsewhere the port would be somebody else's
@@ -44,18 +55,26 @@ func findServers(gateways, apis []netip.AddrPort, pids []int) *servers {
 	}
 	s.add(probe.Listeners(roleGateway, local(gateways)...))
 	s.add(probe.Listeners(roleAPI, local(apis)...))
-	for _, pid := range pids {
-		s.add([]probe.Proc{{Pid: pid, Role: roleServer}})
-	}
+	s.add(more)
 	s.add(probe.Redises(s.procs))
-	for _, p := range s.procs {
+	for _, p := range s.procs[len(s.first):] {
 		sample, err := probe.Read(p.Pid)
 		s.first = append(s.first, sample)
 		s.last = append(s.last, sample)
 		s.most = append(s.most, sample.RSS)
 		s.died = append(s.died, err != nil)
 	}
-	return s
+}
+
+// leave takes its leave of all processes of a role, which are about to end: what
+// they used stays on the account.
+func (s *servers) leave(role string) {
+	s.read()
+	for i, p := range s.procs {
+		if p.Role == role {
+			s.left[i] = true
+		}
+	}
 }
 
 func (s *servers) add(procs []probe.Proc) {
@@ -63,8 +82,8 @@ func (s *servers) add(procs []probe.Proc) {
 		i := slices.IndexFunc(s.procs, func(q probe.Proc) bool { return q.Pid == p.Pid })
 		switch {
 		case i < 0:
-			s.procs = append(s.procs, p)
-		case s.procs[i].Role != p.Role:
+			s.procs, s.left = append(s.procs, p), append(s.left, false)
+		case s.procs[i].Role != p.Role && !s.left[i]:
 			s.procs[i].Role = roleServer
 		}
 	}
@@ -84,7 +103,9 @@ func (s *servers) sample(second *report.Second) {
 	clear(second.RSSMiB)
 	for i, p := range s.procs {
 		second.CPU[p.Role] += (s.last[i].CPU - before[i].CPU).Seconds() / took
-		second.RSSMiB[p.Role] += float64(s.last[i].RSS) / (1 << 20)
+		if !s.left[i] {
+			second.RSSMiB[p.Role] += float64(s.last[i].RSS) / (1 << 20)
+		}
 	}
 	m := probe.ReadMachine()
 	second.CPU["machine"] = (m.Busy - s.before.Busy).Seconds() / took
@@ -95,6 +116,9 @@ func (s *servers) sample(second *report.Second) {
 // read reads all processes.
 func (s *servers) read() {
 	for i, p := range s.procs {
+		if s.left[i] {
+			continue
+		}
 		sample, err := probe.Read(p.Pid)
 		if err != nil {
 			s.died[i] = true
@@ -117,7 +141,7 @@ func (s *servers) cpu() map[string]time.Duration {
 // anon is the private memory of all gateways.
 func (s *servers) anon() (bytes int64) {
 	for i, p := range s.procs {
-		if p.Role == roleGateway || p.Role == roleServer {
+		if !s.left[i] && (p.Role == roleGateway || p.Role == roleServer) {
 			bytes += s.last[i].Anon
 		}
 	}

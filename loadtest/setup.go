@@ -56,8 +56,20 @@ type setup struct {
 	bases map[uint32]ledger.Pos
 }
 
-// rooms makes all rooms, several at a time. progress is told how many there are.
+// rooms makes all rooms. progress is told how many there are.
 func (s *setup) rooms(ctx context.Context, progress func(done int)) error {
+	return s.each(ctx, progress, s.room)
+}
+
+// heads reads where all rooms are: only what comes after is owed to new clients.
+func (s *setup) heads(ctx context.Context) error {
+	return s.each(ctx, func(int) {}, func(ctx context.Context, m *mint.Minter, room int) error {
+		return s.existing(ctx, string(m.Append(nil, s.crowd.User(s.crowd.Member(room, 0)))), room)
+	})
+}
+
+// each does something for every room, several at a time.
+func (s *setup) each(ctx context.Context, progress func(done int), do func(ctx context.Context, m *mint.Minter, room int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.client = &http.Client{
@@ -75,7 +87,7 @@ func (s *setup) rooms(ctx context.Context, progress func(done int)) error {
 				return
 			}
 			for room := range next {
-				if err := s.room(ctx, m, room); err != nil {
+				if err := do(ctx, m, room); err != nil {
 					cancel(err)
 					return
 				}

@@ -10,6 +10,7 @@
 package loadtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -36,6 +37,11 @@ type Spec struct {
 	Audience string
 	APIKey   string // of targets that want one
 	Path     string // ws-echo: of the upgrade
+
+	Transport  string        // by which clients receive: ws, sse, poll, polling
+	Transports []string      // compare: those compared; default: all
+	PollEvery  time.Duration // polling: from poll to poll
+	PollWait   time.Duration // poll: what the server is given to wait for something, in whole seconds
 
 	Prefix  string // of rooms and users; default: new for each run
 	Clients int    // default: Rooms × Members
@@ -68,6 +74,9 @@ type Spec struct {
 	StormSpread time.Duration // storm, check: clients return after a random part of this
 	SlowShare   float64       // slow: share of clients that stop reading
 	SlowFor     time.Duration // slow: for so long
+
+	Idle  time.Duration                   // compare: without sends
+	Renew func(ctx context.Context) error // compare: called between two transports, to start the gateways anew, at the same addresses; nil: they go on
 
 	StepFrom, StepTo, StepFactor float64       // capacity: loads tried
 	StepTime                     time.Duration // capacity: each
@@ -166,6 +175,7 @@ func (s *Spec) complete() error {
 	if s.Scenario == "storm" {
 		s.StormTimes = or(s.StormTimes, 1)
 	}
+	s.completeTransports(wrong)
 	s.SlowShare = or(s.SlowShare, 0.1)
 	s.SlowFor = or(s.SlowFor, s.Duration)
 	s.StepFrom = or(s.StepFrom, 100)

@@ -235,6 +235,8 @@ func (t *tally) receivers() (all swarm.Stats) {
 		all.Returned += s.Returned
 		all.Arrivals += s.Arrivals
 		all.BytesRead += s.BytesRead
+		all.BytesWritten += s.BytesWritten
+		all.Requests += s.Requests
 		all.Reads += s.Reads
 		all.Frames += s.Frames
 		all.Pings += s.Pings

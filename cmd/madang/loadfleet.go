@@ -16,7 +16,8 @@ import (
 // fleetCommand runs a scenario on a deployment of its own.
 type fleetCommand struct {
 	loadFlags
-	Scenario    string   `help:"What to run: hold, fanout, storm, slow, chat, capacity or check." default:"fanout" enum:"hold,fanout,storm,slow,chat,capacity,check" group:"Fleet"`
+	compareFlags
+	Scenario    string   `help:"What to run: hold, fanout, storm, slow, chat, compare, capacity or check." default:"fanout" enum:"hold,fanout,storm,slow,chat,compare,capacity,check" group:"Fleet"`
 	Gateways    int      `help:"Gateway processes." default:"2" group:"Fleet"`
 	APIs        int      `name:"apis" help:"API processes." default:"1" group:"Fleet"`
 	FleetRedis  string   `help:"An existing Redis, as a URL, instead of a new one." placeholder:"URL" group:"Fleet"`
@@ -26,7 +27,7 @@ type fleetCommand struct {
 	KeepLogs    bool     `help:"Keep the logs of a run that went well, too." group:"Fleet"`
 
 	Rate   float64       `help:"Sends per second. 0: as fast as they are acknowledged; negative: none." default:"100" group:"Sends"`
-	Warmup time.Duration `help:"fanout: sends before what is measured." default:"2s" group:"Sends"`
+	Warmup time.Duration `help:"fanout, compare: sends before what is measured." default:"2s" group:"Sends"`
 	Times  int           `help:"storm, check: how often all clients are dropped." default:"1" group:"Connections"`
 	Spread time.Duration `help:"storm, check: clients return after a random part of this." default:"0" group:"Connections"`
 	Share  float64       `help:"slow: share of clients that stop reading." default:"0.1" group:"Connections"`
@@ -60,6 +61,7 @@ func (c *fleetCommand) Run(ctx context.Context, stdout io.Writer) (err error) {
 	spec.Gateways, spec.APIs = f.Gateways, f.APIs
 	spec.Rate, spec.Warmup, spec.StormTimes, spec.StormSpread = c.Rate, c.Warmup, c.Times, c.Spread
 	spec.SlowShare, spec.SlowFor = c.Share, c.For
+	spec.Transports, spec.Idle, spec.Renew = c.Transports, c.Idle, f.RenewGateways
 	spec.StepFrom, spec.StepTo, spec.StepFactor, spec.StepTime = c.From, c.To, c.Factor, c.Step
 	spec.UploadShare, spec.UploadBytes = c.UploadShare, c.UploadSize
 	spec.Tolerate = loadtest.Tolerances{Failures: c.Scenario == "check"}

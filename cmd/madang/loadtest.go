@@ -21,6 +21,7 @@ type loadtestCommand struct {
 	Storm    stormCommand    `cmd:"" help:"Drop all connections at once: how long until all are back, with what they missed."`
 	Slow     slowCommand     `cmd:"" help:"Some clients stop reading: what the others notice."`
 	Chat     chatCommand     `cmd:"" help:"A believable mix: rooms of many sizes, lulls and bursts, typing, reading, lost networks."`
+	Compare  compareCommand  `cmd:"" help:"The same work over WebSocket, event stream, long poll and polling, side by side."`
 	Capacity capacityCommand `cmd:"" help:"Raise the rate of sends until an objective breaks, and report the knee."`
 	Fleet    fleetCommand    `cmd:"" help:"Start a whole deployment on this machine, run a scenario on it and take it down again."`
 	Diff     diffCommand     `cmd:"" help:"Compare two results."`
@@ -40,6 +41,10 @@ type loadFlags struct {
 	JWTIssuer     string `name:"jwt-issuer" help:"The tokens' iss." placeholder:"ISS" group:"Target"`
 	JWTAudience   string `name:"jwt-audience" help:"The tokens' aud." placeholder:"AUD" group:"Target"`
 	ServerPid     []int  `help:"Processes to measure beside those found behind the targets' ports on this machine." placeholder:"PID,..." group:"Target"`
+
+	Transport string        `help:"How clients receive: ws, sse (event stream), poll (long poll) or polling." default:"ws" enum:"ws,sse,poll,polling" group:"Connections"`
+	PollEvery time.Duration `help:"polling: from poll to poll." default:"1s" group:"Connections"`
+	PollWait  time.Duration `help:"poll: how long the gateway may wait for something to answer with." default:"25s" group:"Connections"`
 
 	Clients int    `help:"Clients. 0: rooms × members." default:"0" group:"Population"`
 	Rooms   int    `help:"Rooms. 0: as many as put each client in one." default:"0" group:"Population"`
@@ -106,7 +111,7 @@ func (f *loadFlags) specWith(scenario string, secret []byte) (spec loadtest.Spec
 		Secret: secret, Issuer: f.JWTIssuer, Audience: f.JWTAudience, ServerPids: f.ServerPid,
 		Prefix: f.Prefix, Clients: f.Clients, Rooms: f.Rooms, Members: f.Members,
 		ConnectRate: f.ConnectRate, InFlight: f.InFlight, ConnectTimeout: f.ConnectTimeout, PingEvery: f.Ping,
-		Sources: f.Source, Receivers: f.Receivers,
+		Sources: f.Source, Receivers: f.Receivers, Transport: f.Transport, PollEvery: f.PollEvery, PollWait: f.PollWait,
 		Senders: f.Senders, SenderProcesses: f.SenderProcesses, TextBytes: f.Size, Poisson: f.Poisson,
 		Duration: f.Duration, Drain: f.Drain,
 		Objectives: loadtest.Objectives{
@@ -237,6 +242,29 @@ func (c *chatCommand) Run(ctx context.Context, stdout io.Writer) error {
 	}
 	spec.Rate, spec.Zipf = c.Rate, c.Zipf
 	spec.UploadShare, spec.UploadBytes = c.UploadShare, c.UploadSize
+	return c.run(ctx, stdout, spec)
+}
+
+// compareFlags are what a comparison has beside.
+type compareFlags struct {
+	Transports []string      `help:"compare: what is compared." default:"ws,sse,poll,polling" placeholder:"NAME,..." group:"Connections"`
+	Idle       time.Duration `help:"compare: how long connections only wait, before the sends. A gateway's heartbeats are 25 s apart." default:"30s" group:"Connections"`
+}
+
+type compareCommand struct {
+	loadFlags
+	compareFlags
+	Rate   float64       `help:"Sends per second." default:"100" group:"Sends"`
+	Warmup time.Duration `help:"Sends before what is measured." default:"2s" group:"Sends"`
+}
+
+// Run does the same work over one transport after the other.
+func (c *compareCommand) Run(ctx context.Context, stdout io.Writer) error {
+	spec, err := c.spec("compare")
+	if err != nil {
+		return err
+	}
+	spec.Rate, spec.Warmup, spec.Transports, spec.Idle = c.Rate, c.Warmup, c.Transports, c.Idle
 	return c.run(ctx, stdout, spec)
 }
 

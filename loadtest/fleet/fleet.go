@@ -54,16 +54,19 @@ type Fleet struct {
 	Secret   []byte // what tokens are signed with
 	Dir      string // logs and Redis's data
 
-	procs []*process
-	start chan func() // to the one thread that starts processes
+	patience time.Duration // until all are ready
+	procs    []*process
+	start    chan func() // to the one thread that starts processes
 }
 
 type process struct {
-	name  string
-	cmd   *exec.Cmd
-	log   string
-	admin string // address of its /readyz; empty: it has none
-	ended chan struct{}
+	name    string
+	argv    []string
+	cmd     *exec.Cmd
+	log     string
+	admin   string // address of its /readyz; empty: it has none
+	ended   chan struct{}
+	gateway bool
 }
 
 // Start starts everything and waits until all of it is ready. What failed to
@@ -88,7 +91,7 @@ func Start(ctx context.Context, o Options) (*Fleet, error) {
 	if o.Patience == 0 {
 		o.Patience = 30 * time.Second
 	}
-	f := &Fleet{RedisURL: o.RedisURL, start: make(chan func())}
+	f := &Fleet{RedisURL: o.RedisURL, patience: o.Patience, start: make(chan func())}
 	var err error
 	if f.Dir, err = os.MkdirTemp("", "madang-fleet-"); err != nil {
 		return nil, fmt.Errorf("a directory for logs: %w", err)
@@ -151,6 +154,7 @@ func (f *Fleet) startAll(ctx context.Context, o Options) error {
 		if err := f.launch(fmt.Sprintf("gateway-%d", i+1), admin, o.Binary, args...); err != nil {
 			return err
 		}
+		f.procs[len(f.procs)-1].gateway = true
 		f.Gateways, f.Admins = append(f.Gateways, addr), append(f.Admins, admin)
 	}
 	return f.allReady(ctx, o.Patience)
@@ -187,27 +191,64 @@ func (f *Fleet) startRedis(ctx context.Context, o Options, addr string) error {
 
 // launch starts a process with a log of its own.
 func (f *Fleet) launch(name, admin, binary string, args ...string) error {
-	p := &process{name: name, admin: admin, log: filepath.Join(f.Dir, name+".log"), ended: make(chan struct{})}
-	log, err := os.Create(p.log)
+	p := &process{name: name, argv: append([]string{binary}, args...), admin: admin, log: filepath.Join(f.Dir, name+".log")}
+	if err := f.begin(p); err != nil {
+		return err
+	}
+	f.procs = append(f.procs, p)
+	return nil
+}
+
+// begin starts a process, for the first time or again.
+func (f *Fleet) begin(p *process) error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("a log for %s: %w", name, err)
+		return fmt.Errorf("a log for %s: %w", p.name, err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(binary, args...)
+	p.ended = make(chan struct{})
+	p.cmd = exec.Command(p.argv[0], p.argv[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = cleanEnv()
 	p.cmd.SysProcAttr = tied()
 	started := make(chan error)
 	f.start <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
-		return fmt.Errorf("starting %s: %w", name, err)
+		return fmt.Errorf("starting %s: %w", p.name, err)
 	}
-	f.procs = append(f.procs, p)
+	cmd, ended := p.cmd, p.ended
 	go func() {
-		_ = p.cmd.Wait() // how it ended is asked for in poll
-		close(p.ended)
+		_ = cmd.Wait() // how it ended is asked for in poll
+		close(ended)
 	}()
 	return nil
+}
+
+// RenewGateways ends the gateways and starts them anew, where they were, and waits
+// until they are ready.
+func (f *Fleet) RenewGateways(ctx context.Context) error {
+	for _, p := range f.procs {
+		if p.gateway {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		}
+	}
+	patience := time.After(stopPatience)
+	for _, p := range f.procs {
+		if !p.gateway {
+			continue
+		}
+		select {
+		case <-p.ended:
+		case <-patience:
+			patience = time.After(0)
+			_ = p.cmd.Process.Kill()
+			<-p.ended
+		}
+		if err := f.begin(p); err != nil {
+			return err
+		}
+	}
+	return f.allReady(ctx, f.patience)
 }
 
 // cleanEnv leaves out settings of the environment: they are the tester's, and a

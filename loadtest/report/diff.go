@@ -39,6 +39,15 @@ func WriteDiff(w io.Writer, a, b *Result) {
 		p.line("\n%s", pa.Name)
 		diffPhase(w, pa, b.Phases[i])
 	}
+	for _, ca := range a.Compared {
+		i := slices.IndexFunc(b.Compared, func(c Compared) bool { return c.Transport == ca.Transport })
+		if i < 0 {
+			p.line("\n%s, compared: only in A", ca.Transport)
+			continue
+		}
+		p.line("\n%s, compared", ca.Transport)
+		diffCompared(w, ca, b.Compared[i])
+	}
 	p.line("\nlost: A %d of %d, B %d of %d", a.Deliveries.Lost, a.Deliveries.Owed, b.Deliveries.Lost, b.Deliveries.Owed)
 }
 
@@ -74,20 +83,28 @@ func diffPhase(w io.Writer, a, b Phase) {
 		{"Redis CPU µs/send", func(p Phase) float64 { return p.PerUnit.RedisPerSend }},
 		{"server CPU µs/connection", func(p Phase) float64 { return p.PerUnit.ServerPerConn }},
 		{"gateway bytes/connection", func(p Phase) float64 { return p.Memory.GatewayPerConn }},
+		{"bytes read/delivery", func(p Phase) float64 { return p.MBRead * 1e6 / float64(max(1, p.Arrivals)) }},
+		{"bytes written/delivery", func(p Phase) float64 { return p.MBWritten * 1e6 / float64(max(1, p.Arrivals)) }},
+		{"requests of receivers/s", func(p Phase) float64 { return float64(p.Requests) / max(p.Seconds, 1e-3) }},
 	} {
 		va, vb := f.of(a), f.of(b)
-		if va == 0 && vb == 0 {
-			continue
-		}
-		change, mark := "", ""
-		if va != 0 {
-			ratio := vb/va - 1
-			change = fmt.Sprintf("%+.0f %%", 100*ratio)
-			if math.Abs(ratio) > 0.1 {
-				mark = "◀"
-			}
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", f.name, number0(va), number0(vb), change, mark)
+		diffRow(tw, f.name, va, vb, number0(va), number0(vb))
 	}
 	tw.Flush()
+}
+
+// diffRow is a line of a difference; none where both are nothing.
+func diffRow(w io.Writer, name string, a, b float64, textA, textB string) {
+	if a == 0 && b == 0 {
+		return
+	}
+	change, mark := "", ""
+	if a > 0 && b >= 0 { // less than nothing: not known
+		ratio := b/a - 1
+		change = fmt.Sprintf("%+.0f %%", 100*ratio)
+		if math.Abs(ratio) > 0.1 {
+			mark = "◀"
+		}
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, textA, textB, change, mark)
 }

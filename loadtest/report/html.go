@@ -24,11 +24,32 @@ func (r *Result) WriteHTML(w io.Writer) error {
 		*Result
 		Text   string
 		Charts []template.HTML
-	}{r, text.String(), r.charts()})
+		Side   []sideRow
+	}{r, text.String(), r.charts(), r.side()})
 	if err != nil {
 		return fmt.Errorf("writing the page: %w", err)
 	}
 	return nil
+}
+
+// sideRow is a line of the table that sets transports side by side.
+type sideRow struct {
+	Title string
+	Cells []string
+}
+
+func (r *Result) side() (rows []sideRow) {
+	if len(r.Compared) == 0 {
+		return nil
+	}
+	for _, row := range comparedRows() {
+		line := sideRow{Title: row.titleWithUnit()}
+		for _, c := range r.Compared {
+			line.Cells = append(line.Cells, row.cell(c))
+		}
+		rows = append(rows, line)
+	}
+	return rows
 }
 
 func (r *Result) charts() []template.HTML {

@@ -34,6 +34,8 @@ type Result struct {
 	ClockErrorMs float64   `json:"clock_error_ms,omitempty"`
 	Series       []Second  `json:"series"`
 	Capacity     *Capacity `json:"capacity,omitempty"`
+	// Compared are the transports of a comparison, side by side.
+	Compared []Compared `json:"compared,omitempty"`
 
 	Problems   []string    `json:"problems,omitempty"` // why the run failed, or can't be quoted
 	Notes      []string    `json:"notes,omitempty"`
@@ -83,6 +85,31 @@ type Connections struct {
 	Chatter  uint64            `json:"chatter"`      // what clients said besides
 }
 
+// Add adds what became of another crew's sockets.
+func (c *Connections) Add(o Connections) {
+	c.Asked += o.Asked
+	c.Opened += o.Opened
+	c.LiveEnd += o.LiveEnd
+	c.GivenUp += o.GivenUp
+	c.Returned += o.Returned
+	addTo(&c.Failures, o.Failures)
+	addTo(&c.Drops, o.Drops)
+	addTo(&c.Byes, o.Byes)
+	addTo(&c.Errors, o.Errors)
+	c.Pings += o.Pings
+	c.Pongs += o.Pongs
+	c.Chatter += o.Chatter
+}
+
+func addTo(to *map[string]uint64, from map[string]uint64) {
+	if *to == nil {
+		*to = make(map[string]uint64, len(from))
+	}
+	for reason, n := range from {
+		(*to)[reason] += n
+	}
+}
+
 // Sends is what became of the sends.
 type Sends struct {
 	Issued   uint64            `json:"issued"`
@@ -96,6 +123,20 @@ type Sends struct {
 	Uploads  uint64            `json:"uploads,omitempty"`
 	// NotUploaded are files that could not be stored, by reason.
 	NotUploaded map[string]uint64 `json:"uploads_failed,omitempty"`
+}
+
+// Add adds what became of another crew's sends.
+func (s *Sends) Add(o Sends) {
+	s.Issued += o.Issued
+	s.Unsent += o.Unsent
+	s.Acked += o.Acked
+	s.Replayed += o.Replayed
+	s.Attempts += o.Attempts
+	addTo(&s.Refused, o.Refused)
+	addTo(&s.Broken, o.Broken)
+	addTo(&s.Failed, o.Failed)
+	s.Uploads += o.Uploads
+	addTo(&s.NotUploaded, o.NotUploaded)
 }
 
 // Deliveries is the judge's account.
@@ -128,6 +169,28 @@ func (d *Deliveries) Take(j ledger.Judgement) {
 	d.Unacked, d.Doubled, d.Wrong, d.Violations = j.Unacked, j.Doubled, j.Wrong, j.Violations
 }
 
+// Add adds the account of another crew.
+func (d *Deliveries) Add(o Deliveries) {
+	d.Judged = d.Judged || o.Judged
+	d.Owed += o.Owed
+	d.Kept += o.Kept
+	d.Lost += o.Lost
+	d.Noticed += o.Noticed
+	d.Unacked += o.Unacked
+	d.Doubled += o.Doubled
+	d.Wrong += o.Wrong
+	d.OnTheWire += o.OnTheWire
+	d.Duplicates += o.Duplicates
+	d.Reordered += o.Reordered
+	d.Skipped += o.Skipped
+	d.Broken += o.Broken
+	d.Gaps += o.Gaps
+	d.Paged += o.Paged
+	d.Strays += o.Strays
+	d.SilenceMs = max(d.SilenceMs, o.SilenceMs)
+	d.Violations = append(d.Violations, o.Violations...)
+}
+
 // Phase is a part of a run, measured by itself.
 type Phase struct {
 	Name     string  `json:"name"`
@@ -139,8 +202,11 @@ type Phase struct {
 	Behind   uint64  `json:"behind"` // sends that were due and not begun when the phase ended
 	Arrivals uint64  `json:"delivered"`
 	MBRead   float64 `json:"mb_read"`
-	Reads    uint64  `json:"reads"`
-	Frames   uint64  `json:"frames"`
+	// MBWritten and Requests are the receiving clients', not the senders'.
+	MBWritten float64 `json:"mb_written"`
+	Requests  uint64  `json:"requests"`
+	Reads     uint64  `json:"reads"`
+	Frames    uint64  `json:"frames"` // or events of a stream, or answers to polls
 
 	Latency    meter.Dist `json:"latency_ms"`         // meant to be sent → arrived
 	SinceLog   meter.Dist `json:"log_to_arrival_ms"`  // in the log → arrived

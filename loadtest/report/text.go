@@ -23,6 +23,7 @@ func (r *Result) WriteText(w io.Writer) {
 	p.deliveries(&r.Deliveries)
 	p.phases(r.Phases)
 	p.capacity(r.Capacity)
+	p.compared(r.Compared)
 	p.servers(r.Servers)
 	t := r.Tester
 	p.line("\ntester: %d receiving and %d sending processes, %.1f s of CPU, %s", t.Receivers, t.Senders, t.CPUSeconds, bytesText(float64(t.RSS)))
@@ -145,6 +146,9 @@ func (p printer) phases(phases []Phase) {
 		}
 		return fmt.Sprintf("%.1f · %.1f", float64(ph.Arrivals)/float64(max(1, ph.Frames)), float64(ph.Arrivals)/float64(max(1, ph.Reads)))
 	})
+	row("clients read, bytes per delivery", func(ph Phase) string { return each(ph.MBRead*1e6, ph.Arrivals) })
+	row("… wrote", func(ph Phase) string { return each(ph.MBWritten*1e6, ph.Arrivals) })
+	row("their requests", func(ph Phase) string { return count(ph.Requests) })
 	for _, d := range []struct {
 		title string
 		of    func(Phase) meter.Dist
@@ -286,6 +290,14 @@ func rate(n uint64, seconds float64) string {
 		return ""
 	}
 	return fmt.Sprintf("%.0f", float64(n)/seconds)
+}
+
+// each is an amount per piece of work.
+func each(amount float64, n uint64) string {
+	if n == 0 || amount == 0 {
+		return ""
+	}
+	return number0(amount / float64(n))
 }
 
 func ms(count int64, v float64) string {
