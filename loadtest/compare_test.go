@@ -185,6 +185,7 @@ func TestWhatCanNotBeComparedIsRefused(t *testing.T) {
 		"one unknown of several":   {"compare", func(s *loadtest.Spec) { s.Transports = []string{"ws", "pigeon"} }, `--transports: transport "pigeon"`},
 		"twice the same":           {"compare", func(s *loadtest.Spec) { s.Transports = []string{"ws", "ws"} }, "ws is named twice"},
 		"another's protocol":       {"fanout", func(s *loadtest.Spec) { s.Target, s.Transport = "centrifugo", "sse" }, "--target centrifugo have WebSockets only"},
+		"one instead of several":   {"compare", func(s *loadtest.Spec) { s.Transport = "sse" }, "--transport sse: a comparison has --transports"},
 		"an echo":                  {"compare", func(s *loadtest.Spec) { s.Target = "ws-echo" }, "nothing to compare"},
 		"flat out":                 {"compare", func(s *loadtest.Spec) { s.Rate = 0 }, "the same work for all"},
 		"without sends":            {"compare", func(s *loadtest.Spec) { s.Rate = -1 }, "the same work for all"},

@@ -73,7 +73,7 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 			First: first, Count: end - first, Sources: sources, Bases: r.bases,
 			Rate: s.ConnectRate / float64(receivers), InFlight: max(1, s.InFlight/receivers),
 			Timeout: s.ConnectTimeout, PingEvery: s.PingEvery, Retries: retries,
-			Transport: transport, PollEvery: s.PollEvery, PollWait: s.PollWait,
+			Transport: transport, PollEvery: s.PollEvery, PollWait: s.PollWait, Chatty: s.Scenario == "chat",
 			Echo: swarm.Echo{First: ledger.Send(i + 1), Stride: receivers, TextBytes: s.TextBytes},
 		}})
 	}

@@ -19,6 +19,9 @@ func (s *Spec) completeTransports(wrong func(format string, args ...any)) {
 		if len(s.Transports) == 0 {
 			s.Transports = target.AllTransports()
 		}
+		if s.Transport != "ws" {
+			wrong("--transport %s: a comparison has --transports", s.Transport)
+		}
 		flag, used = "transports", s.Transports
 		s.Transport = s.Transports[0] // the first clients'
 		s.completeCompare(wrong)

@@ -135,6 +135,12 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/madang-chat/madang/cmd/madang").CombinedOutput(); err != nil {
 		t.Fatalf("building madang: %v\n%s", err, out)
 	}
+	for _, over := range []string{"ws", "sse", "poll"} {
+		t.Run(over, func(t *testing.T) { othersSee(t, binary, over) })
+	}
+}
+
+func othersSee(t *testing.T, binary, over string) {
 	f, err := fleet.Start(t.Context(), fleet.Options{Binary: binary, Gateways: 1, APIs: 1, APIArgs: []string{"--sends-per-second=0"}})
 	if err != nil {
 		t.Fatal(err)
@@ -165,9 +171,12 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		kernel, gateway = kernelsCount(t, f.Gateways[0]), metric(t, f, "madang_connections", `state="open"`)
+		if over == "poll" { // also those that ask again just now
+			gateway = metric(t, f, "madang_connections", "")
+		}
 	}()
 	res := run(t, loadtest.Spec{
-		Scenario: "fanout", Gateways: f.Gateways, APIs: f.APIs, Secret: f.Secret, Prefix: "seen",
+		Scenario: "fanout", Transport: over, Gateways: f.Gateways, APIs: f.APIs, Secret: f.Secret, Prefix: "seen",
 		Clients: clients, Rooms: rooms, Members: each, Rate: 100, Warmup: time.Second, Duration: 5 * time.Second,
 		Objectives: loadtest.NoObjectives(), WorkerCommand: workerCommand,
 	})
@@ -188,7 +197,11 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 	slices.Sort(took)
 	at := func(q float64) float64 { return took[int(q*float64(len(took)-1))].Seconds() * 1e3 }
 	p := phase(t, res, "fanout")
-	delivered := metric(t, f, "madang_deliveries_total", "") - greetings*(1+clients+witnesses)
+	greeted := 1 + clients + witnesses
+	if over == "poll" {
+		greeted -= clients // there is no hello in an answer
+	}
+	delivered := metric(t, f, "madang_deliveries_total", "") - greetings*greeted
 	t.Logf("connections: the tester %d, ss %d and the gateway %d less %d witnesses", p.Live, kernel, gateway, witnesses)
 	t.Logf("deliveries: the tester %d, the gateway %d less %d to the witnesses (and less %d greeting each)", res.Deliveries.OnTheWire, delivered, len(took), greetings)
 	t.Logf("due → arrived: the tester p50 %.2f p99 %.2f ms, the witnesses p50 %.2f p99 %.2f ms (%d messages)",
@@ -198,6 +211,10 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 	}
 	if int(res.Deliveries.OnTheWire) != delivered-len(took) {
 		t.Error("not the same deliveries")
+	}
+	if p.Latency.P99 > 1000 {
+		t.Log("this machine made both wait for a second and more: their times say nothing of each other")
+		return
 	}
 	// Two programs on shared cores: the medians agree, up to a wake-up's time.
 	if apart := p.Latency.P50 - at(0.5); max(apart, -apart) > 1+p.Latency.P50/2 {

@@ -47,6 +47,10 @@ var scenarioFiles = map[string]struct{ yaml, flags string }{
 		"rate: 30\nzipf: 1.2\nduration: 400ms\nclients: 30\nmembers: 10\n",
 		"--rate=30 --zipf=1.2 --duration=400ms --clients=30 --members=10",
 	},
+	"compare": {
+		"rate: 40\nwarmup: 200ms\nduration: 600ms\nidle: 400ms\ntransports: [polling, ws, poll, sse]\npoll-every: 100ms\npoll-wait: 5s\nmax-loss: 0\n",
+		"--rate=40 --warmup=200ms --duration=600ms --idle=400ms --transports=polling,ws,poll,sse --poll-every=100ms --poll-wait=5s --max-loss=0",
+	},
 	"capacity": {
 		"from: 20\nto: 40\nfactor: 2\nstep: 300ms\nmax-p99: 30s\n",
 		"--from=20 --to=40 --factor=2 --step=300ms --max-p99=30s",
@@ -127,7 +131,11 @@ func TestEveryScenarioRunsFromAFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if res.Scenario != scenario || res.Connections.Opened != 30 || res.Deliveries.Owed == 0 || res.Deliveries.Lost != 0 {
+			opened := uint64(30)
+			if scenario == "compare" {
+				opened *= 4
+			}
+			if res.Scenario != scenario || res.Connections.Opened != opened || res.Deliveries.Owed == 0 || res.Deliveries.Lost != 0 {
 				t.Errorf("%s: %+v %+v", res.Scenario, res.Connections, res.Deliveries)
 			}
 			fromFlags := watch(t, false)
@@ -166,6 +174,11 @@ func TestAScenarioFileThatIsWrongIsNamed(t *testing.T) {
 		"a negative duration":    {"storm", "duration: -5s\n", []string{"--duration -5s is not between"}},
 		"a week too long":        {"storm", "spread: 900h\n", []string{"--spread 900h0m0s is not between"}},
 		"more than all":          {"slow", "share: 1.5\n", []string{"--share 1.5 is not between"}},
+		"a transport of nobody":  {"storm", "transport: pigeon\n", []string{"--transport", "pigeon"}},
+		"one of several":         {"compare", "transports: [ws, pigeon]\n", []string{"--transports", `"pigeon" is not known`}},
+		"polls without a pause":  {"hold", "transport: polling\npoll-every: 1ms\n", []string{"--poll-every 1ms is not between"}},
+		"an absurd wait":         {"hold", "poll-wait: 1h\n", []string{"--poll-wait 1h0m0s is not between"}},
+		"a comparison flat out":  {"compare", "rate: 0\n", []string{"--rate 0", "the same work for all"}},
 		"steps that stand still": {"capacity", "factor: 1\n", []string{"--factor 1 is not between"}},
 		"absurd drops":           {"check", "drops: 1000000000\n", []string{"--drops", "1000000000 is not between"}},
 		"an absurd exponent":     {"chat", "zipf: 99\n", []string{"--zipf 99 is not between"}},

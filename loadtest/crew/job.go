@@ -47,6 +47,7 @@ type Receive struct {
 	Transport    target.Transport
 	PollEvery    time.Duration
 	PollWait     time.Duration
+	Chatty       bool // they will be told to chat
 	Retries      int
 	Echo         swarm.Echo // of targets whose clients send themselves
 }
@@ -103,9 +104,13 @@ func (j Job) swarm(onGap func(user int, room uint32, after, head ledger.Pos)) (*
 		return nil, err
 	}
 	r := j.Receive
+	var apis []netip.AddrPort // clients that never chat need not know their connection's ID
+	if r.Chatty {
+		apis = j.Common.APIs
+	}
 	s, err := swarm.New(swarm.Config{
 		Dialect: m.dialect, Transport: r.Transport, PollEvery: r.PollEvery, PollWait: r.PollWait,
-		Clock: m.clock, Gateways: j.Common.Gateways, APIs: j.Common.APIs, Host: j.Common.Host, Sources: r.Sources,
+		Clock: m.clock, Gateways: j.Common.Gateways, APIs: apis, Host: j.Common.Host, Sources: r.Sources,
 		Mint: m.mint, Crowd: m.crowd, First: r.First, Count: r.Count,
 		Base: func(room uint32) ledger.Pos { return r.Bases[room] },
 		Rate: r.Rate, InFlight: r.InFlight, Timeout: r.Timeout, PingEvery: r.PingEvery, Retries: r.Retries, Echo: r.Echo,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,37 @@ func TestDiffMarksWhatChanged(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "+100 %") {
 		t.Error(out.String())
+	}
+}
+
+// Phases of several transports stand in a table each, and no phase is left out.
+func TestEachTransportHasItsOwnTable(t *testing.T) {
+	r := result()
+	one := r.Phases[0]
+	r.Phases = nil
+	for _, name := range []string{"no clients", "ws: ramp", "ws: fanout", "sse: ramp", "sse: fanout"} {
+		one.Name = name
+		r.Phases = append(r.Phases, one)
+	}
+	r.Compared = []report.Compared{
+		{Transport: "ws", Clients: 10, Kept: 50, IdleCPU: 0.25, GatewayPerConn: 812},
+		{Transport: "sse", Clients: 10, Kept: 50, RequestsPerDelivery: 1.125, GatewayPerConn: -1},
+	}
+	var b bytes.Buffer
+	r.WriteText(&b)
+	var tables []string
+	for line := range strings.Lines(b.String()) {
+		if words := strings.Fields(line); len(words) > 0 && (words[0] == "phase" || len(tables) == 2 && words[0] == "ws") {
+			tables = append(tables, strings.Join(words, " "))
+		}
+	}
+	want := []string{"phase no clients ws: ramp ws: fanout", "phase sse: ramp sse: fanout", "ws sse"}
+	if !slices.Equal(tables, want) {
+		t.Errorf("tables %q, want %q", tables, want)
+	}
+	for _, row := range []string{`gateway memory per connection, bytes\s+812\s+\?`, `… requests\s+0\s+1.12\b`, `idle connection and second, µs\s+0.25\s+0`, `deliveries kept\s+50\s+50`} {
+		if !regexp.MustCompile(row).MatchString(b.String()) {
+			t.Errorf("no %q in:\n%s", row, b.String())
+		}
 	}
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -21,7 +22,9 @@ func (r *Result) WriteText(w io.Writer) {
 	p.connections(r.Connections)
 	p.sends(r.Sends)
 	p.deliveries(&r.Deliveries)
-	p.phases(r.Phases)
+	for part := range parts(r.Phases) {
+		p.phases(part)
+	}
 	p.capacity(r.Capacity)
 	p.compared(r.Compared)
 	p.servers(r.Servers)
@@ -113,6 +116,29 @@ func (p printer) reasons(title string, m map[string]uint64) {
 		parts = append(parts, fmt.Sprintf("%s ×%d", k, m[k]))
 	}
 	p.line("%s: %s", title, strings.Join(parts, ", "))
+}
+
+// parts are the phases by what stands before the colon of their names, where that
+// is anything: those of four transports are too many for one table. What came
+// before the first part goes with it.
+func parts(phases []Phase) iter.Seq[[]Phase] {
+	return func(yield func([]Phase) bool) {
+		begin, now := 0, ""
+		for i, ph := range phases {
+			part, _, of := strings.Cut(ph.Name, ": ")
+			if !of || part == now {
+				continue
+			}
+			if now != "" {
+				if !yield(phases[begin:i]) {
+					return
+				}
+				begin = i
+			}
+			now = part
+		}
+		yield(phases[begin:])
+	}
 }
 
 func (p printer) phases(phases []Phase) {

@@ -13,20 +13,25 @@ import (
 	"github.com/madang-chat/madang/loadtest/clock"
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/mint"
 	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/stamp"
 	"github.com/madang-chat/madang/loadtest/target"
 	"github.com/madang-chat/madang/protocol"
 )
 
-func benchSwarm(b *testing.B, clients, each int) *Swarm {
+func benchSwarm(b *testing.B, over target.Transport, clients, each int) *Swarm {
 	b.Helper()
 	c, err := crowd.New(crowd.Shape{Prefix: "lt1234567", Users: clients, Rooms: clients / each, Each: each})
 	if err != nil {
 		b.Fatal(err)
 	}
+	m, err := mint.New([]byte("a secret of thirty-two bytes or more"), mint.Claims{Issued: time.Now(), Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		b.Fatal(err)
+	}
 	s, err := New(Config{
-		Dialect: target.Madang{}, Clock: clock.New(clock.Offset()), Gateways: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")},
+		Dialect: target.Madang{}, Transport: over, Mint: m, Clock: clock.New(clock.Offset()), Gateways: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")},
 		Crowd: c, Count: clients, Base: func(uint32) ledger.Pos { return 0 },
 	})
 	if err != nil {
@@ -36,12 +41,21 @@ func benchSwarm(b *testing.B, clients, each int) *Swarm {
 }
 
 // BenchmarkReceive is the tester's own cost per received message: read, frame,
-// event, ledger and histogram, with so many messages in a frame. The write that
-// stands in for the server is in it, too.
+// event, ledger and histogram, with so many messages in a frame, or read from a
+// stream at once, or in the answer to a poll, whose next request is in it. What
+// stands in for the server, a write and for a poll a read, is in it, too.
 func BenchmarkReceive(b *testing.B) {
-	for _, perFrame := range []int{1, 10} {
-		b.Run(fmt.Sprintf("%d_per_frame", perFrame), func(b *testing.B) {
-			s := benchSwarm(b, 10, 10)
+	for _, bench := range []struct {
+		name     string
+		over     target.Transport
+		together int
+	}{
+		{"ws/1_per_frame", target.WebSocket, 1}, {"ws/10_per_frame", target.WebSocket, 10},
+		{"sse/1_per_read", target.EventStream, 1}, {"sse/10_per_read", target.EventStream, 10},
+		{"poll/1_per_answer", target.LongPoll, 1}, {"poll/10_per_answer", target.LongPoll, 10},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			s := benchSwarm(b, bench.over, 10, 10)
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 			if err = errors.Join(err, unix.SetNonblock(pair[0], true), unix.SetNonblock(pair[1], true)); err != nil {
 				b.Fatal(err)
@@ -50,7 +64,8 @@ func BenchmarkReceive(b *testing.B) {
 			if err := s.poll.Add(pair[0], 0, reactor.In); err != nil {
 				b.Fatal(err)
 			}
-			s.clients[0] = client{fd: int32(pair[0]), state: live}
+			s.clients[0] = client{fd: int32(pair[0]), state: live, asking: true}
+			request := make([]byte, 8192)
 			runtime.LockOSThread() // whose CPU time is taken
 			defer runtime.UnlockOSThread()
 			var cpu time.Duration
@@ -64,7 +79,7 @@ func BenchmarkReceive(b *testing.B) {
 					if n > 0 {
 						cpu += s.poll.Share().CPU
 					}
-					frames = m.frames(chunk[:min(len(chunk), b.N-n)], perFrame)
+					frames = m.frames(chunk[:min(len(chunk), b.N-n)], bench.over, bench.together)
 					s.poll.Share()
 					b.StartTimer()
 				}
@@ -72,6 +87,11 @@ func BenchmarkReceive(b *testing.B) {
 					b.Fatal(err)
 				}
 				s.handleReadable(0)
+				if bench.over.Polls() {
+					if _, err := unix.Read(pair[1], request); err != nil {
+						b.Fatal(err)
+					}
+				}
 			}
 			b.StopTimer()
 			cpu += s.poll.Share().CPU
@@ -95,36 +115,60 @@ type maker struct {
 	send  ledger.Send
 }
 
-func (m *maker) frames(into [][]byte, perFrame int) [][]byte {
+func (m *maker) frames(into [][]byte, over target.Transport, together int) [][]byte {
 	for i := range into {
 		var payload []byte
-		for k := range perFrame {
+		for k := range together {
 			prev := m.id
 			m.id.Ms++
 			m.send++
 			tail := []byte(`"from":"lt1234567-u1","sent_at":"2026-01-02T03:04:05.678Z","body":{"type":"text","text":"the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog and again"},"key":"`)
 			tail = append(stamp.Append(tail, m.clock.Now(), m.send), `"}`...)
-			if k > 0 {
+			switch {
+			case over == target.EventStream:
+				payload = fmt.Appendf(payload, "id: %d\ndata: ", m.id.Ms)
+			case k > 0 && over == target.WebSocket:
 				payload = append(payload, '\n')
+			case k > 0:
+				payload = append(payload, ',')
 			}
 			payload = protocol.AppendMessage(payload, "lt1234567-r0", m.id, prev, uint64(m.send), tail)
+			if over == target.EventStream {
+				payload = append(payload, "\n\n"...)
+			}
 		}
-		frame := []byte{0x81, 126, byte(len(payload) >> 8), byte(len(payload))}
-		into[i] = append(frame, payload...)
+		switch {
+		case over == target.WebSocket:
+			frame := []byte{0x81, 126, byte(len(payload) >> 8), byte(len(payload))}
+			payload = append(frame, payload...)
+		case over.Polls():
+			payload = pollAnswer(payload, fmt.Sprintf(`"lt1234567-r0":"%s"`, m.id))
+		}
+		into[i] = payload
 	}
 	return into
+}
+
+// pollAnswer is an answer as a gateway gives it.
+func pollAnswer(events []byte, rooms string) []byte {
+	body := fmt.Appendf(nil, `{"events":[%s],"rooms":{%s},"rooms_rev":1,"conn":"0123456789abcdef-12345"}`+"\n", events, rooms)
+	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
 // BenchmarkMemory is the tester's own memory per client in one room, everything
 // but the kernel's part of the socket.
 func BenchmarkMemory(b *testing.B) {
 	const clients = 100_000
-	for b.Loop() {
-		before := heap()
-		s := benchSwarm(b, clients, 10)
-		b.ReportMetric(float64(heap()-before)/clients, "bytes/client")
-		s.poll.Close()
-		runtime.KeepAlive(s)
+	for _, over := range []target.Transport{target.WebSocket, target.EventStream, target.LongPoll} {
+		b.Run(over.String(), func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				s := benchSwarm(b, over, clients, 10)
+				b.ReportMetric(float64(heap()-before)/clients, "bytes/client")
+				s.poll.Close()
+				runtime.KeepAlive(s)
+			}
+		})
 	}
 }
 

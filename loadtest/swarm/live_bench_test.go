@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
+	"fmt"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -24,16 +25,20 @@ import (
 // process, too, and takes none of the heap.
 func BenchmarkLive(b *testing.B) {
 	const few, many = 500, 3500
-	for b.Loop() {
-		least, most := liveHeap(b, few), liveHeap(b, many)
-		each := float64(most-least) / (many - few)
-		b.ReportMetric(each, "bytes/client")
-		b.ReportMetric(float64(least)-few*each, "bytes/process")
+	for _, over := range []target.Transport{target.WebSocket, target.EventStream, target.LongPoll, target.Polling} {
+		b.Run(over.String(), func(b *testing.B) {
+			for b.Loop() {
+				least, most := liveHeap(b, over, few), liveHeap(b, over, many)
+				each := float64(most-least) / (many - few)
+				b.ReportMetric(each, "bytes/client")
+				b.ReportMetric(float64(least)-few*each, "bytes/process")
+			}
+		})
 	}
 }
 
 // liveHeap is what so many live clients take of the heap.
-func liveHeap(b *testing.B, clients int) uint64 {
+func liveHeap(b *testing.B, over target.Transport, clients int) uint64 {
 	b.Helper()
 	g := newMuteGateway(b, clients)
 	before := heap()
@@ -42,13 +47,13 @@ func liveHeap(b *testing.B, clients int) uint64 {
 		b.Fatal(err)
 	}
 	s, err := New(Config{
-		Dialect: target.Madang{}, Clock: clock.New(clock.Offset()), Gateways: []netip.AddrPort{g.addr},
+		Dialect: target.Madang{}, Transport: over, PollEvery: time.Minute, Clock: clock.New(clock.Offset()), Gateways: []netip.AddrPort{g.addr},
 		Crowd: c, Count: clients, Base: func(uint32) ledger.Pos { return 0 }, InFlight: 100, Timeout: 20 * time.Second,
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	go g.serve(s.wsKey)
+	go g.serve(opening(over, s.wsKey))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(context.Background()) }()
 	s.Ramp()
@@ -98,14 +103,24 @@ func newMuteGateway(b *testing.B, clients int) *muteGateway {
 	return g
 }
 
-// serve opens one client after the other; it ends with the last.
-func (g *muteGateway) serve(key string) {
-	runtime.LockOSThread() // it blocks in the kernel
+// opening is what a gateway answers a client that opens.
+func opening(over target.Transport, key string) []byte {
+	hello := protocol.AppendHello(nil, "c1", "u", 1, 25, "mute")
+	switch over {
+	case target.EventStream:
+		return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: %s\n\n", hello)
+	case target.LongPoll, target.Polling:
+		return pollAnswer(nil, "")
+	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: " +
 		protocol.Subprotocol + "\r\nSec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
-	hello := protocol.AppendHello(nil, "c1", "u", 1, 25, "mute")
-	answer = append(append(answer, 0x81, byte(len(hello))), hello...)
+	return append(append(answer, 0x81, byte(len(hello))), hello...)
+}
+
+// serve opens one client after the other; it ends with the last.
+func (g *muteGateway) serve(answer []byte) {
+	runtime.LockOSThread() // it blocks in the kernel
 	request := make([]byte, 8192)
 	for len(g.conns) < cap(g.conns) {
 		fd, _, err := unix.Accept(g.fd)
