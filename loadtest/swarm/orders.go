@@ -55,6 +55,13 @@ func (s *Swarm) Drop(share float64, spread time.Duration, rate float64) {
 // DroppedByUs is the reason under which Drop counts.
 const DroppedByUs = "dropped by the tester"
 
+// Receive buffers of a client that does not read, and of one that does again: the
+// kernel no longer sizes it by itself.
+const (
+	stalledBuffer = 4096
+	readersBuffer = 1 << 20
+)
+
 // Stall makes the first n clients stop reading; their sockets stay open.
 func (s *Swarm) Stall(n int) {
 	s.poll.Post(func() {
@@ -65,7 +72,7 @@ func (s *Swarm) Stall(n int) {
 			}
 			c.stalled = true
 			// The kernel would take megabytes in the reader's place.
-			_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
+			_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBuffer)
 			s.watch(uint32(i), 0)
 		}
 	})
@@ -82,6 +89,9 @@ func (s *Swarm) Unstall() {
 			c.stalled = false
 			c.heard = s.ticks()
 			if c.fd >= 0 {
+				// Through a window of two packets it would be minutes late, whatever
+				// the server does.
+				_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, readersBuffer)
 				s.watch(uint32(i), reactor.In)
 			}
 		}

@@ -22,7 +22,7 @@ func TestAnAnswerThatSaysTooMuchIsNoticed(t *testing.T) {
 				}
 				return 1
 			}
-			st.server.Overstate = func(user, room string) bool { return user == "t-u3" }
+			st.server.Overstate(func(user, _ string) bool { return user == "t-u3" })
 			st.swarm.Ramp()
 			st.allLive()
 			for range 3 {
@@ -42,7 +42,7 @@ func TestPollsComeBackToAServerThatKeepsNoSocket(t *testing.T) {
 	for _, over := range []target.Transport{target.LongPoll, target.Polling} {
 		t.Run(over.String(), func(t *testing.T) {
 			st := newStage(t, by(over))
-			st.server.KeepNot = true
+			st.server.KeepNot()
 			st.swarm.Ramp()
 			st.allLive()
 			for i := range 20 {

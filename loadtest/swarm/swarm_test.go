@@ -177,6 +177,7 @@ func TestAServerThatDropsAllIsComeBackTo(t *testing.T) {
 		st := newStage(t, by(over))
 		st.swarm.Ramp()
 		st.allLive()
+		st.wait("all at the server", func(swarm.Stats) bool { return st.server.Conns() == 20 })
 		st.server.DropAll()
 		st.wait("all back", func(s swarm.Stats) bool { return s.Live == 20 && s.Returned == 20 })
 		st.send(1)

@@ -36,20 +36,17 @@ type Server struct {
 	Misdeliver Fault
 	// Swap holds the n-th message of a room back until after the next one.
 	Swap func(user, room string, n uint64) bool
-	// Overstate makes a poll's answer name a room's head as the position to go on
-	// from, whatever was delivered.
-	Overstate func(user, room string) bool
-	// KeepNot closes the connection after each answer to a poll.
-	KeepNot bool
-	HTTP    *httptest.Server
+	HTTP *httptest.Server
 
-	mu      sync.Mutex
-	rooms   map[string]*room
-	conns   map[*conn]bool
-	answer  func(w http.ResponseWriter, r *http.Request) bool
-	refuse  int
-	trimmed uint64
-	heard   map[string]int // frames of clients, by type
+	mu        sync.Mutex
+	rooms     map[string]*room
+	conns     map[*conn]bool
+	answer    func(w http.ResponseWriter, r *http.Request) bool
+	refuse    int
+	trimmed   uint64
+	overstate func(user, room string) bool
+	keepNot   bool
+	heard     map[string]int // frames of clients, by type
 
 	takesFiles bool
 	files      map[string]int // sizes of uploaded files, by ID
@@ -175,6 +172,21 @@ func (s *Server) Trim(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trimmed = n
+}
+
+// Overstate makes polls' answers name a room's head as the position to go on from,
+// whatever was delivered.
+func (s *Server) Overstate(to func(user, room string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.overstate = to
+}
+
+// KeepNot closes the connection after each answer to a poll.
+func (s *Server) KeepNot() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepNot = true
 }
 
 // Create makes a room.

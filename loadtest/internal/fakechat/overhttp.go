@@ -136,7 +136,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for id := range next {
-		if s.Overstate != nil && s.Overstate(user, id) {
+		if s.overstate != nil && s.overstate(user, id) {
 			next[id] = s.rooms[id].head()
 		}
 	}
@@ -144,7 +144,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		events = []json.RawMessage{}
 	}
 	body, _ := json.Marshal(map[string]any{"events": events, "rooms": next, "rooms_rev": 1, "conn": "c-" + user})
-	if s.KeepNot {
+	if s.keepNot {
 		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Content-Type", "application/json")
