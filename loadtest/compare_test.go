@@ -24,6 +24,9 @@ func TestScenariosRunOverEveryTransport(t *testing.T) {
 				server := fakechat.New(t)
 				s := spec(server, scenario)
 				s.Transport, s.PollEvery, s.Duration = transport, 100*time.Millisecond, 600*time.Millisecond
+				if scenario == "chat" { // each kind of chatter is said a few times
+					s.Duration = 2 * time.Second
+				}
 				res := run(t, s)
 				wantPassed(t, res)
 				if res.Connections.Opened != 30 || res.Deliveries.Owed == 0 || res.Deliveries.Kept != res.Deliveries.Owed || server.Heard("ws") > 0 {
