@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,13 +58,31 @@ func TestAFleetIsReadyWhenStartedAndGoneWhenStopped(t *testing.T) {
 	if len(f.Gateways) != 2 || len(f.APIs) != 1 || len(f.Pids()) != 4 {
 		t.Errorf("%+v", f)
 	}
-	for _, addr := range append(f.Gateways, f.APIs...) {
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Error(err)
-			continue
+	wantListening := func() {
+		t.Helper()
+		for _, addr := range append(slices.Clone(f.Gateways), f.APIs...) {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			conn.Close()
 		}
-		conn.Close()
+	}
+	wantListening()
+	before := f.Pids()
+	if err := f.RenewGateways(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantListening()
+	for name, pid := range f.Pids() {
+		renewed := strings.HasPrefix(name, "gateway")
+		if renewed == (pid == before[name]) {
+			t.Errorf("%s was process %d and is %d", name, before[name], pid)
+		}
+		if renewed {
+			wantGone(t, before[name])
+		}
 	}
 	if err := f.Stop(false); err != nil {
 		t.Error(err)
