@@ -37,6 +37,7 @@ type loop struct {
 	slowTicks      uint32
 	closeTicks     uint32
 	headTicks      uint32
+	pollTicks      uint32 // between polls at the rate that they may come at
 	maxHeads       int
 	acceptEveryMs  float64 // 0: as fast as they come
 	retrySpreadMs  int
@@ -127,6 +128,9 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		carries:        make(map[uint32]*carry),
 		polls:          make(map[uint32]*waiting),
 		readBuf:        make([]byte, readBufferBytes),
+	}
+	if n := o.Session.FramesPerSecond; n > 0 {
+		l.pollTicks = ticksOf(time.Second / time.Duration(n))
 	}
 	l.compress, l.resumeBytes = l.compressEvent, l.allowResume
 	l.frameLimits[plain] = wsframe.Limits{

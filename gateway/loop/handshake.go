@@ -70,6 +70,7 @@ var (
 	errOldToken     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrTokenExpired, detail: "the token has expired", header: challenge}
 	errServerKey    = &refusal{status: 403, outcome: UpgradeForbidden, code: protocol.ErrForbidden, detail: "a server key has no socket: connect with a user's token"}
 	errOrigin       = &refusal{status: 403, outcome: UpgradeForbidden, code: protocol.ErrForbidden, detail: "pages of this origin may not connect"}
+	errDraining     = &refusal{status: 503, outcome: UpgradeUnavailable, code: protocol.ErrUnavailable, detail: "this gateway is about to end: connect to another", header: "Retry-After: 1\r\n"}
 	errFull         = &refusal{status: 503, outcome: UpgradeUnavailable, code: protocol.ErrUnavailable, detail: "no more connections are taken right now"}
 )
 

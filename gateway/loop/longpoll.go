@@ -93,7 +93,7 @@ func (l *loop) collect(slot uint32, c *conn, f *edge.Frame) {
 		w.end, w.endAt = f, len(w.frames)
 		switch {
 		case len(w.frames) > 0:
-			l.answerSoon(slot, c)
+			l.answerInTurn(slot, c, w)
 		case w.wait == 0:
 			c.deadline = l.tick + onTheWayTicks
 			l.schedule(slot, c, c.deadline)
@@ -111,7 +111,7 @@ func (l *loop) collect(slot uint32, c *conn, f *edge.Frame) {
 	l.stats.Deliveries++
 	switch {
 	case w.end != nil:
-		l.answerSoon(slot, c)
+		l.answerInTurn(slot, c, w)
 	case len(w.frames) == 1 && c.deadline > l.tick+lateCatchUpTicks:
 		c.deadline = l.tick + lateCatchUpTicks
 		l.schedule(slot, c, c.deadline)
@@ -125,6 +125,21 @@ func (l *loop) pollDue(slot uint32, c *conn) {
 		return
 	}
 	l.answerPoll(slot, c)
+}
+
+// answerInTurn has a poll answered that has something. In a busy room that would be
+// at once, and the next poll as well: as often as a client may poll, and then it
+// would be refused. So once half of its burst is used up, the answer waits, and what
+// comes meanwhile goes along.
+func (l *loop) answerInTurn(slot uint32, c *conn, w *waiting) {
+	if w.wait == 0 || !c.session.Hurried(l.nowMs, &l.g.opts.Session) {
+		l.answerSoon(slot, c)
+		return
+	}
+	if due := l.tick + 2*l.pollTicks; c.deadline > due {
+		c.deadline = due
+		l.schedule(slot, c, due)
+	}
 }
 
 // answerSoon has a poll answered at the end of the turn.

@@ -471,3 +471,21 @@ func (s slowly) Read(p []byte) (int, error) {
 	time.Sleep(5 * time.Millisecond) // what is tested: it takes longer than a closing connection has
 	return s.Conn.Read(p[:min(len(p), 4<<10)])
 }
+
+// In a busy room each poll finds something at once. Its reader is not refused for
+// asking again, as it should: answers come less often, and have more in them.
+func TestABusyRoomsReaderIsNotRefused(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.Session = session.DefaultLimits
+		o.Session.FrameBurst = 6
+	})
+	r := g.dialRaw()
+	for n := uint64(2); n < 20; n++ {
+		id := g.polls(r, "alice", `{}`)
+		g.post(unicast(id, polledAt("alice", 17), resumedFrame, message(n))...)
+		if resp, body := r.answer(); resp.StatusCode != 200 {
+			t.Fatalf("poll %d: %d %s", n, resp.StatusCode, body)
+		}
+		g.hub.of(t, id, edge.EvClosed)
+	}
+}

@@ -298,8 +298,12 @@ func (l *loop) verify(token []byte) (auth.Claims, *refusal) {
 	return claims, nil
 }
 
-// full is errFull with a spread time to come back.
+// full is errFull with a spread time to come back; at once when it drains, because
+// the balancer has others.
 func (l *loop) full() *refusal {
+	if l.draining {
+		return errDraining
+	}
 	return spread(errFull)
 }
 

@@ -121,6 +121,11 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 // Allow says whether the client may do one thing more that counts as a frame does.
 func (s *Session) Allow(nowMs int64, l *Limits) bool { return s.allowFrame(nowMs, l) }
 
+// Hurried says whether the client has used up half of its burst.
+func (s *Session) Hurried(nowMs int64, l *Limits) bool {
+	return l.FramesPerSecond > 0 && s.tatMs-nowMs > int64(l.FrameBurst)*int64(1000/l.FramesPerSecond)/2
+}
+
 // allowFrame is GCRA: a frame costs interval, and the session may be ahead of
 // time by a burst.
 func (s *Session) allowFrame(nowMs int64, l *Limits) bool {
