@@ -72,7 +72,7 @@ const (
 	tick           = 16 * time.Millisecond
 	readBufBytes   = 1 << 20 // a frame must fit; gateways bound a client's queue at 256 KiB
 	maxBackoff     = 10 * time.Second
-	silenceAllowed = 60 * time.Second // servers heartbeat well below this
+	silenceAllowed = 150 * time.Second // two heartbeats of a minute, which some servers have, and more
 )
 
 // Swarm is a process's clients.
