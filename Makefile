@@ -8,7 +8,7 @@ SHELL := /bin/bash
 TAGS     := nomsgpack
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/madang-chat/madang/internal/app.version=$(VERSION)
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 FUZZCOUNT ?= 2000000x
 CHAOSTIME ?= 10m
 export GOTOOLCHAIN ?= local
