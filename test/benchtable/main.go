@@ -59,6 +59,7 @@ var (
 	wide    = source{fleet: "--scenario fanout --rooms 1 --members 5000 --rate 20 --duration 20s"}
 	narrow  = source{fleet: "--scenario fanout --rooms 1000 --members 10 --rate 1000 --duration 20s"}
 	storm   = source{fleet: "--scenario storm --clients 15000 --rooms 1500 --members 10 --rate 1 --duration 5s"}
+	stalled = source{fleet: "--scenario slow --clients 10000 --rooms 100 --members 100 --share 0.01 --rate 100 --size 2000 --for 15s --duration 15s"}
 	idle    = bench("^BenchmarkIdle$/^plain$", "1x")
 	packed  = bench("^BenchmarkIdle$/^compressed$", "1x")
 	tls13   = bench("^BenchmarkIdleTLS$/1.3", "1x")
@@ -95,6 +96,8 @@ var rows = []row{
 	{"… p99 in the log → arrived", flat, "fanout log_to_arrival_ms.p99", 1, "ms", "500", "Centrifugo 2,000–3,000"},
 	{"CPU per delivery, 1,000 rooms × 10, as fast as it goes, sends and Redis included", flatten, "fanout cpu_us.server_per_delivery", 1, "µs", "11", "Centrifugo 21.8, nbio 11.4"},
 	{"… deliveries per second", flatten, "fanout delivered_per_second", 1, "/s", "≥ 100,000", "Centrifugo 56,500"},
+	{"p99 due → arrived, 100 rooms × 100, 100 messages of 2 KB a second", stalled, "all read latency_ms.p99", 1, "ms", "", ""},
+	{"… at the others, while 100 of the 10,000 do not read", stalled, "some do not read latency_ms.p99", 1, "ms", "1.2 × the one before", ""},
 	{"API CPU per send over HTTP with a JWT, as fast as it goes, one reader a room", lonely, "fanout cpu_us.api_per_send", 1, "µs", "35", "Centrifugo 42, without a JWT"},
 	{"… Redis CPU per send", lonely, "fanout cpu_us.redis_per_send", 1, "µs", "14", "Centrifugo 22–28"},
 	{"… sends per second", lonely, "fanout acknowledged_per_second", 1, "/s", "", "Centrifugo 20,400"},
