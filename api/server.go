@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/madang-chat/madang/internal/rawconn"
 )
 
 // Time-outs of the HTTP server. They bound what a client that is slow, or stops,
@@ -62,6 +64,7 @@ func (a *API) Start(addr string) error {
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
 	}
+	l = rawconn.Listener(l)
 	s.listener = l
 	go func() { // ends when Stop closes the listener; Stop waits for it
 		defer close(s.served)
