@@ -86,7 +86,7 @@ func (s *Store) submit(ctx context.Context, kind laneKind, calls []*call, j *joi
 		case err != nil:
 			c.finish(nil, err)
 		case len(calls) == 1:
-			l.submit(c)
+			l.carry(c)
 		default:
 			if batches == nil {
 				batches = make(map[*lane][]*call)

@@ -120,12 +120,32 @@ type lane struct {
 // submit queues calls; what a full queue can't take is refused at once. Calls
 // that come together go into as few pipelines as hold them.
 func (l *lane) submit(calls ...*call) {
+	for range l.queueUp(calls) {
+		go l.work(false)
+	}
+}
+
+// carry is submit for a caller that waits for the answers anyway: it runs the
+// pipeline itself when no other is about to, which spares handing the call to
+// another goroutine, and the answer back. It may return before the answers are there.
+func (l *lane) carry(calls ...*call) {
+	start := l.queueUp(calls)
+	if start == 0 {
+		return
+	}
+	for range start - 1 {
+		go l.work(false)
+	}
+	l.work(true)
+}
+
+// queueUp is submit; it returns how many workers the caller has to start.
+func (l *lane) queueUp(calls []*call) (start int) {
 	l.mu.Lock()
 	room := max(0, l.s.opt.MaxQueued-len(l.queue))
 	taken := calls[:min(room, len(calls))]
 	l.queue = append(l.queue, taken...)
 	most := l.kind.maxBatch()
-	start := 0
 	for l.workers < lanePipelines && l.coming*most < len(l.queue) && l.s.begin() {
 		l.workers++
 		l.coming++
@@ -136,9 +156,6 @@ func (l *lane) submit(calls ...*call) {
 		lost, l.queue = l.queue, nil
 	}
 	l.mu.Unlock()
-	for range start {
-		go l.work()
-	}
 	for _, c := range lost {
 		c.finish(nil, errClosed)
 	}
@@ -146,11 +163,12 @@ func (l *lane) submit(calls ...*call) {
 		l.s.observeFailure("overflow")
 		c.finish(nil, errOverflow)
 	}
+	return start
 }
 
-// work sends pipelines until nothing is queued.
-func (l *lane) work() {
-	defer l.s.end()
+// work sends pipelines until nothing is queued. Whoever has more to do sends one and
+// leaves the rest to a goroutine.
+func (l *lane) work(once bool) {
 	most := l.kind.maxBatch()
 	var batch []*call
 	for first := true; ; first = false {
@@ -165,6 +183,13 @@ func (l *lane) work() {
 				l.queue = nil // a burst's memory
 			}
 			l.mu.Unlock()
+			l.s.end()
+			return
+		}
+		if once && !first {
+			l.coming++
+			l.mu.Unlock()
+			go l.work(false) // in this one's place
 			return
 		}
 		batch = append(batch[:0], l.queue[:n]...)
@@ -207,7 +232,7 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	if len(calls) == 0 {
 		return nil
 	}
-	ctx := context.Background()
+	ctx := until{context.Background(), latest(calls)}
 	pipe := l.client.Pipeline()
 	cmds := make([]redis.Cmd, len(calls))
 	ack := false
@@ -251,6 +276,25 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 		c.finish(reply, err)
 	}
 	return unknown
+}
+
+// until is a context that ends at a time and does not tell: a connection's deadline is
+// set from it.
+type until struct {
+	context.Context
+	at time.Time
+}
+
+func (u until) Deadline() (time.Time, bool) { return u.at, true }
+
+// latest is when the last of the calls is given up.
+func latest(calls []*call) (at time.Time) {
+	for _, c := range calls {
+		if c.deadline.After(at) {
+			at = c.deadline
+		}
+	}
+	return at
 }
 
 // load gives the node the scripts it does not know: it was restarted, flushed or
