@@ -151,6 +151,8 @@ func (h *openHub) Post(batch []edge.Event) {
 	}
 }
 
+const benchEvent = `{"type":"message","room":"01J8Z3K5X9","id":"1732281234567-0","prev":"1732281230000-0","n":42,"from":"bob","sent_at":"2026-11-22T10:00:00Z","body":{"type":"text","text":"how are you today?"},"key":"3f0c"}`
+
 var benchHello = edge.FrameOf([]byte(`{"type":"hello"}`))
 
 // open starts a gateway with n clients in one room, their process beside it.
@@ -172,16 +174,30 @@ func openAs(b *testing.B, n int, how string, set func(*loop.Options)) (*loop.Gro
 	}
 	h.group = g
 	g.Start()
+	if o.Compress {
+		how = "deflate"
+	}
+	opened, end := startClients(b, g.Addr().String(), n, how)
+	opened()
+	for h.opened.Load() < int64(n) || g.Stats().Attachments < int64(n) && !h.silent {
+		time.Sleep(time.Millisecond)
+	}
+	return g, h, func() {
+		end()
+		stop(b, g)
+	}
+}
+
+// startClients starts the clients' process. opened returns when all are connected; end
+// ends them.
+func startClients(b *testing.B, addr string, n int, how string) (opened, end func()) {
+	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	child := exec.Command(exe)
-	if o.Compress {
-		how = "deflate"
-	}
-	spec := fmt.Sprintf("%s %d %s", g.Addr(), n, how)
-	child.Env = append(os.Environ(), childEnv+"="+spec)
+	child.Env = append(os.Environ(), childEnv+"="+fmt.Sprintf("%s %d %s", addr, n, how))
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -194,17 +210,16 @@ func openAs(b *testing.B, n int, how string, set func(*loop.Options)) (*loop.Gro
 	if err := child.Start(); err != nil {
 		b.Fatal(err)
 	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "open\n" {
-		b.Fatalf("clients: %q, %v", line, err)
+	opened = func() {
+		if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "open\n" {
+			b.Fatalf("clients: %q, %v", line, err)
+		}
 	}
-	for h.opened.Load() < int64(n) || g.Stats().Attachments < int64(n) && !h.silent {
-		time.Sleep(time.Millisecond)
-	}
-	return g, h, func() {
+	end = func() {
 		stdin.Close()
 		child.Wait()
-		stop(b, g)
 	}
+	return opened, end
 }
 
 func stop(tb testing.TB, g *loop.Group) {
@@ -249,7 +264,7 @@ func deliverAs(b *testing.B, how string, members, atOnce int) {
 	defer done()
 	frames := make([]edge.Cmd, atOnce)
 	for i := range frames {
-		frames[i] = edge.Cmd{Kind: edge.CmdBroadcast, Room: room1, Frame: edge.FrameOf([]byte(`{"type":"message","room":"01J8Z3K5X9","id":"1732281234567-0","prev":"1732281230000-0","n":42,"from":"bob","sent_at":"2026-11-22T10:00:00Z","body":{"type":"text","text":"how are you today?"},"key":"3f0c"}`))}
+		frames[i] = edge.Cmd{Kind: edge.CmdBroadcast, Room: room1, Frame: edge.FrameOf([]byte(benchEvent))}
 	}
 	round := func(n int) {
 		want := g.Stats().Deliveries + uint64(n*members*atOnce)
