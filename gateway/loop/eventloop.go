@@ -19,6 +19,9 @@ const (
 	readBufferBytes = 64 << 10
 	// maxPolled is how many ready sockets one turn looks at.
 	maxPolled = 512
+	// crowded is how many connections to serve at once are a crowd: they take more than
+	// a millisecond.
+	crowded = 256
 )
 
 // loop is one event loop. Its fields belong to the goroutine that runs it, but
@@ -263,6 +266,7 @@ func (l *loop) sleepMs() int {
 func (l *loop) poll(timeoutMs int) error {
 	ready, err := l.poller.Wait(timeoutMs)
 	l.clock()
+	l.crowd(len(ready))
 	for i := range ready {
 		ev := &ready[i]
 		if ev.Token == listenerToken {
@@ -288,6 +292,13 @@ func (l *loop) poll(timeoutMs int) error {
 	}
 	l.at.slot = 0
 	return err
+}
+
+// crowd says so when there are many connections to serve.
+func (l *loop) crowd(conns int) {
+	if conns >= crowded && l.g.opts.OnCrowd != nil {
+		l.g.opts.OnCrowd()
+	}
 }
 
 // again does what is to be tried once more.

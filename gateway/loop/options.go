@@ -114,6 +114,9 @@ type Options struct {
 	OnUpgraded, OnHeartbeat func(took time.Duration)
 	// OnTurn is called with how long a loop's turn was busy. Default nil.
 	OnTurn func(busy time.Duration)
+	// OnCrowd is called when a loop has hundreds of connections to serve at once, before
+	// it does: all processors are wanted. It is called inside a loop; default nil.
+	OnCrowd func()
 	// Logger gets the few things worth a line. Default slog.Default().
 	Logger *slog.Logger
 }

@@ -233,6 +233,7 @@ func (l *loop) flush() {
 	// processor (the hub, above all) is let in every millisecond or two.
 	const yield = 256
 	o := &l.out
+	l.crowd(len(o.dirty) - o.at)
 	for o.at < len(o.dirty) {
 		i := o.at
 		o.at++

@@ -9,6 +9,7 @@ import (
 	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
+	"github.com/madang-chat/madang/internal/procs"
 )
 
 // API is the process that people send through.
@@ -28,7 +29,7 @@ func NewAPI(c config.API, log *slog.Logger) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), sweeperPart(p), apiPart(p, a, c.APIAddr))}}, nil
+	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), sweeperPart(p), apiPart(p, a, c.APIAddr), procsPart(procs.New()))}}, nil
 }
 
 func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
@@ -95,6 +96,16 @@ func apiPart(p *process, a *api.API, addr string) part {
 			p.letBalancersNotice(ctx)
 			return a.Stop(ctx)
 		},
+	}
+}
+
+// procsPart has the process use as many processors as it needs. It comes last: what
+// starts before counts them.
+func procsPart(g *procs.Governor) part {
+	return part{
+		name:  "processors",
+		start: func(context.Context) error { g.Start(); return nil },
+		stop:  func(context.Context) error { g.Stop(); return nil },
 	}
 }
 

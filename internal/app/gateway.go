@@ -19,6 +19,7 @@ import (
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
+	"github.com/madang-chat/madang/internal/procs"
 )
 
 // Gateway is the process that people receive from.
@@ -38,7 +39,8 @@ func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{process: p, part: g, seq: sequence{log: log, parts: append(p.parts(), g.asPart())}}, nil
+	g.procs = procs.New()
+	return &Gateway{process: p, part: g, seq: sequence{log: log, parts: append(p.parts(), g.asPart(), procsPart(g.procs))}}, nil
 }
 
 // Start returns when the gateway accepts connections, or with ctx's error. While
@@ -63,6 +65,7 @@ type gatewayPart struct {
 	metrics *metrics.Gateway
 	gateway *gateway.Gateway // nil before start
 	memory  *memoryGuard     // nil before start
+	procs   *procs.Governor
 }
 
 func newGatewayPart(p *process, c config.Gateway) (*gatewayPart, error) {
@@ -112,7 +115,8 @@ func (g *gatewayPart) start(context.Context) error {
 			Redeem:      redeem(g.process.store),
 			OnDelivered: g.metrics.Delivered, OnTurn: g.metrics.Turn,
 			OnUpgraded: g.metrics.Upgraded, OnHeartbeat: g.metrics.Heartbeat,
-			Logger: g.process.log,
+			OnCrowd: g.procs.Crowd,
+			Logger:  g.process.log,
 		},
 		Hub: hub.Options{
 			Feed: g.process.store, Pacer: g.process.store, Logger: g.process.log,
