@@ -64,7 +64,7 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	if s.Scenario == "check" {
 		times = "drops (fleet: --times)"
 	}
-	count(times, s.StormTimes, 0, maxTimes)
+	count(times, s.Times, 0, maxTimes)
 	span("duration", s.Duration)
 	span("warmup", s.Warmup)
 	span("drain", s.Drain)

@@ -111,7 +111,7 @@ func TestFlatOutEndsWhenAllIsDelivered(t *testing.T) {
 func TestStormBringsAllBack(t *testing.T) {
 	t.Parallel()
 	s := spec(fakechat.New(t), "storm")
-	s.StormTimes, s.Duration = 2, 300*time.Millisecond
+	s.Times, s.Duration = 2, 300*time.Millisecond
 	res := run(t, s)
 	wantPassed(t, res)
 	if res.Connections.Returned != 60 || phase(t, res, "storm 2").BackTime.Count != 30 || res.Deliveries.Lost != 0 {
@@ -161,7 +161,7 @@ func TestCheckSurvivesDropsAndCountsNothingTwice(t *testing.T) {
 	t.Parallel()
 	server := fakechat.New(t)
 	s := spec(server, "check")
-	s.Tolerate.Failures, s.StormTimes = true, 2
+	s.Tolerate.Failures, s.Times = true, 2
 	go func() { // a server that loses its sockets besides
 		for server.Conns() < 30 {
 			time.Sleep(5 * time.Millisecond)

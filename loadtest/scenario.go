@@ -96,7 +96,7 @@ func storm(r *run) error {
 			return err
 		}
 	}
-	for n := range r.spec.StormTimes {
+	for n := range r.spec.Times {
 		err := r.phase(fmt.Sprintf("storm %d", n+1), func() error {
 			returned := r.tally.receivers().Returned
 			dropped := uint64(r.tally.live())
@@ -128,7 +128,8 @@ func storm(r *run) error {
 	return nil
 }
 
-// slow lets a share of the clients stop reading, and looks at the others.
+// slow lets a share of the clients stop reading, and looks at the others; again as
+// often as it is told.
 func slow(r *run) error {
 	if err := r.ramp(); err != nil {
 		return err
@@ -136,35 +137,51 @@ func slow(r *run) error {
 	if err := r.beginSends(r.spec.Rate); err != nil {
 		return err
 	}
-	if err := r.phase("all read", func() error { return r.rest(r.spec.Duration) }); err != nil {
-		return err
-	}
 	stalled := int(r.spec.SlowShare * float64(r.spec.Clients))
 	share := (stalled + r.receivers - 1) / r.receivers
-	err := r.phase("some do not read", func() error {
-		return errors.Join(r.crew.All(crew.Order{Verb: crew.Stall, Count: share}), r.rest(r.spec.SlowFor))
-	})
-	if err != nil {
-		return err
+	for n := range r.spec.Times {
+		round := ""
+		if r.spec.Times > 1 {
+			round = fmt.Sprintf(" %d", n+1)
+		}
+		for _, p := range []struct {
+			name  string
+			order *crew.Order
+			takes time.Duration
+		}{
+			{"all read", nil, r.spec.Duration},
+			{"some do not read", &crew.Order{Verb: crew.Stall, Count: share}, r.spec.SlowFor},
+			{"all read again", &crew.Order{Verb: crew.Unstall}, r.spec.Duration},
+		} {
+			err := r.phase(p.name+round, func() error {
+				if p.order != nil {
+					if err := r.crew.All(*p.order); err != nil {
+						return err
+					}
+				}
+				return r.rest(p.takes)
+			})
+			if err != nil {
+				return err
+			}
+		}
 	}
-	return r.phase("all read again", func() error {
-		return errors.Join(r.crew.All(crew.Order{Verb: crew.Unstall}), r.rest(r.spec.Duration))
-	})
+	return nil
 }
 
 // check sends for a while, whatever happens to the servers, and then waits until
 // all clients are back and have everything: only the ledger counts. With
-// StormTimes, all clients are dropped so many times on the way.
+// Times, all clients are dropped so many times on the way.
 func check(r *run) error {
 	if err := r.ramp(); err != nil {
 		return err
 	}
-	part := r.spec.Duration / time.Duration(r.spec.StormTimes+1)
+	part := r.spec.Duration / time.Duration(r.spec.Times+1)
 	err := r.phase("check", func() error {
 		if err := r.beginSends(r.spec.Rate); err != nil {
 			return err
 		}
-		for range r.spec.StormTimes {
+		for range r.spec.Times {
 			if err := r.rest(part); err != nil {
 				return err
 			}

@@ -70,7 +70,7 @@ type Spec struct {
 	Duration time.Duration // of what is measured
 	Drain    time.Duration // longest wait for what is still owed
 
-	StormTimes  int           // storm, check: how often all are dropped
+	Times       int           // storm, check: how often all are dropped; slow: how often some stop reading
 	StormSpread time.Duration // storm, check: clients return after a random part of this
 	SlowShare   float64       // slow: share of clients that stop reading
 	SlowFor     time.Duration // slow: for so long
@@ -172,8 +172,8 @@ func (s *Spec) complete() error {
 	if s.Scenario != "chat" {
 		s.UploadShare = 0
 	}
-	if s.Scenario == "storm" {
-		s.StormTimes = or(s.StormTimes, 1)
+	if s.Scenario == "storm" || s.Scenario == "slow" {
+		s.Times = or(s.Times, 1)
 	}
 	s.completeTransports(wrong)
 	s.SlowShare = or(s.SlowShare, 0.1)

@@ -28,7 +28,7 @@ type fleetCommand struct {
 
 	Rate   float64       `help:"Sends per second. 0: as fast as they are acknowledged; negative: none." default:"100" group:"Sends"`
 	Warmup time.Duration `help:"fanout, compare: sends before what is measured." default:"2s" group:"Sends"`
-	Times  int           `help:"storm, check: how often all clients are dropped." default:"1" group:"Connections"`
+	Times  int           `help:"storm, check: how often all clients are dropped; slow: how often some stop reading." default:"1" group:"Connections"`
 	Spread time.Duration `help:"storm, check: clients return after a random part of this." default:"0" group:"Connections"`
 	Share  float64       `help:"slow: share of clients that stop reading." default:"0.1" group:"Connections"`
 	For    time.Duration `name:"for" help:"slow: how long they do not read." default:"10s" group:"Connections"`
@@ -59,7 +59,7 @@ func (c *fleetCommand) Run(ctx context.Context, stdout io.Writer) (err error) {
 		return err
 	}
 	spec.Gateways, spec.APIs = f.Gateways, f.APIs
-	spec.Rate, spec.Warmup, spec.StormTimes, spec.StormSpread = c.Rate, c.Warmup, c.Times, c.Spread
+	spec.Rate, spec.Warmup, spec.Times, spec.StormSpread = c.Rate, c.Warmup, c.Times, c.Spread
 	spec.SlowShare, spec.SlowFor = c.Share, c.For
 	spec.Transports, spec.Idle, spec.Renew = c.Transports, c.Idle, f.RenewGateways
 	spec.StepFrom, spec.StepTo, spec.StepFactor, spec.StepTime = c.From, c.To, c.Factor, c.Step
@@ -104,7 +104,7 @@ func (c *checkCommand) Run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	spec.Rate, spec.StormTimes, spec.StormSpread = c.Rate, c.Drops, c.Spread
+	spec.Rate, spec.Times, spec.StormSpread = c.Rate, c.Drops, c.Spread
 	spec.Drain = max(spec.Drain, time.Minute)
 	spec.Tolerate = loadtest.Tolerances{Failures: true, Noticed: c.AllowNoticed, Doubled: c.AllowDoubled}
 	return c.run(ctx, stdout, spec)

@@ -200,15 +200,16 @@ func (c *stormCommand) Run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	spec.Rate, spec.StormTimes, spec.StormSpread = c.Rate, c.Times, c.Spread
+	spec.Rate, spec.Times, spec.StormSpread = c.Rate, c.Times, c.Spread
 	return c.run(ctx, stdout, spec)
 }
 
 type slowCommand struct {
 	loadFlags
 	Rate  float64       `help:"Sends per second." default:"100" group:"Sends"`
-	Share float64       `help:"Share of clients that stop reading." default:"0.1" group:"Connections"`
+	Share float64       `help:"Share of clients that stop reading: some of each room." default:"0.1" group:"Connections"`
 	For   time.Duration `name:"for" help:"How long they do not read." default:"10s" group:"Connections"`
+	Times int           `help:"How often they stop." default:"1" group:"Connections"`
 }
 
 // Run stalls some clients.
@@ -217,7 +218,7 @@ func (c *slowCommand) Run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	spec.Rate, spec.SlowShare, spec.SlowFor = c.Rate, c.Share, c.For
+	spec.Rate, spec.SlowShare, spec.SlowFor, spec.Times = c.Rate, c.Share, c.For, c.Times
 	return c.run(ctx, stdout, spec)
 }
 

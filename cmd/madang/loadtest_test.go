@@ -40,8 +40,8 @@ var scenarioFiles = map[string]struct{ yaml, flags string }{
 		"--rate=20 --times=2 --spread=100ms --duration=300ms --connect-rate=2000",
 	},
 	"slow": {
-		"rate: 40\nshare: 0.25\nfor: 300ms\nduration: 300ms\n",
-		"--rate=40 --share=0.25 --for=300ms --duration=300ms",
+		"rate: 40\nshare: 0.25\nfor: 300ms\ntimes: 2\nduration: 300ms\n",
+		"--rate=40 --share=0.25 --for=300ms --times=2 --duration=300ms",
 	},
 	"chat": {
 		"rate: 30\nzipf: 1.2\nduration: 400ms\nclients: 30\nmembers: 10\n",

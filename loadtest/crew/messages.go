@@ -18,7 +18,7 @@ const (
 	Ramp       Verb = iota + 1 // receivers: connect
 	SendsBegin                 // receivers: from here on, messages are owed
 	Drop                       // receivers: a Share closes and comes back, over Spread, at Rate
-	Stall                      // receivers: the first Count stop reading
+	Stall                      // receivers: Count of them stop reading
 	Unstall                    // receivers: they read again
 	Chat                       // receivers: say things besides messages, as much as Chatter
 	BeginSends                 // senders: a schedule of Rate per second of the whole run, 0: flat out

@@ -62,10 +62,13 @@ const (
 	readersBuffer = 1 << 20
 )
 
-// Stall makes the first n clients stop reading; their sockets stay open.
+// Stall makes n clients stop reading; their sockets stay open. They are spread evenly
+// over all, and so over the rooms: who reads sits beside who does not.
 func (s *Swarm) Stall(n int) {
 	s.poll.Post(func() {
-		for i := range s.clients[:min(n, len(s.clients))] {
+		n = min(n, len(s.clients))
+		for k := range n {
+			i := k * len(s.clients) / n
 			c := &s.clients[i]
 			if c.state != live || c.stalled {
 				continue

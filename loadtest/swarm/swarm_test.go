@@ -316,6 +316,19 @@ func TestTheRampKeepsItsRate(t *testing.T) {
 	}
 }
 
+// Clients 0 to 9 are in one room, 10 to 19 in the other.
+func TestStalledClientsSitBesideOthers(t *testing.T) {
+	st := newStage(t, nil)
+	st.swarm.Ramp()
+	st.allLive()
+	st.swarm.Stall(10)
+	st.wait("stalled", func(swarm.Stats) bool { return true })
+	st.send(0)
+	st.wait("delivered to the others", func(s swarm.Stats) bool { return s.Arrivals == 5 })
+	st.swarm.Unstall()
+	st.wait("delivered to all", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+}
+
 func TestStalledClientsCatchUp(t *testing.T) {
 	overEach(t, func(t *testing.T, over target.Transport) {
 		st := newStage(t, by(over))
