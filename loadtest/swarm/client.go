@@ -36,6 +36,7 @@ type client struct {
 	wasLive  bool   // it has positions: a new connection resumes
 	resuming bool   // this connection was opened with resume
 	stalled  bool   // does not read
+	aside    bool   // was told not to read, and not yet to read again: cut off and back it is late, and none of the others
 	asking   bool   // polls: not answered yet
 	reopened bool   // polls: the server had not kept the socket of a client that rested
 	lazilyMs uint32 // after a bye: how long to stay away

@@ -63,7 +63,8 @@ const (
 )
 
 // Stall makes n clients stop reading; their sockets stay open. They are spread evenly
-// over all, and so over the rooms: who reads sits beside who does not.
+// over all, and so over the rooms: who reads sits beside who does not. What the
+// server cuts off for it reads when it is back, and is not measured before Unstall.
 func (s *Swarm) Stall(n int) {
 	s.poll.Post(func() {
 		n = min(n, len(s.clients))
@@ -73,7 +74,7 @@ func (s *Swarm) Stall(n int) {
 			if c.state != live || c.stalled {
 				continue
 			}
-			c.stalled = true
+			c.stalled, c.aside = true, true
 			// The kernel would take megabytes in the reader's place.
 			_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBuffer)
 			s.watch(uint32(i), 0)
@@ -86,6 +87,7 @@ func (s *Swarm) Unstall() {
 	s.poll.Post(func() {
 		for i := range s.clients {
 			c := &s.clients[i]
+			c.aside = false
 			if !c.stalled {
 				continue
 			}

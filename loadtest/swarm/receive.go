@@ -140,8 +140,11 @@ func (s *Swarm) handleMessage(i uint32, ev *target.Event) {
 		s.stats.LongestSilence = max(s.stats.LongestSilence, time.Duration(s.ticks()-last)*tick)
 	}
 	s.arrivedAt[reader] = s.ticks()
-	s.meters.latency.Record(s.now - ev.Due)
 	s.handleEcho(i)
+	if s.clients[i].aside {
+		return
+	}
+	s.meters.latency.Record(s.now - ev.Due)
 	if age := s.now - int64(ev.Pos.ID().Ms)*1e6; age < 3600e9 { // positions of other targets are no times
 		s.meters.sinceLog.Record(age)
 	}

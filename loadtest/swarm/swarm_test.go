@@ -10,6 +10,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/internal/fakechat"
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/meter"
 	"github.com/madang-chat/madang/loadtest/mint"
 	"github.com/madang-chat/madang/loadtest/stamp"
 	"github.com/madang-chat/madang/loadtest/swarm"
@@ -327,6 +328,40 @@ func TestStalledClientsSitBesideOthers(t *testing.T) {
 	st.wait("delivered to the others", func(s swarm.Stats) bool { return s.Arrivals == 5 })
 	st.swarm.Unstall()
 	st.wait("delivered to all", func(s swarm.Stats) bool { return s.Arrivals == 10 })
+}
+
+// One that is cut off for not reading is back at once and reads what it has missed:
+// late, and not because others do not read.
+func TestWhoIsCutOffForNotReadingIsNotAmongTheOthers(t *testing.T) {
+	st := newStage(t, nil)
+	st.swarm.Ramp()
+	st.allLive()
+	st.swarm.Stall(10)
+	st.wait("stalled", func(swarm.Stats) bool { return true })
+	st.swarm.Drop(1, 0, 0)
+	st.wait("all back", func(s swarm.Stats) bool { return s.Returned == 20 && s.Live == 20 })
+	arrivals := uint64(0)
+	measured := func() uint64 {
+		m := meter.New()
+		st.send(0)
+		for arrivals += 10; ; time.Sleep(5 * time.Millisecond) {
+			snap, ok := st.swarm.Snapshot(5 * time.Second)
+			if !ok {
+				t.Fatal("the loop does not answer")
+			}
+			if err := m.Merge(snap.Latency.Encode()); err != nil {
+				t.Fatal(err)
+			}
+			if snap.Stats.Arrivals == arrivals {
+				return uint64(m.Dist().Count)
+			}
+		}
+	}
+	before := measured()
+	st.swarm.Unstall()
+	if after := measured(); before != 5 || after != 10 {
+		t.Errorf("%d of 10 deliveries measured before Unstall, %d after, want 5 and 10", before, after)
+	}
 }
 
 func TestStalledClientsCatchUp(t *testing.T) {
