@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
 	"github.com/madang-chat/madang/internal/testkit"
@@ -55,6 +57,29 @@ func BenchmarkSend(b *testing.B) {
 			b.ReportMetric(float64(commands.Load())/float64(pipelines.Load()), "sends/pipeline")
 		})
 	}
+}
+
+// BenchmarkLimit is the least that a send can cost Redis on this machine: a script of
+// an XADD and a PUBLISH alone, with nobody subscribed, in pipelines of 32.
+func BenchmarkLimit(b *testing.B) {
+	const pipelined = 32
+	r := testkit.Redis(b)
+	client := redis.NewClient(&redis.Options{Addr: r.Addr()})
+	defer client.Close()
+	script := redis.NewScript(`local id = redis.call('XADD', KEYS[1], '*', 't', ARGV[1]); redis.call('PUBLISH', KEYS[1], ARGV[1]); return id`)
+	must(b, script.Load(background, client).Err())
+	text := tail(strings.Repeat("x", 200))
+	pipe := client.Pipeline()
+	b.ResetTimer()
+	before := serverCPU(b, r)
+	for n := 0; n < b.N; n += pipelined {
+		for i := range pipelined {
+			script.EvalSha(background, pipe, []string{fmt.Sprintf("room:%d", (n+i)%100)}, text)
+		}
+		_, err := pipe.Exec(background)
+		must(b, err)
+	}
+	b.ReportMetric(float64(serverCPU(b, r)-before)/float64(b.N), "redis-cpu-ns/op")
 }
 
 // cpuTime is what this process has used, the server not counted.

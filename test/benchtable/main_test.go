@@ -33,3 +33,40 @@ func TestValuesAreReadable(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestFiguresAreComparedWithABareProgram(t *testing.T) {
+	r := row{read: "x", factor: 1, budget: "60", limit: &limit{there: 11}}
+	here, there := r.timesLimit(figures{values: map[string]float64{"x": 82}}, 40)
+	if here != "2.05 × 40 µs" || there != "≤ 5.45 × 11 µs" {
+		t.Errorf("%q, %q", here, there)
+	}
+	r.limit = nil
+	if here, there = r.timesLimit(figures{}, 0); here != "–" || there != "–" {
+		t.Errorf("%q, %q", here, there)
+	}
+}
+
+func TestWhatOthersWaitIsTheMedianOfTheRounds(t *testing.T) {
+	f, err := resultValues([]byte(`{"phases":[
+		{"name":"all read 1","latency_ms":{"p99":2}},{"name":"some do not read 1","latency_ms":{"p99":2.2}},
+		{"name":"all read 2","latency_ms":{"p99":2}},{"name":"some do not read 2","latency_ms":{"p99":9}},
+		{"name":"all read 3","latency_ms":{"p99":3}},{"name":"some do not read 3","latency_ms":{"p99":3}}]}`))
+	if err != nil || f.values[othersWait] != 1.1 {
+		t.Errorf("%v, %v", f.values[othersWait], err)
+	}
+}
+
+func TestCentrifugosFiguresAreRead(t *testing.T) {
+	n := 0
+	for _, r := range rows {
+		if v, ok := centrifugoThere(r); ok {
+			n++
+			if v <= 0 {
+				t.Errorf("%s: %v of %q", r.what, v, r.peer)
+			}
+		}
+	}
+	if n < 8 {
+		t.Errorf("%d rows name a figure of Centrifugo's", n)
+	}
+}
