@@ -18,7 +18,7 @@ type HTTP struct {
 	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects." default:"10000"`
 	ShowFocus         bool          `help:"Tell everybody who asks which rooms a user is looking at. Server keys are always told."`
 	LogMaxLen         int           `help:"Messages kept per room, approximately. More costs Redis memory; fewer turns long absences into gaps." default:"100000"`
-	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age." default:"0"`
+	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age. Another age holds for a room from its next message on; until then its log goes when the old one said." default:"0"`
 	LogMaxBytes       Bytes         `help:"Redis memory that a room's messages may take, approximately. 0: no limit by size. A server key can set all three for single rooms." default:"0"`
 }
 

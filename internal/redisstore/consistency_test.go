@@ -248,6 +248,31 @@ func TestRetentionByCountAndAge(t *testing.T) {
 	}
 }
 
+// A log that was to go by its age stays once that does not count any more: not
+// only what is sent from then on.
+func TestAnAgeThatCountsNoMoreDeletesNothing(t *testing.T) {
+	r := testkit.Redis(t)
+	aged := open(t, r.URL(), func(o *redisstore.Options) { o.MaxAge = time.Hour })
+	ageless := open(t, r.URL())
+	id := room(t, aged, "alice")
+	ttl := func() int64 {
+		t.Helper()
+		v, err := r.Do("PTTL", keysLike(t, r, "*:room:"+id+":log"))
+		must(t, err)
+		return v.(int64)
+	}
+	for range 2 { // also while processes with either setting run side by side
+		send(t, aged, id, "alice", name("k"), "x")
+		if ttl() <= 0 {
+			t.Fatal("no age is set")
+		}
+		send(t, ageless, id, "alice", name("k"), "x")
+		if left := ttl(); left != -1 {
+			t.Fatalf("the log goes in %d ms", left)
+		}
+	}
+}
+
 // A room keeps what was said for it, by whatever measure; what goes is counted.
 func TestRetentionOfOneRoom(t *testing.T) {
 	number := func(n int64) *int64 { return &n }

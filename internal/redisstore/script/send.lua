@@ -70,7 +70,9 @@ if room[4] then
   if b ~= '-' then bytes = b end
 end
 -- An idle room's log goes whole; a busy one's end is cut now and then, by whole nodes of the stream.
-if age ~= '0' then redis.call('PEXPIRE', KEYS[3], age) end
+-- Without an age none may stand from before it was changed, or from a process that has another still:
+-- the whole log would go with what was sent a moment ago. It costs 0.2 of a send's 10 us.
+if age ~= '0' then redis.call('PEXPIRE', KEYS[3], age) else redis.call('PERSIST', KEYS[3]) end
 if tonumber(n) % 16 ~= 0 then return at end
 local byage, bybytes = 0, 0
 local bycount = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', entries)
