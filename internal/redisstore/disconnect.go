@@ -22,7 +22,7 @@ var _ chat.Revoker = (*Store)(nil)
 func (s *Store) Disconnect(ctx context.Context, user string) (beforeMs uint64, err error) {
 	part := s.keys.partition(user)
 	k := s.keys.user(part, user)
-	c := newCall(part, disconnectScript, []string{k.rooms, k.channel}, s.publish)
+	c := newCall(part, disconnectScript, []string{k.rooms, k.channel}, s.publish, s.keys.database)
 	c.ack = true
 	reply, err := s.do(ctx, writes, c)
 	if err != nil {

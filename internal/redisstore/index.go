@@ -46,7 +46,7 @@ func (s *Store) writeIndex(ctx context.Context, changes []change) {
 		}
 		calls[i] = newCall(part, indexScript, []string{k.rooms, k.left(ch.room), k.channel},
 			ch.room, ch.version, op, ch.head.String(), bytes.TrimSuffix(event, []byte("}")), s.publish,
-			removalMemory.Milliseconds(), ch.repair, ch.n)
+			removalMemory.Milliseconds(), ch.repair, ch.n, s.keys.database)
 		calls[i].ack = true
 	}
 	s.doAll(ctx, writes, calls)

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -46,14 +47,22 @@ const attachmentSweeperKey = "madang:attachments:sweeper"
 //	{p}:ticket:T               string  a ticket, with a TTL
 //	gateways                   set     the gateways that are not known to be dead
 //	gateway:G                  string  G's lease: "counter connections address", or "dead"; with a TTL
+//
+// Channels have the names of keys, but Redis keeps them apart from its numbered
+// databases: what is published in one is heard in all. In another database than
+// 0, which DESIGN's names are of, the number and a colon stand before them.
 type keyspace struct {
-	tags   []string       // by partition
-	byTag  map[string]int // and back
-	prefix []string       // "{tag}:"
+	database string         // what stands before channels' names: "", or "1:"
+	tags     []string       // by partition
+	byTag    map[string]int // and back
+	prefix   []string       // "{tag}:"
 }
 
-func newKeyspace(partitions int) *keyspace {
+func newKeyspace(partitions, database int) *keyspace {
 	k := &keyspace{tags: partitionTags(partitions), byTag: make(map[string]int, partitions)}
+	if database != 0 {
+		k.database = strconv.Itoa(database) + ":"
+	}
 	k.prefix = make([]string, partitions)
 	for p, tag := range k.tags {
 		k.byTag[tag] = p
@@ -85,7 +94,8 @@ func (r roomKeys) idem(user, key string) string {
 	return r.room + ":idem:" + escape(user) + ":" + key
 }
 
-// userKeys are the keys of one user.
+// userKeys are the keys of one user. The channel is named as scripts are given
+// it, without the database.
 type userKeys struct {
 	channel, rooms string
 }
@@ -132,11 +142,11 @@ func (k *keyspace) channel(ch chat.Channel) string {
 	p := k.partition(ch.Name)
 	switch ch.Kind {
 	case chat.UserChannel:
-		return k.user(p, ch.Name).channel
+		return k.database + k.user(p, ch.Name).channel
 	case chat.PresenceChannel:
-		return k.presence(p, ch.Name)
+		return k.database + k.presence(p, ch.Name)
 	}
-	return k.prefix[p] + "room:" + ch.Name
+	return k.database + k.prefix[p] + "room:" + ch.Name
 }
 
 // parseChannel is the way back. The name shares the memory of the channel when

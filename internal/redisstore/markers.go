@@ -81,7 +81,7 @@ func (a *advance) write(ctx context.Context, todo []int) (moved []int) {
 			field, publish, event = "m:", a.s.publish, a.event(m)
 		}
 		calls[j] = newCall(part, markerScript, []string{k.rooms, k.channel},
-			field+m.Room, m.ID.String(), m.N, publish, event)
+			field+m.Room, m.ID.String(), m.N, publish, event, a.s.keys.database)
 	}
 	a.s.doAll(ctx, ephemeral, calls)
 	for j, i := range todo {
@@ -110,7 +110,7 @@ func (a *advance) tell(ctx context.Context, moved []int) {
 		}
 		part := a.s.keys.partition(m.Room)
 		k := a.s.keys.room(part, m.Room)
-		calls = append(calls, newCall(part, receiptScript, []string{k.room, k.members}, a.members, a.s.publish, a.event(m)))
+		calls = append(calls, newCall(part, receiptScript, []string{k.room, k.members}, a.members, a.s.publish, a.event(m), a.s.keys.database))
 		at = append(at, i)
 	}
 	a.s.doAll(ctx, ephemeral, calls)
@@ -140,7 +140,7 @@ func (s *Store) PublishLive(ctx context.Context, evs []chat.LiveEvent) (errs []e
 	calls := make([]*call, len(evs))
 	for i := range evs {
 		part := s.keys.partition(evs[i].Room)
-		calls[i] = newCommand(part, s.publish, s.keys.room(part, evs[i].Room).room, evs[i].Event)
+		calls[i] = newCommand(part, s.publish, s.keys.channel(chat.Channel{Kind: chat.RoomChannel, Name: evs[i].Room}), evs[i].Event)
 	}
 	s.doAll(ctx, ephemeral, calls)
 	for i, c := range calls {

@@ -156,7 +156,7 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
 	c := newCall(part, putScript, []string{k.room, k.members, s.keys.outbox(part)},
-		room, actor(by), user, string(role), s.arg.maxMembers, s.publish, joinedUpToHead(room, user))
+		room, actor(by), user, string(role), s.arg.maxMembers, s.publish, joinedUpToHead(room, user), s.keys.database)
 	c.ack = true
 	reply, err := s.do(ctx, writes, c)
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *Store) RemoveMember(ctx context.Context, by chat.Actor, room, user stri
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
 	c := newCall(part, removeScript, []string{k.room, k.members, s.keys.outbox(part), k.sent()},
-		room, actor(by), user, s.publish, protocol.AppendLeft(nil, room, user, 0))
+		room, actor(by), user, s.publish, protocol.AppendLeft(nil, room, user, 0), s.keys.database)
 	// Run again after an answer was lost, it would say that there is no such member.
 	c.ack, c.once = true, true
 	reply, err := s.do(ctx, writes, c)

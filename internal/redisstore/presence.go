@@ -91,8 +91,8 @@ func (s *Store) TakeSeats(ctx context.Context, gateway string, seats []chat.Seat
 	for _, r := range runs {
 		keys := make([]string, 1, 1+len(r.at))
 		keys[0] = s.keys.seated(r.part, gateway)
-		args := make([]any, 0, 4+2*len(r.at))
-		args = append(args, gateway, s.publish, presenceTTL.Milliseconds(), seatedTTL.Milliseconds())
+		args := make([]any, 0, 5+2*len(r.at))
+		args = append(args, gateway, s.publish, presenceTTL.Milliseconds(), seatedTTL.Milliseconds(), s.keys.database)
 		for _, i := range r.at {
 			keys = append(keys, s.keys.presence(r.part, seats[i].User))
 			args = append(args, seats[i].User, appendSeat(nil, &seats[i]))
@@ -114,8 +114,8 @@ func (s *Store) LeaveSeats(ctx context.Context, gateway string, seats []chat.Sea
 func (s *Store) newLeaveCall(gateway, why string, seats []chat.Seat, r *seatRun) *call {
 	keys := make([]string, 1, 1+2*len(r.at))
 	keys[0] = s.keys.seated(r.part, gateway)
-	args := make([]any, 0, 3+2*len(r.at))
-	args = append(args, gateway, s.publish, why)
+	args := make([]any, 0, 4+2*len(r.at))
+	args = append(args, gateway, s.publish, s.keys.database, why)
 	for _, i := range r.at {
 		keys = append(keys, s.keys.presence(r.part, seats[i].User), s.keys.user(r.part, seats[i].User).rooms)
 		args = append(args, seats[i].User, seats[i].Seq)

@@ -34,7 +34,7 @@ func (s *Store) CreateRoom(ctx context.Context, by chat.Actor, id, name string, 
 
 	part := s.keys.partition(id)
 	k := s.keys.room(part, id)
-	args := []any{id, name, owner, s.publish}
+	args := []any{id, name, owner, s.publish, s.keys.database}
 	for _, user := range all {
 		args = append(args, user, joinedUpToHead(id, user))
 	}
@@ -203,7 +203,7 @@ func (s *Store) MarkRead(ctx context.Context, user, room string, id protocol.ID)
 	part := s.keys.partition(user)
 	k := s.keys.user(part, user)
 	c := newCall(part, readScript, []string{k.rooms, k.channel},
-		room, at, n, s.publish, protocol.AppendRead(nil, room, user, id))
+		room, at, n, s.publish, protocol.AppendRead(nil, room, user, id), s.keys.database)
 	c.ack = true
 	if reply, err = s.do(ctx, writes, c); err != nil {
 		return err

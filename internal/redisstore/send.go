@@ -13,7 +13,7 @@ import (
 )
 
 // sendArgs is how many arguments a send's command has.
-const sendArgs = 3 + 5 + 10
+const sendArgs = 3 + 5 + 11
 
 // sendCall is a send on its way, in one piece of memory: its arguments point
 // into it, so that they need none of their own.
@@ -110,6 +110,7 @@ func (s *Store) newSend(send chat.Send) *sendCall {
 		&c.keys[0], &c.keys[1], &c.keys[2], &c.keys[3], &c.keys[4],
 		&c.send.Room, &c.send.By.User, admission(&send), &c.send.Hash, send.Tail,
 		s.arg.idemTTL, s.publish, s.arg.maxLen, s.arg.maxAge, s.arg.maxBytes,
+		&s.keys.database,
 	}
 	c.call.args = c.args[:]
 	return c

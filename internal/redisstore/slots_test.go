@@ -28,7 +28,7 @@ func TestTagsSpreadEvenlyOverSlots(t *testing.T) {
 
 // Keys of deployments that exist are made of these: they must never change.
 func TestTagsAndPartitionsAreFixed(t *testing.T) {
-	k := newKeyspace(256)
+	k := newKeyspace(256, 0)
 	for i, want := range map[int]string{0: "cv", 1: "14", 100: "1y", 255: "fv"} {
 		if k.tags[i] != want {
 			t.Errorf("tag of partition %d is %q, was %q", i, k.tags[i], want)
@@ -42,7 +42,7 @@ func TestTagsAndPartitionsAreFixed(t *testing.T) {
 }
 
 func TestNamesCannotEscapeTheirKey(t *testing.T) {
-	k := newKeyspace(16)
+	k := newKeyspace(16, 0)
 	for _, name := range []string{"alice", "a:rooms", "{x}:user:bob", "50%", "%41", "한글 이름", "a b\"c'", "*?[]"} {
 		ch := chat.Channel{Kind: chat.UserChannel, Name: name}
 		key := k.channel(ch)
@@ -56,7 +56,9 @@ func TestNamesCannotEscapeTheirKey(t *testing.T) {
 		}
 	}
 	room := chat.Channel{Kind: chat.RoomChannel, Name: "r~1.a"}
-	if got, ok := k.parseChannel(k.channel(room)); !ok || got != room {
-		t.Errorf("the room came back as %v", got)
+	for _, k := range []*keyspace{k, newKeyspace(16, 3)} {
+		if got, ok := k.parseChannel(k.channel(room)); !ok || got != room {
+			t.Errorf("the room came back as %v", got)
+		}
 	}
 }

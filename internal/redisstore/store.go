@@ -72,7 +72,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		opt: o, target: t, log: o.Logger,
-		nodes: openNodes(t, o), keys: newKeyspace(o.Partitions),
+		nodes: openNodes(t, o), keys: newKeyspace(o.Partitions, t.db),
 		publish: "PUBLISH", lanes: make(map[laneKey]*lane), opened: time.Now(),
 		arg: constants{
 			idemTTL: o.IdempotencyTTL.Milliseconds(), maxLen: o.MaxLen, maxAge: o.MaxAge.Milliseconds(), maxBytes: o.MaxBytes,

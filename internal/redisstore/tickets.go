@@ -71,7 +71,7 @@ func (s *Store) Command(ctx context.Context, user string, c chat.Command) error 
 		return fmt.Errorf("command: %w", err)
 	}
 	part := s.keys.partition(user)
-	reply, err := s.do(ctx, writes, newCommand(part, s.publish, s.keys.user(part, user).channel, payload))
+	reply, err := s.do(ctx, writes, newCommand(part, s.publish, s.keys.channel(chat.Channel{Kind: chat.UserChannel, Name: user}), payload))
 	if err != nil {
 		return err
 	}

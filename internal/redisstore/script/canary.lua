@@ -3,6 +3,7 @@
 -- for that reason: receiving goes on.
 -- KEYS 1 canary  2 epoch  3 the gateway's channel
 -- ARGV 1 token  2 a new epoch, used when there is none  3 PUBLISH or SPUBLISH  4 TTL of the canary (ms)
+--      5 what stands before channels' names (keys.go)
 -- Publishes 'token epoch time', the time in ms. Returns how many subscribers of this server got it: none means that the
 --      gateway listens elsewhere.
 local epoch = redis.call('GET', KEYS[2])
@@ -15,4 +16,4 @@ if not epoch then
   redis.call('SET', KEYS[2], epoch)
 end
 local time = redis.call('TIME')
-return redis.call(ARGV[3], KEYS[3], ARGV[1] .. ' ' .. epoch .. ' ' .. string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
+return redis.call(ARGV[3], ARGV[5] .. KEYS[3], ARGV[1] .. ' ' .. epoch .. ' ' .. string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))

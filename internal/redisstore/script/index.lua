@@ -4,7 +4,7 @@
 -- ARGV 1 room  2 version  3 '+' or '-'  4 head when the user joined
 --      5 the event up to the closing brace  6 PUBLISH or SPUBLISH  7 how long a removal is remembered (ms)
 --      8 '' for a change; for a repair the version that was found wrong in the index, '0' when it had none
---      9 ordinal of that head
+--      9 ordinal of that head  10 what stands before channels' names
 -- Who joins has read what was said before: the read marker starts at that head, and is never moved back.
 -- Returns 1 when the index changed, 0 when it knew better. Running it again changes nothing.
 local field = 'r:' .. ARGV[1]
@@ -49,5 +49,5 @@ local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local rev = string.format('%.0f', math.max(tonumber(redis.call('HGET', KEYS[1], 'rev') or '0') + 1, ms))
 redis.call('HSET', KEYS[1], 'rev', rev)
-redis.call(ARGV[6], KEYS[3], ARGV[5] .. ',"rooms_rev":' .. rev .. '}')
+redis.call(ARGV[6], ARGV[10] .. KEYS[3], ARGV[5] .. ',"rooms_rev":' .. rev .. '}')
 return 1

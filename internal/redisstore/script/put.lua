@@ -2,6 +2,7 @@
 -- KEYS 1 room (also the channel's name)  2 members  3 outbox
 -- ARGV 1 room  2 who asks, '' for a server key  3 user  4 role, '' for what it is or member
 --      5 most members  6 PUBLISH or SPUBLISH  7 the `joined` event up to the head
+--      8 what stands before channels' names
 -- Returns {'added', version, head, n, outbox ID}, {'changed' or 'same', version, head, n},
 --      or 'NOROOM', 'NOTMEMBER', 'NOTALLOWED', 'FULL'.
 local room = redis.call('HMGET', KEYS[1], 'head', 'ver', 'n')
@@ -30,5 +31,5 @@ version = string.format('%.0f', math.max(tonumber(version) + 1, ms))
 redis.call('HSET', KEYS[2], ARGV[3], role)
 redis.call('HSET', KEYS[1], 'ver', version)
 local entry = redis.call('XADD', KEYS[3], '*', 'r', ARGV[1], 'u', ARGV[3], 'v', version, 'h', head, 'op', '+', 'n', n)
-redis.call(ARGV[6], KEYS[1], ARGV[7] .. head .. '"}')
+redis.call(ARGV[6], ARGV[8] .. KEYS[1], ARGV[7] .. head .. '"}')
 return {'added', version, head, n, entry}

@@ -4,7 +4,7 @@
 --      accepted before is answered  4 hash of the body  5 tail
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
 --      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
---      the room's field 'keep' may say otherwise (retain.lua)
+--      the room's field 'keep' may say otherwise (retain.lua)  11 what stands before channels' names
 -- Returns 'id prev n' for a new message, and for each 16th how many older ones were trimmed, by
 --      count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for one that was stored before,
 --      or 'REUSED', 'LIMITED' (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the
@@ -59,7 +59,7 @@ redis.call('HSET', KEYS[1], 'head', id, 'n', n)
 if member == 1 then redis.call('HSET', KEYS[5], ARGV[2], id .. ' ' .. n) end
 local at = id .. ' ' .. head .. ' ' .. n
 redis.call('SET', KEYS[4], at .. ' ' .. ARGV[4], 'PX', ARGV[6])
-redis.call(ARGV[7], KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
+redis.call(ARGV[7], ARGV[11] .. KEYS[1], '{"type":"message","room":"' .. ARGV[1] .. '","id":"' .. id ..
   '","prev":"' .. head .. '","n":' .. n .. ',' .. ARGV[5])
 
 local entries, age, bytes = ARGV[8], ARGV[9], ARGV[10]
