@@ -401,6 +401,36 @@ func TestTooFewReplicasAreNoAcknowledgement(t *testing.T) {
 	})
 }
 
+// What was refused stored nothing that a replica could lack.
+func TestARefusalIsToldWhileReplicasAreAway(t *testing.T) {
+	r := testkit.Redis(t)
+	acked := open(t, r.URL(), func(o *redisstore.Options) {
+		o.MinReplicasAck, o.AckTimeout = 1, time.Millisecond
+	})
+	s := open(t, r.URL())
+	id := room(t, s, "alice", "bob")
+	send(t, s, id, "bob", "used", "x")
+	try := func(by, room, key, hash string, replayOnly bool, want error) {
+		t.Helper()
+		_, err := acked.Send(t.Context(), chat.Send{Room: room, By: as(by), Key: key, Hash: hash, Tail: tail(hash), ReplayOnly: replayOnly})
+		wantErr(t, err, want)
+	}
+	try("eve", id, "k", "x", false, chat.ErrNotMember)
+	try("alice", name("none"), "k", "x", false, chat.ErrNoRoom)
+	try("bob", id, "used", "another body", false, chat.ErrKeyReused)
+	try("bob", id, "new", "x", true, chat.ErrLimited)
+	_, err := acked.CreateRoom(t.Context(), as("alice"), id, "", nil)
+	wantErr(t, err, chat.ErrRoomExists)
+	_, err = acked.PutMember(t.Context(), as("bob"), id, "eve", "")
+	wantErr(t, err, chat.ErrNotAllowed)
+	wantErr(t, acked.RemoveMember(t.Context(), as("bob"), id, "alice"), chat.ErrNotAllowed)
+
+	must(t, s.Pace(t.Context(), id, 0.1, time.Minute))
+	try("alice", id, "k1", "x", false, chat.ErrNotReplicated) // stored
+	try("alice", id, "k2", "x", false, chat.ErrRoomBusy)
+	try("alice", id, "k1", "x", false, chat.ErrNotReplicated)
+}
+
 func TestAFullRedisRefusesAndLosesNothing(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())

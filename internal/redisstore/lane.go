@@ -72,10 +72,14 @@ func (c *call) result() (any, error) {
 		return nil, errDeadline
 	case c.err != nil:
 		return nil, forCaller(c.err)
-	case c.short:
+	}
+	if err := refusal(c.reply); err != nil {
+		return c.reply, err // nothing was stored that replicas could lack
+	}
+	if c.short {
 		return c.reply, chat.ErrNotReplicated
 	}
-	return c.reply, refusal(c.reply)
+	return c.reply, nil
 }
 
 // laneKind tells what a lane is for. Reads have a lane of their own so that a

@@ -33,10 +33,10 @@ func (s *Store) Send(ctx context.Context, send chat.Send) (chat.Sent, error) {
 	for {
 		c := s.newSend(send)
 		reply, err := s.do(ctx, writes, &c.call)
-		if err != nil {
+		wait, held := heldFor(reply)
+		if err != nil && !held { // who is held back stored nothing that replicas could lack
 			return chat.Sent{}, err
 		}
-		wait, held := heldFor(reply)
 		if !held {
 			sent, err := s.sent(reply, send)
 			sent.WentOut, sent.CameBack = c.wentOut, c.cameBack
