@@ -59,8 +59,9 @@ type Limits struct {
 	BodyBytes int
 	// TextChars is the longest text of a message, in Unicode code points.
 	TextChars int
-	// StoreTimeout is how long a request may wait for Redis. Longer piles up
-	// senders while Redis is slow; shorter turns slowness into 503.
+	// StoreTimeout is how long a request may wait for Redis, from when its body has
+	// come. Longer piles up senders while Redis is slow; shorter turns slowness
+	// into 503.
 	StoreTimeout time.Duration
 	// SendsPerSecond and SendBurst bound what one user may send through this
 	// process; server keys are not limited. Larger lets one user load rooms

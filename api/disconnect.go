@@ -29,6 +29,8 @@ func (a *API) disconnect(ctx context.Context, c *gin.Context, by chat.Actor) err
 	if !ok {
 		return errNoRevoker
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	before, err := revoker.Disconnect(ctx, name)
 	if err != nil {
 		return err

@@ -49,6 +49,9 @@ func (m *memory) enter(ctx context.Context) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		panic("the Store was asked without a deadline")
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return m.fail
 }
 

@@ -93,6 +93,8 @@ func (a *API) markRead(ctx context.Context, c *gin.Context, by chat.Actor) error
 	if err != nil || id.IsZero() {
 		return invalid("id must be the ID of a message")
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	if err := a.store.MarkRead(ctx, by.User, room, id); err != nil {
 		return err
 	}

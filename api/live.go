@@ -191,6 +191,8 @@ func (a *API) tell(ctx context.Context, c *gin.Context, by chat.Actor, cmd chat.
 	if a.live == nil {
 		return errNoLive
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	if cmd.Room != "" {
 		// As the user, also with a server key: it is the user's connection.
 		if _, _, err := a.store.Room(ctx, chat.Actor{User: by.User}, cmd.Room); err != nil {
@@ -223,6 +225,8 @@ func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
 	if t.Expires == 0 {
 		t.Expires = time.Now().Add(serverTicketLife).Unix()
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	id, err := a.live.IssueTicket(ctx, t, ticketTTL)
 	if err != nil {
 		return err

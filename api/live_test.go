@@ -35,9 +35,12 @@ func (m *liveMemory) Lookup(_ context.Context, users []string) (out []chat.Prese
 	return out, m.fail
 }
 
-func (m *liveMemory) Command(_ context.Context, user string, c chat.Command) error {
+func (m *liveMemory) Command(ctx context.Context, user string, c chat.Command) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if !m.conns[user] {
 		return chat.ErrNoConn
 	}

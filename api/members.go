@@ -68,6 +68,8 @@ func (a *API) putMember(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	default:
 		return invalid("role must be owner, admin or member")
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	if _, err := a.store.PutMember(ctx, by, room, name, in.Role); err != nil {
 		return err
 	}

@@ -67,6 +67,8 @@ func (a *API) retain(ctx context.Context, c *gin.Context, by chat.Actor, r chat.
 	if !ok {
 		return errNoRetainer
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	if err := retainer.Retain(ctx, room, r); err != nil {
 		return err
 	}

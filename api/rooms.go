@@ -81,6 +81,8 @@ func (a *API) createRoom(ctx context.Context, c *gin.Context, by chat.Actor) err
 			members = append(members, name)
 		}
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	room, err := a.store.CreateRoom(ctx, by, in.ID, in.Name, members)
 	if err != nil {
 		return err

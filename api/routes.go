@@ -19,7 +19,8 @@ const (
 )
 
 // handler answers a request or returns why not. It must not have written
-// anything when it returns an error.
+// anything when it returns an error. ctx bounds what it asks the Store for, but
+// in POST and PUT, where it is the request's: see storeTime.
 type handler func(a *API, ctx context.Context, c *gin.Context, by chat.Actor) error
 
 type route struct {
@@ -67,10 +68,20 @@ func (a *API) endpoint(r route) gin.HandlerFunc {
 				return
 			}
 		}
-		ctx, cancel := context.WithTimeout(c.Request.Context(), a.limits.StoreTimeout)
-		defer cancel()
+		ctx := c.Request.Context()
+		if r.method != http.MethodPost && r.method != http.MethodPut { // what may have a body, waits for it first
+			var cancel context.CancelFunc
+			ctx, cancel = a.storeTime(ctx)
+			defer cancel()
+		}
 		if err := r.handle(a, ctx, c, by); err != nil {
 			a.fail(c, err)
 		}
 	}
+}
+
+// storeTime bounds what a request may wait for Redis from now on. It begins when
+// the body has come: how long a client takes for that, the server bounds.
+func (a *API) storeTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, a.limits.StoreTimeout)
 }

@@ -53,6 +53,8 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	ctx, cancel := a.storeTime(ctx)
+	defer cancel()
 	// What may not be attached may have been accepted before, so a retry is looked
 	// up all the same.
 	var unattached error

@@ -219,6 +219,55 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
+// lateBody comes whole, after a while.
+type lateBody struct {
+	io.Reader
+	after time.Duration
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	time.Sleep(b.after)
+	b.after = 0
+	return b.Reader.Read(p)
+}
+
+// What a client takes for its body is not the Store's time.
+func TestAStoreHasItsTimeAfterASlowBody(t *testing.T) {
+	const storeTimeout = 200 * time.Millisecond
+	store := newMemory()
+	w := newWorld(t, store, func(o *api.Options) {
+		o.Live, o.Limits.StoreTimeout = &liveMemory{conns: map[string]bool{"alice": true}}, storeTimeout
+	})
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	id := w.as("alice").sends("r", "hi").field("id")
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/v1/rooms", `{}`, 201},
+		{"POST", "/v1/rooms/r/messages", `{"text":"hi"}`, 201},
+		{"POST", "/v1/rooms/r/read", `{"id":"` + id + `"}`, 204},
+		{"PUT", "/v1/rooms/r/members/bob", `{"role":"admin"}`, 200},
+		{"POST", "/v1/focus", `{"conn":"c","room":"r"}`, 204},
+		{"POST", "/v1/typing", `{"conn":"c","room":"r"}`, 204},
+		{"POST", "/v1/delivered", `{"conn":"c","room":"r","id":"` + id + `"}`, 204},
+		{"POST", "/v1/watch", `{"conn":"c","users":["bob"]}`, 204},
+	} {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			t.Parallel()
+			req := httptest.NewRequest(tt.method, tt.path, &lateBody{strings.NewReader(tt.body), storeTimeout + 50*time.Millisecond})
+			req.ContentLength = int64(len(tt.body))
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+			rec := httptest.NewRecorder()
+			w.api.Handler().ServeHTTP(rec, req)
+			if rec.Code != tt.status {
+				t.Errorf("%d %s; want %d", rec.Code, rec.Body, tt.status)
+			}
+		})
+	}
+}
+
 func TestSlowClientsAreCut(t *testing.T) {
 	w := newWorld(t, newMemory(), nil)
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
