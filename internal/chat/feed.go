@@ -91,7 +91,9 @@ type LogPage struct {
 	Head    protocol.ID
 	N       uint64
 	Entries []Message // oldest first, the first may be the one at From
-	More    bool      // the limit cut the page
+	// More: the limit cut the page, or the Feed's own bound in bytes, which leaves
+	// two entries at least.
+	More bool
 }
 
 // Feed is the gateway's side of Redis. The Read methods answer all queries in as

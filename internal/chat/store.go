@@ -149,7 +149,8 @@ type Store interface {
 	Send(ctx context.Context, s Send) (Sent, error)
 	// History returns at most limit messages after, or before, a position:
 	// oldest first after one, newest first before one (a zero before means from
-	// the newest), and whether there are more in that direction.
+	// the newest), and whether there are more in that direction. Of long messages
+	// it may be fewer.
 	History(ctx context.Context, by Actor, room string, after, before *protocol.ID, limit int) (msgs []Message, more bool, err error)
 
 	CreateRoom(ctx context.Context, by Actor, id, name string, members []string) (Room, error)

@@ -8,8 +8,14 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
-// lastID is the end of every log.
-const lastID = "+"
+const (
+	// lastID is the end of every log.
+	lastID = "+"
+	// pageBytes bounds what is read of a log at a time, but for two messages. It
+	// holds 200 messages of 5 KB; more would let whoever reads long ones in many
+	// requests at once fill Redis and the reader.
+	pageBytes = 1 << 20
+)
 
 // History implements chat.Store.
 func (s *Store) History(ctx context.Context, by chat.Actor, room string, after, before *protocol.ID, limit int) (msgs []chat.Message, more bool, err error) {
@@ -46,12 +52,12 @@ func user(by chat.Actor) string {
 func (s *Store) newLogCall(room, user, command, first, last string, count int) *call {
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
-	return newCall(part, logScript, []string{k.room, k.members, k.log}, user, command, first, last, count)
+	return newCall(part, logScript, []string{k.room, k.members, k.log}, user, command, first, last, count, pageBytes)
 }
 
 // parseLog reads log.lua's answer, of which limit entries are wanted.
 func parseLog(reply any, limit int) (page chat.LogPage, err error) {
-	v, err := list("log", reply, 3)
+	v, err := list("log", reply, 4)
 	if err != nil {
 		return page, err
 	}
@@ -63,6 +69,7 @@ func parseLog(reply any, limit int) (page chat.LogPage, err error) {
 		return page, errReply("log", reply)
 	}
 	entries, _ := v[2].([]any)
+	page.More = v[3] == int64(1)
 	if len(entries) > limit {
 		entries, page.More = entries[:limit], true
 	}
