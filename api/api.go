@@ -68,6 +68,10 @@ type Limits struct {
 	// more; smaller cuts off scripts and fast typists. Negative: no limit.
 	SendsPerSecond float64
 	SendBurst      int
+	// AnswerBytes is what answers to reads may take while their clients take them;
+	// an eighth of it, those of one user. Larger lets slow clients hold more memory;
+	// smaller refuses reads when many are slow.
+	AnswerBytes int64
 }
 
 // Defaults of Limits.
@@ -77,6 +81,7 @@ const (
 	defaultStoreTimeout   = 3 * time.Second
 	defaultSendsPerSecond = 50
 	defaultSendBurst      = 100
+	defaultAnswerBytes    = 128 << 20
 )
 
 func (l Limits) withDefaults() Limits {
@@ -95,6 +100,9 @@ func (l Limits) withDefaults() Limits {
 	if l.SendBurst == 0 {
 		l.SendBurst = defaultSendBurst
 	}
+	if l.AnswerBytes == 0 {
+		l.AnswerBytes = defaultAnswerBytes
+	}
 	return l
 }
 
@@ -110,6 +118,7 @@ type API struct {
 	limits    Limits
 	origins   map[string]bool
 	sends     *rateLimit   // nil: no limit
+	reads     *reads       // those under way
 	files     *attachments // nil: none are taken
 	spec      []byte       // openapi.json
 	docs      []byte       // the page of /docs
@@ -127,7 +136,7 @@ func New(o Options) (*API, error) {
 	if o.Store == nil || o.Verifier == nil {
 		return nil, errors.New("api: Store and Verifier are needed")
 	}
-	if o.Limits.BodyBytes < 0 || o.Limits.TextChars < 0 || o.Limits.StoreTimeout < 0 {
+	if o.Limits.BodyBytes < 0 || o.Limits.TextChars < 0 || o.Limits.StoreTimeout < 0 || o.Limits.AnswerBytes < 0 {
 		return nil, fmt.Errorf("api: a negative limit: %+v", o.Limits)
 	}
 	a := &API{
@@ -147,6 +156,7 @@ func New(o Options) (*API, error) {
 	if a.limits.SendsPerSecond > 0 && a.limits.SendBurst > 0 {
 		a.sends = newRateLimit(a.limits.SendsPerSecond, a.limits.SendBurst)
 	}
+	a.reads = newReads(a.limits.AnswerBytes)
 	for _, origin := range o.Origins {
 		a.origins[origin] = true
 	}

@@ -17,33 +17,33 @@ const (
 )
 
 // GET /v1/rooms/{room}/messages. The log's bytes go out as they are.
-func (a *API) history(ctx context.Context, c *gin.Context, by chat.Actor) error {
+func (a *API) history(ctx context.Context, c *gin.Context, by chat.Actor) ([]byte, error) {
 	room, err := pathRoom(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	q, err := query(c, "before", "after", "limit")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	limit, err := limitOf(q, defaultHistory, maxHistory)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var after, before *protocol.ID
 	switch {
 	case q.Has("before") && q.Has("after"):
-		return invalid("either before or after, not both")
+		return nil, invalid("either before or after, not both")
 	case q.Has("after"):
 		id, err := protocol.ParseID(q.Get("after"))
 		if err != nil {
-			return invalid("after must be the ID of a message, or 0-0 for the beginning")
+			return nil, invalid("after must be the ID of a message, or 0-0 for the beginning")
 		}
 		after = &id
 	case q.Has("before"):
 		id, err := protocol.ParseID(q.Get("before"))
 		if err != nil || id.IsZero() { // to the Store, zero means the newest
-			return invalid("before must be the ID of a message")
+			return nil, invalid("before must be the ID of a message")
 		}
 		before = &id
 	default:
@@ -51,7 +51,7 @@ func (a *API) history(ctx context.Context, c *gin.Context, by chat.Actor) error 
 	}
 	messages, more, err := a.store.History(ctx, by, room, after, before, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	size := 64
 	for i := range messages {
@@ -71,8 +71,7 @@ func (a *API) history(ctx context.Context, c *gin.Context, by chat.Actor) error 
 	} else {
 		b = append(b, `false}`...)
 	}
-	write(c, http.StatusOK, contentJSON, b)
-	return nil
+	return b, nil
 }
 
 // POST /v1/rooms/{room}/read

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
 
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -45,17 +46,17 @@ type presenceView struct {
 }
 
 // GET /v1/presence
-func (a *API) presence(ctx context.Context, c *gin.Context, by chat.Actor) error {
+func (a *API) presence(ctx context.Context, c *gin.Context, by chat.Actor) ([]byte, error) {
 	users, err := presenceUsers(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if a.live == nil {
-		return errNoLive
+		return nil, errNoLive
 	}
 	found, err := a.live.Lookup(ctx, users)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := struct {
 		Presence []presenceView `json:"presence"`
@@ -76,7 +77,7 @@ func (a *API) presence(ctx context.Context, c *gin.Context, by chat.Actor) error
 		}
 		out.Presence[i] = v
 	}
-	return writeJSON(c, http.StatusOK, out)
+	return json.Marshal(out)
 }
 
 // presenceUsers reads ?user=a&user=b. Who is named twice is told once.

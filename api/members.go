@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
 
 	"github.com/madang-chat/madang/internal/chat"
 )
@@ -19,21 +20,21 @@ type memberView struct {
 }
 
 // GET /v1/rooms/{room}/members
-func (a *API) listMembers(ctx context.Context, c *gin.Context, by chat.Actor) error {
+func (a *API) listMembers(ctx context.Context, c *gin.Context, by chat.Actor) ([]byte, error) {
 	room, err := pathRoom(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	limit, cursor, err := page(c, defaultMembers, maxMembers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	members, next, err := a.store.Members(ctx, by, room, cursor, limit)
 	if errors.Is(err, chat.ErrBadPosition) {
-		return errCursor
+		return nil, errCursor
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := struct {
 		Members []memberView `json:"members"`
@@ -45,7 +46,7 @@ func (a *API) listMembers(ctx context.Context, c *gin.Context, by chat.Actor) er
 			out.Members[i].Read, out.Members[i].Delivered = m.Read.String(), m.Delivered.String()
 		}
 	}
-	return writeJSON(c, http.StatusOK, out)
+	return json.Marshal(out)
 }
 
 // PUT /v1/rooms/{room}/members/{user}. Without a role, who is a member already

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
 
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -105,17 +106,17 @@ func validName(s string) bool {
 }
 
 // GET /v1/rooms
-func (a *API) listRooms(ctx context.Context, c *gin.Context, by chat.Actor) error {
+func (a *API) listRooms(ctx context.Context, c *gin.Context, by chat.Actor) ([]byte, error) {
 	limit, cursor, err := page(c, defaultRooms, maxRooms)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cursor != "" && !protocol.ValidRoom(cursor) {
-		return errCursor
+		return nil, errCursor
 	}
 	rooms, rev, next, err := a.store.Rooms(ctx, by.User, cursor, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := struct {
 		Rooms    []myRoomView `json:"rooms"`
@@ -125,7 +126,7 @@ func (a *API) listRooms(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	for i, r := range rooms {
 		out.Rooms[i] = myRoomView{viewOf(r.Room, r.Role), r.Read.String(), r.ReadN, r.Unread}
 	}
-	return writeJSON(c, http.StatusOK, out)
+	return json.Marshal(out)
 }
 
 // GET /v1/rooms/{room}

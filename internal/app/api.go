@@ -68,7 +68,7 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 		OnAnswered: traceRequests(p.tracer),
 		Limits: api.Limits{
 			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
-			SendsPerSecond: perSecond, SendBurst: c.SendBurst,
+			SendsPerSecond: perSecond, SendBurst: c.SendBurst, AnswerBytes: int64(c.MaxAnswers),
 		},
 		Attachments:    files,
 		ShowFocus:      c.ShowFocus,

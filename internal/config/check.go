@@ -183,6 +183,7 @@ func (c HTTP) check(p *problems) {
 	p.pair("api-tls-cert", c.APITLSCert, "api-tls-key", c.APITLSKey)
 	p.size("max-body", c.MaxBody, 1<<10)
 	p.atLeast("max-text", int64(c.MaxText), 1)
+	p.size("max-answers", c.MaxAnswers, 16<<20)
 	p.duration("idempotency-window", c.IdempotencyWindow, time.Second, 7*24*time.Hour)
 	p.atLeast("max-room-members", int64(c.MaxRoomMembers), 2)
 	p.atLeast("max-user-rooms", int64(c.MaxUserRooms), 1)
