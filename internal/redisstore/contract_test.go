@@ -463,6 +463,25 @@ func TestBigRoomsArePagedByScan(t *testing.T) {
 	}
 }
 
+// A cursor of small rooms would have a big one read whole for each page.
+func TestABigRoomIsNotReadWhole(t *testing.T) {
+	s := open(t, servers.url(t, "standalone"))
+	members := make([]string, 4000)
+	for i := range members {
+		members[i] = fmt.Sprintf("u%04d", i)
+	}
+	r := room(t, s, "alice", members[:3999]...)
+	// As big as this it may have become since the first page.
+	page, next, err := s.Members(t.Context(), as("alice"), r, "after:u1000", 2)
+	if err != nil || len(page) != 2 || page[0].User != "u1001" || next != "after:u1002" {
+		t.Fatal(page, next, err)
+	}
+	_, err = s.PutMember(t.Context(), as("alice"), r, members[3999], "")
+	must(t, err)
+	_, _, err = s.Members(t.Context(), as("alice"), r, "after:u1000", 2)
+	wantErr(t, err, chat.ErrBadPosition)
+}
+
 func TestRoomsExistOnce(t *testing.T) {
 	onAll(t, func(t *testing.T, s *redisstore.Store) {
 		id := name("r")

@@ -47,6 +47,9 @@ func (s *Store) Members(ctx context.Context, by chat.Actor, room, cursor string,
 		members = parseMembers(v[1])
 		return members, next, s.readMarkers(ctx, r, members)
 	}
+	if r.Members > 2*smallRoom { // with after: it was smaller when it was first asked for, or nobody gave that
+		return nil, "", chat.ErrBadPosition
+	}
 	reply, err := s.do(ctx, reads, newCommand(part, "hgetall", key))
 	if err != nil {
 		return nil, "", err
