@@ -189,6 +189,12 @@ func TestATicketStandsForItsToken(t *testing.T) {
 	if a := live.tickets[0]; a.User != "alice" || a.Server || in < 50*time.Minute || in > 70*time.Minute {
 		t.Errorf("%+v, in %v", a, in)
 	}
+	// A disconnection ends what was issued before it: a server key has no time of its own.
+	for _, ticket := range live.tickets {
+		if age := time.Since(time.Unix(ticket.IssuedAt, 0)); age < 0 || age > time.Minute {
+			t.Errorf("the ticket of %s was issued %v ago", ticket.User, age)
+		}
+	}
 	if b := live.tickets[1]; b.User != "bob" || !b.Server || b.Expires == 0 {
 		t.Errorf("%+v", b)
 	}

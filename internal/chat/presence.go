@@ -148,7 +148,7 @@ var ErrNoConn = errors.New("no such connection")
 type Ticket struct {
 	User     string `json:"u"`
 	Server   bool   `json:"s,omitempty"`
-	IssuedAt int64  `json:"i,omitempty"` // of the token it stands for, Unix seconds
+	IssuedAt int64  `json:"i,omitempty"` // of the token it stands for, or, where that does not tell, its own; Unix seconds
 	Expires  int64  `json:"e"`           // likewise
 }
 
