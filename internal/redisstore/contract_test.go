@@ -328,6 +328,8 @@ func TestAccessRulesOfMembership(t *testing.T) {
 		put(as("m1"), "x", chat.RoleAdmin, nil)
 		put(as("m1"), "x", chat.RoleOwner, chat.ErrNotAllowed)
 		put(as("m1"), "owner", chat.RoleMember, chat.ErrNotAllowed)
+		put(as("m1"), "owner", "", nil) // an invitation: who is there keeps what they are
+		put(as("m2"), "owner", "", chat.ErrNotAllowed)
 		put(server, "boss", chat.RoleOwner, nil)
 		remove(as("m1"), "owner", chat.ErrNotAllowed)
 		remove(as("m2"), "m1", chat.ErrNotAllowed)

@@ -16,7 +16,7 @@ if ARGV[2] ~= '' then
   if not mine then return 'NOTMEMBER' end
   if not (ARGV[2] == ARGV[3] and is == role) then -- asking for what one is changes nothing
     if mine ~= 'owner' and mine ~= 'admin' then return 'NOTALLOWED' end
-    if mine == 'admin' and (role == 'owner' or is == 'owner') then return 'NOTALLOWED' end
+    if mine == 'admin' and is ~= role and (role == 'owner' or is == 'owner') then return 'NOTALLOWED' end
   end
 end
 if is == role then return {'same', version, head, n} end
