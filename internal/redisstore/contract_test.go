@@ -519,6 +519,33 @@ func TestLimitsOfMembersAndRooms(t *testing.T) {
 	}
 }
 
+// Who is in as many rooms as one may be is added to no other; in those that they
+// are in, all goes on.
+func TestTheLimitOfRoomsIsForNewOnes(t *testing.T) {
+	for _, a := range arrangements {
+		t.Run(a, func(t *testing.T) {
+			s := open(t, servers.url(t, a), func(o *redisstore.Options) { o.MaxRooms = 2 })
+			owner, busy := name("o"), name("u")
+			r := room(t, s, owner, busy)
+			room(t, s, busy)
+			for _, role := range []chat.Role{chat.RoleAdmin, "", chat.RoleMember} {
+				_, err := s.PutMember(t.Context(), as(owner), r, busy, role)
+				must(t, err)
+			}
+			other := room(t, s, owner, "plain")
+			_, err := s.PutMember(t.Context(), as(owner), other, busy, "")
+			wantErr(t, err, chat.ErrTooMany)
+			// How many rooms somebody is in is not told to those who may not add.
+			_, err = s.PutMember(t.Context(), as("plain"), other, busy, "")
+			wantErr(t, err, chat.ErrNotAllowed)
+			_, err = s.PutMember(t.Context(), as("eve"), other, busy, "")
+			wantErr(t, err, chat.ErrNotMember)
+			_, err = s.PutMember(t.Context(), as(owner), name("none"), busy, "")
+			wantErr(t, err, chat.ErrNoRoom)
+		})
+	}
+}
+
 func TestReadLogsProveTheirAnchor(t *testing.T) {
 	onAll(t, func(t *testing.T, s *redisstore.Store) {
 		r := room(t, s, "alice")

@@ -106,6 +106,7 @@ var answers = map[string]error{
 	"NOMEMBER":   chat.ErrNoMember,
 	"REUSED":     chat.ErrKeyReused,
 	"FULL":       chat.ErrRoomFull,
+	"TOOMANY":    chat.ErrTooMany,
 	"LIMITED":    chat.ErrLimited,
 
 	"NOATTACHMENT": chat.ErrNoAttachment,

@@ -153,13 +153,17 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	if !protocol.ValidRoom(room) {
 		return false, chat.ErrNoRoom
 	}
-	if err := s.checkRooms(ctx, []string{user}); err != nil {
+	most := "0"
+	switch err := s.checkRooms(ctx, []string{user}); {
+	case errors.Is(err, chat.ErrTooMany):
+		most = "1" // of one who is in the room already nobody asks
+	case err != nil:
 		return false, err
 	}
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
 	c := newCall(part, putScript, []string{k.room, k.members, s.keys.outbox(part)},
-		room, actor(by), user, string(role), s.arg.maxMembers, s.publish, joinedUpToHead(room, user), s.keys.database)
+		room, actor(by), user, string(role), s.arg.maxMembers, s.publish, joinedUpToHead(room, user), s.keys.database, most)
 	c.ack = true
 	reply, err := s.do(ctx, writes, c)
 	if err != nil {

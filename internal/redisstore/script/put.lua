@@ -2,9 +2,9 @@
 -- KEYS 1 room (also the channel's name)  2 members  3 outbox
 -- ARGV 1 room  2 who asks, '' for a server key  3 user  4 role, '' for what it is or member
 --      5 most members  6 PUBLISH or SPUBLISH  7 the `joined` event up to the head
---      8 what stands before channels' names
+--      8 what stands before channels' names  9 '1' when the user is in as many rooms as one may be
 -- Returns {'added', version, head, n, outbox ID}, {'changed' or 'same', version, head, n},
---      or 'NOROOM', 'NOTMEMBER', 'NOTALLOWED', 'FULL'.
+--      or 'NOROOM', 'NOTMEMBER', 'NOTALLOWED', 'TOOMANY', 'FULL'.
 local room = redis.call('HMGET', KEYS[1], 'head', 'ver', 'n')
 local head, version, n = room[1], room[2], room[3]
 if not head then return 'NOROOM' end
@@ -24,6 +24,7 @@ if is then
   redis.call('HSET', KEYS[2], ARGV[3], role)
   return {'changed', version, head, n}
 end
+if ARGV[9] == '1' then return 'TOOMANY' end
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[5]) then return 'FULL' end
 local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
