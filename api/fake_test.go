@@ -213,18 +213,18 @@ func (m *memory) Members(ctx context.Context, by chat.Actor, room, cursor string
 	return out, "", nil
 }
 
-func (m *memory) PutMember(ctx context.Context, by chat.Actor, room, user string, role chat.Role) (bool, error) {
+func (m *memory) PutMember(ctx context.Context, by chat.Actor, room, user string, role chat.Role) (chat.Role, error) {
 	err := m.enter(ctx)
 	defer m.mu.Unlock()
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	r, err := m.open(by, room)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	if r.members[by.User] == chat.RoleMember {
-		return false, chat.ErrNotAllowed
+		return "", chat.ErrNotAllowed
 	}
 	is, there := r.members[user]
 	if role == "" {
@@ -236,7 +236,7 @@ func (m *memory) PutMember(ctx context.Context, by chat.Actor, room, user string
 	if !there {
 		m.reads[[2]string{user, room}] = uint64(len(r.log))
 	}
-	return !there, nil
+	return role, nil
 }
 
 func (m *memory) RemoveMember(ctx context.Context, by chat.Actor, room, user string) error {

@@ -44,9 +44,9 @@ func twoPeopleInARoom(t *testing.T, w *world) {
 	alice.post("/v1/rooms/lounge/read", `{"id":"`+second.field("id")+`"}`).want(204)
 	alice.get("/v1/rooms").want(200).wantField("rooms.0.unread", "0").wantField("rooms.0.read", second.field("id")).wantField("rooms.0.read_n", "2")
 
-	alice.put("/v1/rooms/lounge/members/carol", "").want(200).wantField("user", "carol")
+	alice.put("/v1/rooms/lounge/members/carol", "").want(200).wantField("user", "carol").wantField("role", "member")
 	alice.put("/v1/rooms/lounge/members/carol", `{"role":"admin"}`).want(200).wantField("role", "admin")
-	alice.put("/v1/rooms/lounge/members/carol", "").want(200) // and carol stays admin
+	alice.put("/v1/rooms/lounge/members/carol", "").want(200).wantField("role", "admin") // and carol stays it
 	members := bob.get("/v1/rooms/lounge/members").want(200).wantField("members.#", "3")
 	for i := range 3 {
 		member := fmt.Sprint("members.", i, ".")

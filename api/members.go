@@ -13,7 +13,7 @@ import (
 
 type memberView struct {
 	User string    `json:"user"`
-	Role chat.Role `json:"role,omitzero"`
+	Role chat.Role `json:"role"`
 	// Of rooms with receipts only.
 	Read      string `json:"read,omitzero"`
 	Delivered string `json:"delivered,omitzero"`
@@ -71,10 +71,11 @@ func (a *API) putMember(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
-	if _, err := a.store.PutMember(ctx, by, room, name, in.Role); err != nil {
+	role, err := a.store.PutMember(ctx, by, room, name, in.Role)
+	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, memberView{User: name, Role: in.Role})
+	return writeJSON(c, http.StatusOK, memberView{User: name, Role: role})
 }
 
 // DELETE /v1/rooms/{room}/members/{user}

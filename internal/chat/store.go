@@ -160,8 +160,8 @@ type Store interface {
 	// ErrBadPosition for one that no page gave.
 	Members(ctx context.Context, by Actor, room, cursor string, limit int) (members []Member, next string, err error)
 	// PutMember adds user, or changes its role; an empty role is the one it has,
-	// or RoleMember. changed is false when all was so already.
-	PutMember(ctx context.Context, by Actor, room, user string, role Role) (changed bool, err error)
+	// or RoleMember. It returns the role that user has then.
+	PutMember(ctx context.Context, by Actor, room, user string, role Role) (is Role, err error)
 	RemoveMember(ctx context.Context, by Actor, room, user string) error
 	// Rooms returns user's rooms in the order of their IDs, after the cursor.
 	Rooms(ctx context.Context, user, cursor string, limit int) (rooms []UserRoom, rev uint64, next string, err error)

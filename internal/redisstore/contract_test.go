@@ -277,9 +277,9 @@ func TestMembershipIsToldToRoomAndUser(t *testing.T) {
 		head := send(t, s, r, "alice", "k", "x").ID
 		e := listen(s)
 		e.follow(t, roomCh(r), userCh(bob))
-		added, err := s.PutMember(t.Context(), as("alice"), r, bob, chat.RoleMember)
-		if err != nil || !added {
-			t.Fatal(added, err)
+		role, err := s.PutMember(t.Context(), as("alice"), r, bob, chat.RoleMember)
+		if err != nil || role != chat.RoleMember {
+			t.Fatal(role, err)
 		}
 		states, errs := s.ReadUsers(t.Context(), []string{bob})
 		if errs != nil || len(states[0].Rooms) != 1 || states[0].Rooms[0].Room != r || states[0].Rooms[0].Head != head || states[0].Rev == 0 {
@@ -342,9 +342,9 @@ func TestAccessRulesOfMembership(t *testing.T) {
 		if _, role, err := s.Room(t.Context(), as("m1"), r); err != nil || role != chat.RoleAdmin {
 			t.Fatal(role, err)
 		}
-		added, err := s.PutMember(t.Context(), server, r, "m1", "")
-		if added || err != nil {
-			t.Fatal("no role changed one", added, err)
+		role, err := s.PutMember(t.Context(), server, r, "m1", "")
+		if role != chat.RoleAdmin || err != nil {
+			t.Fatal("no role changed one", role, err)
 		}
 	})
 }

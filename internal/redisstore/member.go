@@ -149,16 +149,16 @@ func parseMembers(reply any) []chat.Member {
 
 // PutMember implements chat.Store. An empty role means the one the user has, or
 // RoleMember.
-func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string, role chat.Role) (added bool, err error) {
+func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string, role chat.Role) (is chat.Role, err error) {
 	if !protocol.ValidRoom(room) {
-		return false, chat.ErrNoRoom
+		return "", chat.ErrNoRoom
 	}
 	most := "0"
 	switch err := s.checkRooms(ctx, []string{user}); {
 	case errors.Is(err, chat.ErrTooMany):
 		most = "1" // of one who is in the room already nobody asks
 	case err != nil:
-		return false, err
+		return "", err
 	}
 	part := s.keys.partition(room)
 	k := s.keys.room(part, room)
@@ -167,33 +167,32 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	c.ack = true
 	reply, err := s.do(ctx, writes, c)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	v, err := list("put", reply, 4)
+	v, err := list("put", reply, 5)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	ch := change{room: room, user: user, joined: true, part: part}
 	if ch.version, err = parseUint(text(v[1])); err != nil {
-		return false, err
+		return "", err
 	}
 	if ch.head, err = protocol.ParseID(text(v[2])); err != nil {
-		return false, err
+		return "", err
 	}
 	if ch.n, err = parseUint(text(v[3])); err != nil {
-		return false, err
+		return "", err
 	}
-	what := text(v[0])
-	if what == "added" {
-		if len(v) < 5 {
-			return false, errReply("put", reply)
+	if text(v[0]) == "added" {
+		if len(v) < 6 {
+			return "", errReply("put", reply)
 		}
-		ch.entry = text(v[4])
+		ch.entry = text(v[5])
 	} else {
 		ch.repair = "0" // a member that the index does not know is put there (F3)
 	}
 	s.writeIndex(ctx, []change{ch})
-	return what != "same", nil
+	return chat.Role(text(v[4])), nil
 }
 
 // RemoveMember implements chat.Store.
