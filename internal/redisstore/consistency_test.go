@@ -115,6 +115,43 @@ func TestAHalfDoneChangeIsSwept(t *testing.T) {
 	})
 }
 
+// Changes for users whose side can't be written, a dead primary's say, do not
+// stand before those of others.
+func TestWhatCannotBeSweptHoldsUpNothing(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	do := func(args ...string) any {
+		t.Helper()
+		v, err := r.Do(args...)
+		must(t, err)
+		return v
+	}
+	id := room(t, s, "alice", "bob", "carol")
+	roomKey, bob, carol := keysLike(t, r, "*:room:"+id), keysLike(t, r, "*:user:bob:rooms"), keysLike(t, r, "*:user:carol:rooms")
+	outbox := strings.TrimSuffix(roomKey, "room:"+id) + "outbox"
+	do("DEL", bob, carol, outbox)
+	do("SET", bob, "no hash")
+	version := fmt.Sprint(do("HGET", roomKey, "ver"))
+	for i := range 250 {
+		do("XADD", outbox, fmt.Sprintf("1-%d", i+1), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
+	}
+	do("XADD", outbox, "2-1", "r", id, "u", "carol", "v", version, "h", "0-0", "op", "+", "n", "0")
+	_, err := s.Sweep(t.Context())
+	must(t, err)
+	if _, ok := agree(t, s, id, "carol"); !ok {
+		t.Error("carol's change was not swept")
+	}
+	if left := do("XLEN", outbox); left != int64(250) {
+		t.Errorf("%v entries are left", left)
+	}
+	do("DEL", bob)
+	_, err = s.Sweep(t.Context())
+	must(t, err)
+	if left := do("XLEN", outbox); left != int64(0) {
+		t.Errorf("%v entries are left", left)
+	}
+}
+
 func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())

@@ -56,14 +56,35 @@ func (s *Store) sweepIsMine(ctx context.Context) bool {
 	return err == nil && holder == s.opt.GatewayID && client.PExpire(ctx, sweeperKey, 2*sweepEvery).Err() == nil
 }
 
-// Sweep looks through all outboxes once and says how many entries it finished.
+// Sweep looks through all outboxes once and says how many entries it tried. An
+// entry that can't be finished now, because its user's primary is away, stays and
+// holds up no other.
 func (s *Store) Sweep(ctx context.Context) (swept int, err error) {
 	calls := make([]*call, s.opt.Partitions)
 	for part := range calls {
-		calls[part] = newCall(part, outboxScript, []string{s.keys.outbox(part)}, sweepAge.Milliseconds(), sweepPage)
+		calls[part] = s.newOutboxCall(part, "-")
 	}
+	for len(calls) > 0 && ctx.Err() == nil {
+		n, next, pageErr := s.sweepPages(ctx, calls)
+		swept += n
+		if pageErr != nil {
+			err = pageErr
+		}
+		calls = next
+	}
+	return swept, err
+}
+
+func (s *Store) newOutboxCall(part int, from string) *call {
+	return newCall(part, outboxScript, []string{s.keys.outbox(part)}, sweepAge.Milliseconds(), sweepPage, from)
+}
+
+// sweepPages works off a page of some outboxes; next are the calls for those that
+// have more.
+func (s *Store) sweepPages(ctx context.Context, calls []*call) (swept int, next []*call, err error) {
 	s.doAll(ctx, reads, calls)
-	for part, c := range calls {
+	for _, c := range calls {
+		part := c.part
 		reply, callErr := c.result()
 		if callErr != nil {
 			err = callErr
@@ -88,8 +109,11 @@ func (s *Store) Sweep(ctx context.Context) (swept int, err error) {
 		}
 		s.writeIndex(ctx, changes)
 		swept += len(changes)
+		if last, err := list("outbox entry", entries[len(entries)-1], 2); err == nil && len(entries) == sweepPage {
+			next = append(next, s.newOutboxCall(part, "("+text(last[0])))
+		}
 	}
-	return swept, err
+	return swept, next, err
 }
 
 // parseOutbox reads {id, {"r", room, "u", user, "v", version, "h", head, "op", op,
