@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/madang-chat/madang/api"
+	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -266,4 +268,27 @@ func TestRequestIDs(t *testing.T) {
 			t.Errorf("%q became %q", id, got)
 		}
 	}
+}
+
+// repeating is a Store whose connection breaks after each send: it asks again, and
+// finds what it has stored.
+type repeating struct{ *memory }
+
+func (s repeating) Send(ctx context.Context, m chat.Send) (chat.Sent, error) {
+	if sent, err := s.memory.Send(ctx, m); err != nil {
+		return sent, err
+	}
+	return s.memory.Send(ctx, m)
+}
+
+// A client that gave no key has sent nothing before.
+func TestASendWithoutAKeyIsNoReplay(t *testing.T) {
+	seen := &counter{}
+	w := newWorld(t, repeating{newMemory()}, func(o *api.Options) { o.Observer = seen })
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	sent := w.as("alice").sends("r", "hi").want(201)
+	if is := sent.header.Get("Idempotent-Replayed"); is != "" || seen.sends[api.SendAccepted] != 1 {
+		t.Errorf("replayed: %q; counted as %v", is, seen.sends)
+	}
+	w.as("alice").with("Idempotency-Key", "k").sends("r", "hi").want(200)
 }

@@ -30,6 +30,7 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	keyed := len(c.Request.Header["Idempotency-Key"]) > 0
 	// Over the limit, only a retry of what was accepted is answered, by the same
 	// round trip (DELIVERY S1). Without a key of the client's it can't be one.
 	var limited *problem
@@ -39,7 +40,7 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 				status: http.StatusTooManyRequests, code: protocol.ErrRateLimited, detail: "too many messages from this user",
 				retryAfter: int((wait + time.Second - 1) / time.Second),
 			}
-			if len(c.Request.Header["Idempotency-Key"]) == 0 {
+			if !keyed {
 				return sent, limited
 			}
 		}
@@ -59,7 +60,7 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	// up all the same.
 	var unattached error
 	if len(m.Attachments) > 0 && limited == nil {
-		if unattached = a.attach(ctx, by, room, m.Attachments); unattached != nil && len(c.Request.Header["Idempotency-Key"]) == 0 {
+		if unattached = a.attach(ctx, by, room, m.Attachments); unattached != nil && !keyed {
 			return sent, unattached
 		}
 	}
@@ -76,6 +77,8 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	// Under a key of ours it was the Store that asked twice, as its connection broke.
+	sent.Replayed = sent.Replayed && keyed
 	status := http.StatusCreated
 	if sent.Replayed {
 		status = http.StatusOK
