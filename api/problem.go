@@ -63,7 +63,7 @@ var outcomes = []struct {
 	{chat.ErrAttachmentHidden, forbidden("the attachment is another's, and in no room of the user")},
 	{chat.ErrAttachmentRooms, &problem{status: http.StatusConflict, code: protocol.ErrAttachmentRooms, detail: "the attachment was sent to as many rooms as one may be; upload it again"}},
 	{chat.ErrBadPosition, invalid("the position is not in the room's log")},
-	{chat.ErrNotReplicated, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrNotReplicated, detail: "stored, but not on enough replicas in time; retry with the same Idempotency-Key", retryAfter: 1}},
+	{chat.ErrNotReplicated, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrNotReplicated, detail: "stored, but not on enough replicas in time; retry, a send with the same Idempotency-Key", retryAfter: 1}},
 	{chat.ErrStorageFull, &problem{status: http.StatusInsufficientStorage, code: protocol.ErrStorageFull, detail: "the store takes no more writes", retryAfter: 5}},
 	{blob.ErrFull, &problem{status: http.StatusInsufficientStorage, code: protocol.ErrStorageFull, detail: "there is no room for more files", retryAfter: 60}},
 	{blob.ErrUnavailable, &problem{status: http.StatusServiceUnavailable, code: protocol.ErrUnavailable, detail: "the store of files does not answer; retry", retryAfter: 1}},
