@@ -97,6 +97,7 @@ func TestBadBodies(t *testing.T) {
 		{"not JSON", "hello", 400, "malformed", "object"},
 		{"half", `{"text":"hi"`, 400, "malformed", "JSON"},
 		{"null", `null`, 400, "malformed", "object"},
+		{"null behind blanks", strings.Repeat(" \t\r\n", 5) + `null`, 400, "malformed", "object"},
 		{"a list", `[{"text":"hi"}]`, 400, "malformed", "object"},
 		{"a string", `"hi"`, 400, "malformed", "object"},
 		{"trailing", `{"text":"hi"} x`, 400, "malformed", ""},
@@ -174,7 +175,7 @@ func TestBadBodies(t *testing.T) {
 	} {
 		alice.post("/v1/rooms", body).want(status)
 	}
-	for _, body := range []string{`{"role":"king"}`, `{"role":1}`, `{"role":"member","x":1}`, `[]`, `null`, `{"role":"Owner"}`} {
+	for _, body := range []string{`{"role":"king"}`, `{"role":1}`, `{"role":"member","x":1}`, `[]`, `null`, strings.Repeat(" ", 17) + `null`, `{"role":"Owner"}`} {
 		alice.put("/v1/rooms/r/members/bob", body).want(400)
 	}
 	for _, body := range []string{"", `{}`, `{"id":"x"}`, `{"id":"0-0"}`, `{"id":5}`, `{"id":"1-1","n":1}`} {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -134,7 +135,7 @@ func jsonMediaType(values []string) bool {
 var strict = json.JoinOptions(json.RejectUnknownMembers(true))
 
 func decodeObject(body []byte, v any) error {
-	if first := strings.TrimLeft(string(body[:min(len(body), 16)]), " \t\r\n"); first != "" && first[0] != '{' {
+	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) > 0 && first[0] != '{' {
 		return errNotObject // null would pass as an object without fields
 	}
 	if err := json.Unmarshal(body, v, strict); err != nil {
