@@ -70,6 +70,9 @@ func judgeSchema(f *findings, in redisstore.Inspection, w WantRedis) {
 	switch {
 	case in.Partitions == "":
 		f.ok(check, "nothing written yet: the first process makes it with --partitions %d", w.Partitions)
+	case in.SchemaVersion != strconv.Itoa(redisstore.SchemaVersion):
+		f.bad(Error, check, "made by version "+in.SchemaVersion, fmt.Sprintf("this madang has version %d: its processes refuse to start", redisstore.SchemaVersion),
+			"# run a madang of schema version "+in.SchemaVersion+", as the deployment's other processes are")
 	case w.Partitions != 0 && in.Partitions != strconv.Itoa(w.Partitions):
 		f.bad(Error, check, "made with --partitions "+in.Partitions, fmt.Sprintf("with --partitions %d everything would be looked for in the wrong place: processes refuse to start", w.Partitions),
 			"# give every process --partitions "+in.Partitions)

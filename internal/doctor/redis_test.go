@@ -95,6 +95,7 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 		"clients":        {func(_ *redisstore.Inspection, n nodes) { n[0].Info["maxclients"] = "500" }, Warning, "clients", "config set maxclients"},
 		"hides settings": {func(_ *redisstore.Inspection, n nodes) { n[0].Config, n[0].ConfigErr = nil, errors.New("NOPERM") }, Unknown, "settings", ""},
 		"down":           {func(_ *redisstore.Inspection, n nodes) { n[1].Err = errors.New("connection refused") }, Error, "redis 10.0.0.2:6379", "ping"},
+		"newer schema":   {func(in *redisstore.Inspection, _ nodes) { in.SchemaVersion = "999" }, Error, "redis schema", "version 999"},
 		"other schema":   {func(in *redisstore.Inspection, _ nodes) { in.Partitions = "64" }, Error, "redis schema", "--partitions 64"},
 		"no primary": {func(_ *redisstore.Inspection, n nodes) {
 			n[0].Info["role"], n[0].Info["master_link_status"] = "slave", "up"

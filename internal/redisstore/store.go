@@ -13,8 +13,8 @@ import (
 	"github.com/madang-chat/madang/internal/chat"
 )
 
-// schemaVersion moves when data of another version could be misread.
-const schemaVersion = 1
+// SchemaVersion moves when data of another version could be misread.
+const SchemaVersion = 1
 
 // Store is Redis as madang uses it. It is safe for concurrent use.
 type Store struct {
@@ -179,7 +179,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return forCaller(err)
 	}
-	reply, err := client.Eval(ctx, schemaScript.text, []string{schemaKey}, schemaVersion, s.opt.Partitions).Result()
+	reply, err := client.Eval(ctx, schemaScript.text, []string{schemaKey}, SchemaVersion, s.opt.Partitions).Result()
 	if err != nil {
 		s.nodes.refresh(ctx)
 		return forCaller(err)
@@ -188,7 +188,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found := &SchemaError{StoredVersion: text(v[0]), StoredPartitions: text(v[1]), Version: schemaVersion, Partitions: s.opt.Partitions}
+	found := &SchemaError{StoredVersion: text(v[0]), StoredPartitions: text(v[1]), Version: SchemaVersion, Partitions: s.opt.Partitions}
 	if !found.fits() {
 		s.schema.Store(false)
 		return found
