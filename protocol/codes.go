@@ -32,8 +32,8 @@ type ErrorCode string
 // Error codes. Their HTTP status is the API's business (api/problem.go).
 const (
 	ErrMalformed     ErrorCode = "malformed"             // not JSON, wrong types, unknown field or type
-	ErrInvalid       ErrorCode = "invalid"               // well formed, but a value is not allowed
-	ErrTooLarge      ErrorCode = "too_large"             // body, text, frame
+	ErrInvalid       ErrorCode = "invalid"               // well formed, but a value is not allowed: a text too long, say
+	ErrTooLarge      ErrorCode = "too_large"             // body, file, frame
 	ErrUnauthorized  ErrorCode = "unauthorized"          // no or bad credentials
 	ErrTokenExpired  ErrorCode = "token_expired"         // or revoked
 	ErrForbidden     ErrorCode = "forbidden"             // not a member, or not the role it takes
