@@ -65,7 +65,7 @@ type Limits struct {
 	StoreTimeout time.Duration
 	// SendsPerSecond and SendBurst bound what one user may send through this
 	// process; server keys are not limited. Larger lets one user load rooms
-	// more; smaller cuts off scripts and fast typists. Negative: no limit.
+	// more; smaller cuts off scripts and fast typists. SendsPerSecond 0: no limit.
 	SendsPerSecond float64
 	SendBurst      int
 	// AnswerBytes is what answers to reads may take while their clients take them;
@@ -76,12 +76,11 @@ type Limits struct {
 
 // Defaults of Limits.
 const (
-	defaultBodyBytes      = 64 << 10
-	defaultTextChars      = 8_000
-	defaultStoreTimeout   = 3 * time.Second
-	defaultSendsPerSecond = 50
-	defaultSendBurst      = 100
-	defaultAnswerBytes    = 128 << 20
+	defaultBodyBytes    = 64 << 10
+	defaultTextChars    = 8_000
+	defaultStoreTimeout = 3 * time.Second
+	defaultSendBurst    = 100
+	defaultAnswerBytes  = 128 << 20
 )
 
 func (l Limits) withDefaults() Limits {
@@ -93,9 +92,6 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.StoreTimeout == 0 {
 		l.StoreTimeout = defaultStoreTimeout
-	}
-	if l.SendsPerSecond == 0 {
-		l.SendsPerSecond = defaultSendsPerSecond
 	}
 	if l.SendBurst == 0 {
 		l.SendBurst = defaultSendBurst

@@ -35,7 +35,7 @@ func (s *sink) WriteHeader(status int)      { s.status = status }
 
 // oneSend returns a function that sends one message through the whole handler.
 func oneSend(tb testing.TB) func() {
-	a, err := api.New(api.Options{Store: instant{newMemory()}, Verifier: verifier(tb), Logger: slog.New(slog.DiscardHandler), Limits: api.Limits{SendsPerSecond: -1}})
+	a, err := api.New(api.Options{Store: instant{newMemory()}, Verifier: verifier(tb), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatal(err)
 	}

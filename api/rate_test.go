@@ -33,6 +33,14 @@ func TestBucket(t *testing.T) {
 	take("a", 100*time.Millisecond)
 }
 
+// One token may be a whole load: a bridge, a test. Who is a stranger is for those to
+// say who run it.
+func TestNobodyIsLimitedByDefault(t *testing.T) {
+	if l := (Limits{}).withDefaults(); l.SendsPerSecond != 0 {
+		t.Errorf("%v sends a second", l.SendsPerSecond)
+	}
+}
+
 func TestBucketsAreBounded(t *testing.T) {
 	l := newRateLimit(10, 3)
 	for i := range rateShards * rateShardUsers * 2 {

@@ -46,10 +46,6 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 	revoked := &auth.Revoked{}
 	verifier = revoked.Unless(verifier)
 	p.also = append(p.also, (&revocations{from: p.store, revoked: revoked, log: p.log}).asPart())
-	perSecond := c.SendsPerSecond
-	if perSecond == 0 {
-		perSecond = -1 // 0 is the API's word for its default
-	}
 	tlsConfig, err := apiCertificate(p, c.HTTP)
 	if err != nil {
 		return nil, err
@@ -68,7 +64,7 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 		OnAnswered: traceRequests(p.tracer),
 		Limits: api.Limits{
 			BodyBytes: int(c.MaxBody), TextChars: c.MaxText, StoreTimeout: c.RedisTimeout,
-			SendsPerSecond: perSecond, SendBurst: c.SendBurst, AnswerBytes: int64(c.MaxAnswers),
+			SendsPerSecond: c.SendsPerSecond, SendBurst: c.SendBurst, AnswerBytes: int64(c.MaxAnswers),
 		},
 		Attachments:    files,
 		ShowFocus:      c.ShowFocus,
