@@ -334,7 +334,7 @@ func TestAccessLogHoldsNoSecrets(t *testing.T) {
 func TestARetryIsAnsweredOverTheLimit(t *testing.T) {
 	w := newWorld(t, newMemory(), func(o *api.Options) { o.Limits.SendsPerSecond, o.Limits.SendBurst = 0.5, 1 })
 	alice := w.as("alice")
-	alice.post("/v1/rooms", `{"id":"r"}`).want(201)
+	w.server("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
 	first := alice.with("Idempotency-Key", "k").sends("r", "x").want(201)
 	again := alice.with("Idempotency-Key", "k").sends("r", "x").want(200).wantField("id", first.field("id"))
 	if again.header.Get("Idempotent-Replayed") != "true" {
@@ -345,6 +345,22 @@ func TestARetryIsAnsweredOverTheLimit(t *testing.T) {
 	alice.sends("r", "x").wantCode(429, "rate_limited")
 }
 
+// A room is for good: who may not send without end makes none without end.
+func TestMakingRoomsIsLimitedAsSendingIs(t *testing.T) {
+	w := newWorld(t, newMemory(), func(o *api.Options) { o.Limits.SendsPerSecond, o.Limits.SendBurst = 0.5, 3 })
+	alice := w.as("alice")
+	alice.post("/v1/rooms", `{"id":"r"}`).want(201)
+	alice.sends("r", "x").want(201)
+	alice.post("/v1/rooms", `{}`).want(201)
+	if a := alice.post("/v1/rooms", `{}`).wantCode(429, "rate_limited"); a.header.Get("Retry-After") != "2" {
+		t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
+	}
+	w.as("bob").post("/v1/rooms", `{}`).want(201)
+	for range 4 {
+		w.server("alice").post("/v1/rooms", `{}`).want(201)
+	}
+}
+
 func TestSendRateIsLimited(t *testing.T) {
 	store := newMemory()
 	seen := &counter{}
@@ -353,7 +369,7 @@ func TestSendRateIsLimited(t *testing.T) {
 		o.Observer = seen
 	})
 	alice := w.as("alice")
-	alice.post("/v1/rooms", `{"id":"r","members":["bob"]}`).want(201)
+	w.server("alice").post("/v1/rooms", `{"id":"r","members":["bob"]}`).want(201)
 	for range 3 {
 		alice.sends("r", "x").want(201)
 	}

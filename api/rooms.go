@@ -82,6 +82,10 @@ func (a *API) createRoom(ctx context.Context, c *gin.Context, by chat.Actor) err
 			members = append(members, name)
 		}
 	}
+	// A room is never removed, so it counts as a message does.
+	if p := a.overRate(by, time.Now()); p != nil {
+		return p
+	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
 	room, err := a.store.CreateRoom(ctx, by, in.ID, in.Name, members)

@@ -33,17 +33,9 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	keyed := len(c.Request.Header["Idempotency-Key"]) > 0
 	// Over the limit, only a retry of what was accepted is answered, by the same
 	// round trip (DELIVERY S1). Without a key of the client's it can't be one.
-	var limited *problem
-	if a.sends != nil && !by.Server {
-		if wait := a.sends.take(by.User, now); wait > 0 {
-			limited = &problem{
-				status: http.StatusTooManyRequests, code: protocol.ErrRateLimited, detail: "too many messages from this user",
-				retryAfter: int((wait + time.Second - 1) / time.Second),
-			}
-			if !keyed {
-				return sent, limited
-			}
-		}
+	limited := a.overRate(by, now)
+	if limited != nil && !keyed {
+		return sent, limited
 	}
 	buf := getBuffer()
 	defer buf.free()
@@ -91,6 +83,21 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	buf.b = b
 	write(c, status, contentJSON, b)
 	return sent, nil
+}
+
+// overRate takes one of what a user may send, and says so when there is none left.
+func (a *API) overRate(by chat.Actor, now time.Time) *problem {
+	if a.sends == nil || by.Server {
+		return nil
+	}
+	wait := a.sends.take(by.User, now)
+	if wait <= 0 {
+		return nil
+	}
+	return &problem{
+		status: http.StatusTooManyRequests, code: protocol.ErrRateLimited, detail: "too many messages, or new rooms, from this user",
+		retryAfter: int((wait + time.Second - 1) / time.Second),
+	}
 }
 
 // idempotencyKey is the client's key, or one of ours: every message has one, so
