@@ -23,7 +23,8 @@ const attachmentSweeperKey = "madang:attachments:sweeper"
 // keyspace builds every key. A key of a room or a user starts with the tag of
 // its partition, "{tag}:", so that all keys of a room share a slot.
 //
-//	{p}:room:R                 hash    name, head, n, ver (of the membership), created; also the room's channel
+//	{p}:room:R                 hash    name, head, n, ver (of the membership), created, pace and keep where it has
+//	                                   them; also the room's channel
 //	{p}:room:R:log             stream  p (prev), n, t (tail) under the message's ID
 //	{p}:room:R:members         hash    user -> role
 //	{p}:room:R:sent            hash    user -> "id n": the member's own last message, which it has read
