@@ -44,7 +44,8 @@ func newTokens(c config.Auth, remember int, log *slog.Logger) (*tokens, error) {
 	if c.JWKSURL != "" {
 		t.jwks, err = auth.NewJWKS(auth.JWKSOptions{
 			URL: c.JWKSURL, Logger: log,
-			OnChange: func() { t.verifier.Purge() }, // by Start's goroutine: verifier is set by then
+			Every:       c.JWKSRefresh,
+			OnWithdrawn: func() { t.verifier.Purge() }, // by Start's goroutine: verifier is set by then
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)

@@ -3,11 +3,12 @@ package auth
 import (
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// cacheFor is how long a verified token is believed without looking again: as
-// long as a key that was withdrawn goes on working.
+// cacheFor is how long a verified token is believed without looking again, unless
+// Purge says that one should.
 const cacheFor = time.Minute
 
 // cacheShards keeps cores that verify at the same time out of each other's way;
@@ -21,6 +22,7 @@ type Cache struct {
 	next     Verifier
 	perShard int
 	now      func() time.Time
+	purges   atomic.Uint64
 	shards   [cacheShards]cacheShard
 }
 
@@ -46,8 +48,10 @@ func Cached(v Verifier, size int) *Cache {
 	return c
 }
 
-// Purge forgets everything: keys were rotated or tokens revoked.
+// Purge forgets everything, because a key was withdrawn: also what is being
+// verified now, perhaps with that key.
 func (c *Cache) Purge() {
+	c.purges.Add(1) // first: what put finds unchanged is forgotten below
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -72,6 +76,7 @@ func (c *Cache) Verify(token string) (Claims, error) {
 		return entry.claims, nil
 	}
 
+	purges := c.purges.Load()
 	claims, err := c.next.Verify(token)
 	if err != nil {
 		return Claims{}, err
@@ -81,7 +86,7 @@ func (c *Cache) Verify(token string) (Claims, error) {
 		entry.until = min(entry.until, claims.Expires)
 	}
 	if entry.until > now {
-		shard.put(sum, entry, now, c.perShard)
+		c.put(shard, sum, entry, now, purges)
 	}
 	return claims, nil
 }
@@ -89,13 +94,17 @@ func (c *Cache) Verify(token string) (Claims, error) {
 // evictLooks bounds how many entries a put looks at to make room.
 const evictLooks = 8
 
-// put keeps an entry. A full shard gives up what has ended among the few entries
-// it looks at (a map's order is random), or else the last of them: an exact LRU
-// would put a list's pointers and writes on the path of every hit.
-func (s *cacheShard) put(sum tokenSum, entry cached, now int64, limit int) {
+// put keeps an entry, unless there was a Purge since it was asked for. A full
+// shard gives up what has ended among the few entries it looks at (a map's order
+// is random), or else the last of them: an exact LRU would put a list's pointers
+// and writes on the path of every hit.
+func (c *Cache) put(s *cacheShard, sum tokenSum, entry cached, now int64, purges uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.entries[sum]; !known && len(s.entries) >= limit {
+	if c.purges.Load() != purges {
+		return
+	}
+	if _, known := s.entries[sum]; !known && len(s.entries) >= c.perShard {
 		looked := 0
 		for other, e := range s.entries {
 			looked++

@@ -53,6 +53,28 @@ func TestCacheAsksOnce(t *testing.T) {
 	step(0, 6) // and, being past, not kept (it is within its verifier's leeway)
 }
 
+// midway is a verifier during whose work something happens.
+type midway struct{ happens func() }
+
+func (m *midway) Verify(token string) (Claims, error) {
+	m.happens()
+	return Claims{User: token, Expires: time.Now().Unix() + 60}, nil
+}
+
+func TestWhatWasVerifiedBeforeAPurgeIsNotRememberedAfterIt(t *testing.T) {
+	next := &midway{}
+	c := Cached(next, 1000)
+	next.happens = c.Purge // its key is withdrawn while the signature is checked
+	if _, err := c.Verify("alice"); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	next.happens = func() { asked = true }
+	if _, err := c.Verify("alice"); err != nil || !asked {
+		t.Fatalf("it was remembered; %v", err)
+	}
+}
+
 func TestCacheForgetsNothingWrong(t *testing.T) {
 	next := &counting{err: ErrInvalid}
 	c := Cached(next, 1000)

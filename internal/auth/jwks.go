@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -20,10 +21,10 @@ import (
 
 // Pace and bounds of fetching keys.
 const (
-	jwksEvery    = 5 * time.Minute  // a key that is withdrawn works so long, plus cacheFor
-	jwksGap      = 10 * time.Second // between two fetches, whatever kids the tokens name
+	jwksEvery    = 2 * time.Second  // a key that is withdrawn works so long
+	jwksGap      = 10 * time.Second // between two fetches, whatever kids the tokens name, unless every is less
 	jwksRetryMin = time.Second      // after a failure, doubled up to jwksRetryMax
-	jwksRetryMax = time.Minute
+	jwksRetryMax = 10 * time.Second // also how late a withdrawal is noticed after an outage
 	jwksTimeout  = 10 * time.Second
 	maxJWKSBytes = 1 << 20
 	maxJWKSKeys  = 100
@@ -34,17 +35,20 @@ type JWKSOptions struct {
 	URL    string
 	Logger *slog.Logger // nil: slog.Default()
 	Client *http.Client // nil: one with a time-out that never goes from https to http
-	// OnChange is called, by one goroutine, when the keys have changed: tokens
-	// that were believed because of one that is gone should be forgotten
-	// (Cache.Purge). May be nil.
-	OnChange func()
+	// Every is how often the issuer is asked; default 2 s. It is asked with
+	// If-None-Match, so that the answer is short as long as nothing has changed.
+	Every time.Duration
+	// OnWithdrawn is called, by one goroutine, when a key is no longer published:
+	// what was believed because of it should be forgotten (Cache.Purge). May be
+	// nil.
+	OnWithdrawn func()
 
-	every, gap, retry time.Duration // of tests; 0: the constants
+	gap, retry time.Duration // of tests; 0: the constants
 }
 
 // JWKS is a KeySource with the keys that an issuer publishes. It fetches them in
-// a goroutine of its own, now and then and when a token names a key it doesn't
-// know, and goes on with the last ones while the issuer can't be reached. It
+// a goroutine of its own, every few seconds, so that one that is withdrawn is
+// noticed, and goes on with the last ones while the issuer can't be reached. It
 // never lets a Verify wait: the first token of a new key is refused, the fetch
 // is started, and a retry a moment later is good. (keyfunc, the usual choice,
 // fetches inside Verify, which would stop an event loop.)
@@ -52,10 +56,18 @@ type JWKS struct {
 	opt    JWKSOptions
 	keys   atomic.Pointer[[]publishedKey] // nil until the first fetch
 	wanted chan struct{}                  // a token named an unknown key
+	last   published                      // the goroutine's own
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // guarded by mu; nil until Start
 	done   chan struct{}      // closed when the goroutine has ended
+}
+
+// published is what the issuer answered last, to tell whether it says anything
+// new.
+type published struct {
+	text []byte
+	etag string // "": none was told
 }
 
 type publishedKey struct {
@@ -73,13 +85,17 @@ func NewJWKS(o JWKSOptions) (*JWKS, error) {
 		o.Logger = slog.Default()
 	}
 	if o.Client == nil {
-		o.Client = &http.Client{Timeout: jwksTimeout, CheckRedirect: noDowngrade}
+		transport := http.DefaultTransport.(*http.Transport).Clone() // its own: run closes connections
+		o.Client = &http.Client{Timeout: jwksTimeout, CheckRedirect: noDowngrade, Transport: transport}
 	}
-	if o.OnChange == nil {
-		o.OnChange = func() {}
+	if o.OnWithdrawn == nil {
+		o.OnWithdrawn = func() {}
 	}
-	if o.every == 0 {
-		o.every, o.gap, o.retry = jwksEvery, jwksGap, jwksRetryMin
+	if o.Every == 0 {
+		o.Every = jwksEvery
+	}
+	if o.gap == 0 {
+		o.gap, o.retry = jwksGap, jwksRetryMin
 	}
 	return &JWKS{opt: o, wanted: make(chan struct{}, 1), done: make(chan struct{})}, nil
 }
@@ -138,12 +154,16 @@ func (j *JWKS) PublicKeys(kid, alg string) (keys []crypto.PublicKey) {
 
 func (j *JWKS) run(ctx context.Context) {
 	defer close(j.done)
+	defer j.opt.Client.CloseIdleConnections()
 	retry := j.opt.retry
 	for {
-		wait := j.opt.every
+		wait := j.opt.Every
 		if err := j.fetch(ctx); ctx.Err() != nil {
 			return
 		} else if err != nil {
+			// HTTP/2 would go on with a connection whose other end is gone without a
+			// word for as long as TCP does.
+			j.opt.Client.CloseIdleConnections()
 			wait = retry
 			retry = min(2*retry, jwksRetryMax)
 			j.opt.Logger.Warn("fetching the JWT keys failed; the last ones stay", "url", j.opt.URL, "err", err, "again_in", wait)
@@ -183,11 +203,17 @@ func (j *JWKS) fetch(ctx context.Context) error {
 		return err
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	if j.last.etag != "" { // Last-Modified would miss the second of two changes in a second
+		req.Header.Set("If-None-Match", j.last.etag)
+	}
 	resp, err := j.opt.Client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && j.last.etag != "" {
+		return nil
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %s", resp.Status)
 	}
@@ -198,16 +224,35 @@ func (j *JWKS) fetch(ctx context.Context) error {
 	if len(text) > maxJWKSBytes {
 		return fmt.Errorf("more than %d bytes", maxJWKSBytes)
 	}
+	answer := published{text, resp.Header.Get("ETag")}
+	if bytes.Equal(text, j.last.text) {
+		j.last = answer
+		return nil
+	}
 	keys, err := parseJWKS(text, j.opt.Logger)
 	if err != nil {
 		return err
 	}
-	old := j.keys.Swap(&keys)
-	if old == nil || !slices.EqualFunc(*old, keys, same) {
-		j.opt.Logger.Info("JWT keys fetched", "url", j.opt.URL, "keys", len(keys))
-		j.opt.OnChange()
+	j.last = answer
+	var old []publishedKey
+	if was := j.keys.Swap(&keys); was != nil {
+		old = *was
+	}
+	withdrawn := lacks(keys, old)
+	if withdrawn || lacks(old, keys) {
+		j.opt.Logger.Info("the issuer's JWT keys have changed", "url", j.opt.URL, "keys", len(keys), "withdrawn", withdrawn)
+	}
+	if withdrawn {
+		j.opt.OnWithdrawn()
 	}
 	return nil
+}
+
+// lacks says whether one of them is not in the set, whatever their order.
+func lacks(set, them []publishedKey) bool {
+	return slices.ContainsFunc(them, func(k publishedKey) bool {
+		return !slices.ContainsFunc(set, func(other publishedKey) bool { return same(k, other) })
+	})
 }
 
 func same(a, b publishedKey) bool {

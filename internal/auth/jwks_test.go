@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -30,15 +31,27 @@ type issuer struct {
 	body   atomic.Pointer[string]
 	status atomic.Int32
 	asked  atomic.Int32
+	spared atomic.Int32 // answered 304
+	etags  atomic.Bool  // they are told
 }
 
 func newIssuer(t *testing.T, keys ...string) *issuer {
 	i := &issuer{}
 	i.publish(keys...)
-	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.asked.Add(1)
+		body := *i.body.Load()
+		if i.etags.Load() {
+			etag := fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(body)))
+			w.Header().Set("ETag", etag)
+			if r.Header.Get("If-None-Match") == etag {
+				i.spared.Add(1)
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
 		w.WriteHeader(int(i.status.Load()))
-		_, _ = w.Write([]byte(*i.body.Load()))
+		_, _ = w.Write([]byte(body))
 	}))
 	t.Cleanup(i.Close)
 	return i
@@ -147,12 +160,12 @@ func TestKeysRotate(t *testing.T) {
 	i.status.Store(500)
 
 	var cache *Cache
-	j := startJWKS(t, JWKSOptions{URL: i.URL, OnChange: func() { cache.Purge() }, every: time.Hour, gap: time.Millisecond, retry: 2 * time.Millisecond})
+	j := startJWKS(t, JWKSOptions{URL: i.URL, OnWithdrawn: func() { cache.Purge() }, Every: time.Hour, gap: time.Millisecond, retry: 2 * time.Millisecond})
 	v, err := New(Options{Keys: j})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The keys are published after cache is set: no one calls OnChange before.
+	// The keys are published after cache is set: no one calls OnWithdrawn before.
 	cache = Cached(v, 100)
 	works := func(token string) func() bool {
 		return func() bool { _, err := cache.Verify(token); return err == nil }
@@ -185,10 +198,52 @@ func TestKeysRotate(t *testing.T) {
 	}
 }
 
+func TestAWithdrawnKeyIsFoundOutThoughNoTokenNamesAnother(t *testing.T) {
+	pub1, key1, _ := ed25519.GenerateKey(rand.Reader)
+	pub2, key2, _ := ed25519.GenerateKey(rand.Reader)
+	one, two := jwkOf(pub1, `,"kid":"1"`), jwkOf(pub2, `,"kid":"2"`)
+	i := newIssuer(t, one)
+	i.etags.Store(true)
+	var cache *Cache
+	var withdrawals atomic.Int32
+	j := startJWKS(t, JWKSOptions{URL: i.URL, Every: 5 * time.Millisecond, gap: time.Millisecond, retry: time.Millisecond, OnWithdrawn: func() { withdrawals.Add(1); cache.Purge() }})
+	v, err := New(Options{Keys: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache = Cached(v, 100)
+	until(t, "ready", j.Ready)
+	until(t, "the issuer is spared the answer", func() bool { return i.spared.Load() > 2 })
+	token1, token2 := signed(t, jwt.SigningMethodEdDSA, key1, "1"), signed(t, jwt.SigningMethodEdDSA, key2, "2")
+	if _, err := cache.Verify(token1); err != nil {
+		t.Fatal(err)
+	}
+	i.publish(two, one)
+	until(t, "the new key works", func() bool { _, err := cache.Verify(token2); return err == nil })
+	if n := withdrawals.Load(); n != 0 {
+		t.Fatalf("%d withdrawals, though a key only came", n)
+	}
+	i.etags.Store(false) // an answer that is none is not the last one either
+	for _, bad := range []func(){func() { i.status.Store(503) }, func() { i.publish("[") }} {
+		bad()
+		asked := i.asked.Load()
+		until(t, "asked again", func() bool { return i.asked.Load() > asked+1 })
+		if _, err := cache.Verify(token1); err != nil || withdrawals.Load() != 0 {
+			t.Fatalf("%v, %d withdrawals", err, withdrawals.Load())
+		}
+	}
+	i.etags.Store(true)
+	i.publish(two)
+	until(t, "the old key is forgotten", func() bool { _, err := cache.Verify(token1); return err != nil })
+	if _, err := cache.Verify(token2); err != nil || withdrawals.Load() != 1 {
+		t.Fatalf("%v, %d withdrawals", err, withdrawals.Load())
+	}
+}
+
 func TestUnknownKeysDoNotDriveTheIssuer(t *testing.T) {
 	pub, key, _ := ed25519.GenerateKey(rand.Reader)
 	i := newIssuer(t, jwkOf(pub, `,"kid":"1"`))
-	j := startJWKS(t, JWKSOptions{URL: i.URL})
+	j := startJWKS(t, JWKSOptions{URL: i.URL, Every: time.Hour})
 	until(t, "ready", j.Ready)
 	v, err := New(Options{Keys: j})
 	if err != nil {

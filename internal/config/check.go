@@ -147,6 +147,7 @@ func (c Auth) checkGiven(p *problems) {
 	c.Secret.check(p)
 	if c.JWKSURL != "" {
 		p.httpURL("jwks-url", c.JWKSURL)
+		p.duration("jwks-refresh", c.JWKSRefresh, time.Second, time.Hour)
 	}
 }
 

@@ -36,10 +36,11 @@ type Secret struct {
 // Auth is who is let in. At least one of secret, key file and JWKS is needed.
 type Auth struct {
 	Secret      `embed:""`
-	JWTKeyFile  string   `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with." placeholder:"FILE" type:"path"`
-	JWKSURL     string   `name:"jwks-url" help:"Where the issuer publishes its public keys. They are fetched again when a token names an unknown one." placeholder:"URL"`
-	JWTIssuer   string   `name:"jwt-issuer" help:"Required iss of a token. Empty: not checked." placeholder:"ISS"`
-	JWTAudience []string `name:"jwt-audience" help:"Accepted aud of a token, one of them. Empty: not checked." placeholder:"AUD"`
+	JWTKeyFile  string        `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with." placeholder:"FILE" type:"path"`
+	JWKSURL     string        `name:"jwks-url" help:"Where the issuer publishes its public keys." placeholder:"URL"`
+	JWKSRefresh time.Duration `name:"jwks-refresh" help:"How often the issuer is asked for its keys, by each process, with If-None-Match. Longer lets a key that was withdrawn work for longer, and a new one be refused for longer; shorter asks more of the issuer." default:"2s"`
+	JWTIssuer   string        `name:"jwt-issuer" help:"Required iss of a token. Empty: not checked." placeholder:"ISS"`
+	JWTAudience []string      `name:"jwt-audience" help:"Accepted aud of a token, one of them. Empty: not checked." placeholder:"AUD"`
 }
 
 // Origins is which web pages may use the API and the gateway from a browser.
