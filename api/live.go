@@ -229,6 +229,7 @@ func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
 	if t.Expires == 0 {
 		t.Expires = time.Now().Add(serverTicketLife).Unix()
 	}
+	t.Key = uint64(claims.Key) // it ends with the key, too
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
 	id, err := a.live.IssueTicket(ctx, t, ticketTTL)

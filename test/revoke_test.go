@@ -1,10 +1,16 @@
 package test
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,4 +103,119 @@ func TestADisconnectedUserIsOutEverywhere(t *testing.T) {
 		}
 	}
 	other.WantMessage("yard", "are you back?") // nobody else noticed
+}
+
+// keyPair is an issuer's key.
+type keyPair struct {
+	kid     string
+	public  ed25519.PublicKey
+	private ed25519.PrivateKey
+}
+
+func newKeyPair(t *testing.T, kid string) keyPair {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyPair{kid, public, private}
+}
+
+func (k keyPair) jwk() string {
+	return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","kid":%q,"x":%q}`, k.kid, base64.RawURLEncoding.EncodeToString(k.public))
+}
+
+func (k keyPair) token(user string) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	text := enc(fmt.Appendf(nil, `{"alg":"EdDSA","kid":%q}`, k.kid)) + "." +
+		enc(fmt.Appendf(nil, `{"sub":%q,"exp":%d}`, user, time.Now().Unix()+3600))
+	return text + "." + enc(ed25519.Sign(k.private, []byte(text)))
+}
+
+func TestSocketsOfAWithdrawnKeyAreClosedEverywhere(t *testing.T) {
+	stolen, kept := newKeyPair(t, "stolen"), newKeyPair(t, "kept")
+	var published atomic.Value
+	published.Store(`{"keys":[` + stolen.jwk() + "," + kept.jwk() + "]}")
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, published.Load())
+	}))
+	t.Cleanup(issuer.Close)
+	f := fleet.Start(t, testkit.Redis(t).URL(), 1, 2,
+		fleet.API(func(c *config.API) { c.JWKSURL = issuer.URL }), fleet.Gateway(func(c *config.Gateway) { c.JWKSURL = issuer.URL }))
+	alice := f.User("alice") // her token is of the secret
+	alice.CreatesRoom("yard", "bob", "carol")
+	alice.Connects()
+	user := func(name string, k keyPair, options ...fleet.UserOption) *fleet.User {
+		u := f.User(name, options...)
+		u.Token = k.token(name)
+		return u
+	}
+	var out []*fleet.User
+	for gateway := range 2 {
+		for _, via := range fleet.Transports {
+			out = append(out, user("bob", stolen, fleet.OnGateway(gateway), fleet.Via(via)))
+		}
+	}
+	var stays []*fleet.User
+	for gateway := range 2 {
+		stays = append(stays, user("carol", kept, fleet.OnGateway(gateway)))
+	}
+	for _, u := range append(out, stays...) {
+		u.Connects()
+	}
+	ticketOf := func(u *fleet.User) string {
+		res, err := u.Requests(http.MethodPost, "/v1/tickets", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ticket struct{ Ticket string }
+		res.Decode(t, &ticket)
+		return ticket.Ticket
+	}
+	with := func(ticket string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.Gateways[1].Addr+"/v1/events?ticket="+ticket, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	byTicket, unused := with(ticketOf(out[0])), ticketOf(out[0])
+	if byTicket.StatusCode != http.StatusOK {
+		t.Fatal(byTicket.Status)
+	}
+
+	published.Store(`{"keys":[` + kept.jwk() + "]}")
+	began := time.Now()
+	for _, u := range out {
+		fleet.Await(t, "bob is out", func() bool { return !u.Connected() })
+	}
+	out[0].WantClosed(tokenRevoked)
+	out[3].WantClosed(tokenRevoked)
+	if rest, err := io.ReadAll(byTicket.Body); err != nil || !strings.Contains(string(rest), `"reason":"revoked"`) {
+		t.Errorf("opened with a ticket: %v, %s", err, rest)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("closed after %v", took)
+	}
+	// Nobody comes in with what is left of it.
+	for _, u := range out {
+		if err := u.ConnectQuietly(); err == nil {
+			t.Error("the key lets in again")
+		}
+	}
+	if resp := with(unused); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a ticket: %s", resp.Status)
+	}
+	fleet.Await(t, "the API refuses the token", func() bool {
+		res, err := out[0].Requests(http.MethodGet, "/v1/rooms", nil)
+		return err == nil && res.Status == http.StatusUnauthorized
+	})
+	alice.Sends("yard", "still there?")
+	for _, u := range append(stays, alice) {
+		u.WantMessage("yard", "still there?")
+	}
 }

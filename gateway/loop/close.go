@@ -77,11 +77,11 @@ func (l *loop) closeSlow(slot uint32, c *conn) {
 	l.closeBye(slot, c, ClosedSlow)
 }
 
-// retryInMs is when a client should come back: soon and spread when it is only
-// to move, at once when the reason was its own.
+// retryInMs is when a client should come back: soon and spread when many are to at
+// the same time, at once when the reason was its own.
 func (l *loop) retryInMs(why CloseReason) int {
 	switch why {
-	case ClosedDrain, ClosedShed, ClosedRebalance:
+	case ClosedDrain, ClosedShed, ClosedRebalance, ClosedKeyWithdrawn:
 		return 50 + rand.IntN(l.retrySpreadMs)
 	case ClosedSlow:
 		return 500 + rand.IntN(1000)

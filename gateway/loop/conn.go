@@ -50,12 +50,13 @@ type conn struct {
 	fd    int32
 	gen   uint32
 	phase phase
-	flags connFlags
 	why   CloseReason
+	flags connFlags
 	form  form // how it takes its events
 	// windowBits is the size of the client's window for compressed messages; 0:
 	// permessage-deflate was not negotiated. Nothing else is kept of it.
 	windowBits uint8
+	key        uint16 // auth.KeyTag.Short of the key that signed its token; 0: one that stays
 
 	user uint32 // loop.g.users
 	addr uint32 // loop.g.addrs, plus one; 0: not counted

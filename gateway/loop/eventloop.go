@@ -99,6 +99,9 @@ type loop struct {
 	drainTicks  int64 // how long it takes
 	stopping    bool
 	killed      bool
+	// Keys whose connections are looked for, and the next slot to look at; 0: none are.
+	withdrawn  []uint16
+	withdrawAt uint32
 
 	mu        sync.Mutex
 	cmds      []edge.Cmd // guarded by mu, as all below
@@ -250,6 +253,9 @@ func (l *loop) clock() {
 
 // sleepMs is how long the loop may wait for its sockets.
 func (l *loop) sleepMs() int {
+	if l.withdrawAt != 0 {
+		return 0
+	}
 	ms := l.untilDue()
 	if l.draining || l.acceptAgain != 0 {
 		if ms < 0 || ms > tickMs {
@@ -309,6 +315,9 @@ func (l *loop) again() {
 	}
 	if l.draining {
 		l.drainSome()
+	}
+	if l.withdrawAt != 0 {
+		l.closeWithdrawn()
 	}
 }
 

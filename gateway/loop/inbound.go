@@ -247,7 +247,7 @@ func (l *loop) renew(slot uint32, c *conn, token []byte) {
 		l.sendError(slot, c, protocol.ErrForbidden, "the token is another user's")
 		l.beginClose(slot, c, ClosedOtherUser, "the token is another user's")
 	default:
-		c.expires = claims.Expires
+		c.expires, c.key = claims.Expires, claims.Key.Short()
 		l.schedule(slot, c, l.nextLook(slot, c))
 	}
 }

@@ -13,6 +13,7 @@ const (
 	ClosedHeartbeat                  // silent after a ping
 	ClosedSlow                       // did not read: 4008
 	ClosedTokenExpired               // 4001
+	ClosedKeyWithdrawn               // the key of its token is no longer published: 4001
 	ClosedOtherUser                  // a renewed token names another user: 4003
 	ClosedTooMany                    // too many connections of the user: 4009
 	ClosedRateLimit                  // too many frames: 4029
@@ -32,7 +33,7 @@ const (
 )
 
 var closeReasonNames = [closeReasons]string{
-	"unknown", "client", "peer_gone", "heartbeat", "slow", "token_expired", "other_user", "too_many", "rate_limit",
+	"unknown", "client", "peer_gone", "heartbeat", "slow", "token_expired", "key_withdrawn", "other_user", "too_many", "rate_limit",
 	"protocol", "malformed", "message_timeout", "resume_timeout", "hub", "drain", "rebalance", "shed", "stop", "idle", "bug", "handshake",
 }
 
@@ -46,7 +47,7 @@ func (r CloseReason) code() protocol.CloseCode {
 	switch r {
 	case ClosedSlow:
 		return protocol.CloseTooSlow
-	case ClosedTokenExpired:
+	case ClosedTokenExpired, ClosedKeyWithdrawn:
 		return protocol.CloseTokenExpired
 	case ClosedOtherUser:
 		return protocol.CloseForbidden
@@ -73,6 +74,8 @@ func (r CloseReason) bye() protocol.ByeReason {
 		return protocol.ByeSlow
 	case ClosedTokenExpired:
 		return protocol.ByeTokenExpired
+	case ClosedKeyWithdrawn:
+		return protocol.ByeRevoked
 	case ClosedDrain:
 		return protocol.ByeDrain
 	case ClosedRebalance:

@@ -270,7 +270,7 @@ func (l *loop) opened(slot uint32, c *conn, claims auth.Claims, ev edge.Event) {
 		}
 		c.deadline = 0
 	}
-	c.phase, c.expires = phaseOpen, claims.Expires
+	c.phase, c.expires, c.key = phaseOpen, claims.Expires, claims.Key.Short()
 	if c.session.AwaitsPositions() {
 		c.deadline = l.tick + l.resumeTicks
 	}

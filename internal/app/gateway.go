@@ -112,7 +112,7 @@ func (g *gatewayPart) start(context.Context) error {
 			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
 			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,
-			Redeem:      redeem(g.process.store),
+			Redeem:      redeem(g.process.store, g.process.tokens.good),
 			OnDelivered: g.metrics.Delivered, OnTurn: g.metrics.Turn,
 			OnUpgraded: g.metrics.Upgraded, OnHeartbeat: g.metrics.Heartbeat,
 			OnCrowd: g.procs.Crowd,
@@ -138,6 +138,8 @@ func (g *gatewayPart) start(context.Context) error {
 	if err != nil {
 		return err
 	}
+	closeKeys := g.gateway.Loops().CloseKeys
+	g.process.tokens.closeKeys.Store(&closeKeys)
 	g.metrics.Watch(g.process.registry, g.gateway.Loops().Stats, g.gateway.HubStats)
 	g.gateway.Start()
 	g.memory = &memoryGuard{root: os.DirFS("/"), shedPercent: float64(c.ShedPercent), refuse: g.gateway.Loops().Refuse, open: g.gateway.Loops().Open, log: g.process.log}
@@ -154,14 +156,15 @@ func (g *gatewayPart) stop(ctx context.Context) error {
 	return g.gateway.Stop(ctx)
 }
 
-// redeem tells a gateway whom a ticket speaks for.
-func redeem(live chat.Live) func(ctx context.Context, id string) (auth.Claims, error) {
+// redeem tells a gateway whom a ticket speaks for. One that was given for a token
+// whose key is no longer good is none: the API had not heard of it yet.
+func redeem(live chat.Live, good func(auth.KeyTag) bool) func(ctx context.Context, id string) (auth.Claims, error) {
 	return func(ctx context.Context, id string) (auth.Claims, error) {
 		t, err := live.RedeemTicket(ctx, id)
-		if errors.Is(err, chat.ErrNoTicket) {
+		if errors.Is(err, chat.ErrNoTicket) || err == nil && !good(auth.KeyTag(t.Key)) {
 			err = loop.ErrNoTicket
 		}
 		// As the user, whoever asked for it: a server key has no socket of its own.
-		return auth.Claims{User: t.User, Expires: t.Expires, IssuedAt: t.IssuedAt}, err
+		return auth.Claims{User: t.User, Expires: t.Expires, IssuedAt: t.IssuedAt, Key: auth.KeyTag(t.Key)}, err
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/madang-chat/madang/internal/auth"
@@ -25,6 +26,8 @@ const (
 type tokens struct {
 	verifier *auth.Cache
 	jwks     *auth.JWKS // nil when there is no URL
+	// closeKeys ends the connections of keys that were withdrawn; nil: there are none.
+	closeKeys atomic.Pointer[func([]auth.KeyTag)]
 }
 
 func newTokens(c config.Auth, remember int, log *slog.Logger) (*tokens, error) {
@@ -45,7 +48,7 @@ func newTokens(c config.Auth, remember int, log *slog.Logger) (*tokens, error) {
 		t.jwks, err = auth.NewJWKS(auth.JWKSOptions{
 			URL: c.JWKSURL, Logger: log,
 			Every:       c.JWKSRefresh,
-			OnWithdrawn: func() { t.verifier.Purge() }, // by Start's goroutine: verifier is set by then
+			OnWithdrawn: t.withdrawn, // by Start's goroutine: verifier is set by then
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
@@ -63,6 +66,17 @@ func newTokens(c config.Auth, remember int, log *slog.Logger) (*tokens, error) {
 	t.verifier = auth.Cached(verifier, remember)
 	return t, nil
 }
+
+// withdrawn forgets first, so that nobody comes in behind those who are closed.
+func (t *tokens) withdrawn(keys []auth.KeyTag) {
+	t.verifier.Purge()
+	if closeKeys := t.closeKeys.Load(); closeKeys != nil {
+		(*closeKeys)(keys)
+	}
+}
+
+// good says whether a key that another process has seen is good here as well.
+func (t *tokens) good(key auth.KeyTag) bool { return t.jwks == nil || t.jwks.Publishes(key) }
 
 func (t *tokens) start(context.Context) error {
 	if t.jwks != nil {

@@ -23,6 +23,22 @@ type Claims struct {
 	Expires  int64  // Unix seconds; 0: never (server keys only)
 	IssuedAt int64  // Unix seconds; 0: not told
 	Server   bool   // a server key: may act for any user
+	Key      KeyTag // of the published key that signed it
+}
+
+// KeyTag stands for a key that an issuer publishes: a piece of its hash, so that all
+// processes call it the same. 0: a key that is not withdrawn while they run, which
+// is a secret, or in a file.
+type KeyTag uint64
+
+// Short is what fits where a tag is kept for each of a million connections; not 0
+// unless the tag is. Two keys may share one: who takes it for the key that was
+// withdrawn is wrong once in 65,535 times, and never misses it.
+func (t KeyTag) Short() uint16 {
+	if t == 0 {
+		return 0
+	}
+	return uint16(t%0xffff) + 1
 }
 
 // Outcomes for the client. What wraps them adds a reason, never the token.

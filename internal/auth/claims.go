@@ -19,6 +19,8 @@ type registered struct {
 	ExpiresAt instant          `json:"exp"`
 	NotBefore instant          `json:"nbf"`
 	IssuedAt  instant          `json:"iat"`
+
+	tried []Key // not a claim: what the signature was checked against
 }
 
 // instant is a NumericDate (RFC 7519 §2), fractions cut off.

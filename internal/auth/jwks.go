@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,10 +41,10 @@ type JWKSOptions struct {
 	// Every is how often the issuer is asked; default 2 s. It is asked with
 	// If-None-Match, so that the answer is short as long as nothing has changed.
 	Every time.Duration
-	// OnWithdrawn is called, by one goroutine, when a key is no longer published:
-	// what was believed because of it should be forgotten (Cache.Purge). May be
+	// OnWithdrawn is called, by one goroutine, when keys are no longer published:
+	// what was believed because of them should be forgotten (Cache.Purge). May be
 	// nil.
-	OnWithdrawn func()
+	OnWithdrawn func(keys []KeyTag)
 
 	gap, retry time.Duration // of tests; 0: the constants
 }
@@ -72,7 +75,19 @@ type published struct {
 
 type publishedKey struct {
 	kid, alg string // may be empty: any
-	key      crypto.PublicKey
+	Key
+}
+
+func newPublishedKey(kid, alg string, key crypto.PublicKey) (publishedKey, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return publishedKey{}, err
+	}
+	// With what it is published as: under another name it is another key to those
+	// who have tokens of it.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s", kid, alg, der))
+	tag := max(1, KeyTag(binary.BigEndian.Uint64(sum[:])))
+	return publishedKey{kid, alg, Key{key, tag}}, nil
 }
 
 // NewJWKS checks the options; it starts nothing.
@@ -89,7 +104,7 @@ func NewJWKS(o JWKSOptions) (*JWKS, error) {
 		o.Client = &http.Client{Timeout: jwksTimeout, CheckRedirect: noDowngrade, Transport: transport}
 	}
 	if o.OnWithdrawn == nil {
-		o.OnWithdrawn = func() {}
+		o.OnWithdrawn = func([]KeyTag) {}
 	}
 	if o.Every == 0 {
 		o.Every = jwksEvery
@@ -135,21 +150,44 @@ func (j *JWKS) Stop() {
 func (j *JWKS) Ready() bool { return j.keys.Load() != nil }
 
 // PublicKeys implements KeySource.
-func (j *JWKS) PublicKeys(kid, alg string) (keys []crypto.PublicKey) {
+func (j *JWKS) PublicKeys(kid, alg string) (keys []Key) {
 	if known := j.keys.Load(); known != nil {
 		for _, k := range *known {
 			if (kid == "" || k.kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) {
-				keys = append(keys, k.key)
+				keys = append(keys, k.Key)
 			}
 		}
 	}
 	if len(keys) == 0 {
-		select {
-		case j.wanted <- struct{}{}:
-		default: // is wanted already
-		}
+		j.want()
 	}
 	return keys
+}
+
+// Publishes says whether what a key signed is still good. Like PublicKeys it does
+// not wait: a key that another process knows already is fetched, and good a moment
+// later.
+func (j *JWKS) Publishes(tag KeyTag) bool {
+	if tag == 0 {
+		return true
+	}
+	if known := j.keys.Load(); known != nil {
+		for i := range *known {
+			if (*known)[i].Tag == tag {
+				return true
+			}
+		}
+	}
+	j.want()
+	return false
+}
+
+// want has the keys fetched sooner, if they may be.
+func (j *JWKS) want() {
+	select {
+	case j.wanted <- struct{}{}:
+	default: // is wanted already
+	}
 }
 
 func (j *JWKS) run(ctx context.Context) {
@@ -238,26 +276,24 @@ func (j *JWKS) fetch(ctx context.Context) error {
 	if was := j.keys.Swap(&keys); was != nil {
 		old = *was
 	}
-	withdrawn := lacks(keys, old)
-	if withdrawn || lacks(old, keys) {
-		j.opt.Logger.Info("the issuer's JWT keys have changed", "url", j.opt.URL, "keys", len(keys), "withdrawn", withdrawn)
+	added, withdrawn := without(keys, old), without(old, keys)
+	if len(added) > 0 || len(withdrawn) > 0 {
+		j.opt.Logger.Info("the issuer's JWT keys have changed", "url", j.opt.URL, "added", len(added), "withdrawn", len(withdrawn))
 	}
-	if withdrawn {
-		j.opt.OnWithdrawn()
+	if len(withdrawn) > 0 {
+		j.opt.OnWithdrawn(withdrawn)
 	}
 	return nil
 }
 
-// lacks says whether one of them is not in the set, whatever their order.
-func lacks(set, them []publishedKey) bool {
-	return slices.ContainsFunc(them, func(k publishedKey) bool {
-		return !slices.ContainsFunc(set, func(other publishedKey) bool { return same(k, other) })
-	})
-}
-
-func same(a, b publishedKey) bool {
-	comparable, ok := a.key.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && a.kid == b.kid && a.alg == b.alg && comparable.Equal(b.key)
+// without are the tags of keys that others do not have, in whatever order they are.
+func without(keys, others []publishedKey) (tags []KeyTag) {
+	for _, k := range keys {
+		if !slices.ContainsFunc(others, func(other publishedKey) bool { return other.Tag == k.Tag }) {
+			tags = append(tags, k.Tag)
+		}
+	}
+	return tags
 }
 
 // parseJWKS takes the keys that can verify one of our algorithms. Others are
@@ -285,11 +321,15 @@ func parseJWKS(text []byte, log *slog.Logger) ([]publishedKey, error) {
 		if err == nil && m.USE != "" && m.USE != jwkset.UseSig {
 			err = fmt.Errorf("its use is %q", m.USE)
 		}
+		var key publishedKey
+		if err == nil {
+			key, err = newPublishedKey(m.KID, m.ALG.String(), jwk.Key())
+		}
 		if err != nil {
 			log.Debug("a key of the JWK set is left out", "index", i, "err", err)
 			continue
 		}
-		keys = append(keys, publishedKey{kid: m.KID, alg: m.ALG.String(), key: jwk.Key()})
+		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no key for RS256, ES256 or EdDSA")

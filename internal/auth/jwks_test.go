@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -160,7 +162,7 @@ func TestKeysRotate(t *testing.T) {
 	i.status.Store(500)
 
 	var cache *Cache
-	j := startJWKS(t, JWKSOptions{URL: i.URL, OnWithdrawn: func() { cache.Purge() }, Every: time.Hour, gap: time.Millisecond, retry: 2 * time.Millisecond})
+	j := startJWKS(t, JWKSOptions{URL: i.URL, OnWithdrawn: func([]KeyTag) { cache.Purge() }, Every: time.Hour, gap: time.Millisecond, retry: 2 * time.Millisecond})
 	v, err := New(Options{Keys: j})
 	if err != nil {
 		t.Fatal(err)
@@ -205,8 +207,13 @@ func TestAWithdrawnKeyIsFoundOutThoughNoTokenNamesAnother(t *testing.T) {
 	i := newIssuer(t, one)
 	i.etags.Store(true)
 	var cache *Cache
+	var withdrawn atomic.Pointer[[]KeyTag]
 	var withdrawals atomic.Int32
-	j := startJWKS(t, JWKSOptions{URL: i.URL, Every: 5 * time.Millisecond, gap: time.Millisecond, retry: time.Millisecond, OnWithdrawn: func() { withdrawals.Add(1); cache.Purge() }})
+	j := startJWKS(t, JWKSOptions{URL: i.URL, Every: 5 * time.Millisecond, gap: time.Millisecond, retry: time.Millisecond, OnWithdrawn: func(keys []KeyTag) {
+		withdrawn.Store(&keys)
+		withdrawals.Add(1)
+		cache.Purge()
+	}})
 	v, err := New(Options{Keys: j})
 	if err != nil {
 		t.Fatal(err)
@@ -215,8 +222,9 @@ func TestAWithdrawnKeyIsFoundOutThoughNoTokenNamesAnother(t *testing.T) {
 	until(t, "ready", j.Ready)
 	until(t, "the issuer is spared the answer", func() bool { return i.spared.Load() > 2 })
 	token1, token2 := signed(t, jwt.SigningMethodEdDSA, key1, "1"), signed(t, jwt.SigningMethodEdDSA, key2, "2")
-	if _, err := cache.Verify(token1); err != nil {
-		t.Fatal(err)
+	first, err := cache.Verify(token1)
+	if err != nil || first.Key == 0 || !j.Publishes(first.Key) {
+		t.Fatalf("%+v, %v", first, err)
 	}
 	i.publish(two, one)
 	until(t, "the new key works", func() bool { _, err := cache.Verify(token2); return err == nil })
@@ -235,8 +243,61 @@ func TestAWithdrawnKeyIsFoundOutThoughNoTokenNamesAnother(t *testing.T) {
 	i.etags.Store(true)
 	i.publish(two)
 	until(t, "the old key is forgotten", func() bool { _, err := cache.Verify(token1); return err != nil })
-	if _, err := cache.Verify(token2); err != nil || withdrawals.Load() != 1 {
+	second, err := cache.Verify(token2)
+	if err != nil || withdrawals.Load() != 1 || !slices.Equal(*withdrawn.Load(), []KeyTag{first.Key}) {
 		t.Fatalf("%v, %d withdrawals", err, withdrawals.Load())
+	}
+	if second.Key == first.Key || !j.Publishes(second.Key) || j.Publishes(first.Key) || !j.Publishes(0) {
+		t.Errorf("tags %d and %d", first.Key, second.Key)
+	}
+}
+
+func TestATokenTellsWhichKeySignedIt(t *testing.T) {
+	pub1, key1, _ := ed25519.GenerateKey(rand.Reader)
+	pub2, key2, _ := ed25519.GenerateKey(rand.Reader)
+	inFile, keyInFile, _ := ed25519.GenerateKey(rand.Reader)
+	one, two := jwkOf(pub1, `,"kid":"1"`), jwkOf(pub2, `,"kid":"2"`)
+	tagsOf := func(published ...string) (tags []KeyTag) {
+		j := startJWKS(t, JWKSOptions{URL: newIssuer(t, published...).URL})
+		until(t, "ready", j.Ready)
+		v, err := New(Options{Keys: KeySources{StaticKeys{inFile}, j}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range []string{
+			signed(t, jwt.SigningMethodEdDSA, key1, "1"), signed(t, jwt.SigningMethodEdDSA, key1, ""),
+			signed(t, jwt.SigningMethodEdDSA, key2, "2"), signed(t, jwt.SigningMethodEdDSA, key2, ""),
+			signed(t, jwt.SigningMethodEdDSA, keyInFile, ""),
+		} {
+			c, err := v.Verify(token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tags = append(tags, c.Key)
+		}
+		return tags
+	}
+	tags := tagsOf(one, two)
+	if tags[0] == 0 || tags[1] != tags[0] || tags[2] == tags[0] || tags[2] == 0 || tags[3] != tags[2] || tags[4] != 0 {
+		t.Fatalf("%v", tags)
+	}
+	if elsewhere := tagsOf(two, one); !slices.Equal(elsewhere, tags) {
+		t.Errorf("another process says %v, not %v", elsewhere, tags)
+	}
+	renamed := tagsOf(two, jwkOf(pub1, `,"kid":"1","alg":"EdDSA"`))
+	if renamed[0] == tags[0] || renamed[2] != tags[2] {
+		t.Errorf("published otherwise: %v, %v before", renamed, tags)
+	}
+}
+
+func TestAShortTagIsNoneOnlyOfNone(t *testing.T) {
+	if KeyTag(0).Short() != 0 {
+		t.Error("a key that is not published has one")
+	}
+	for _, tag := range []KeyTag{1, 0xfffe, 0xffff, 0x10000, 1 << 32, math.MaxUint64} {
+		if tag.Short() == 0 {
+			t.Errorf("%x has none", uint64(tag))
+		}
 	}
 }
 
@@ -288,7 +349,7 @@ func FuzzParseJWKS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		keys, err := parseJWKS(text, log)
 		for _, k := range keys {
-			if err != nil || usable(k.key) != nil {
+			if err != nil || usable(k.Public) != nil {
 				t.Fatalf("%+v, %v", k, err)
 			}
 		}

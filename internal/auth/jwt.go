@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -34,7 +35,13 @@ type KeySource interface {
 	// algorithm (kid may be empty, or anything: it comes from the token). It
 	// must not wait: a source that has to fetch starts that and answers with
 	// what it has.
-	PublicKeys(kid, alg string) []crypto.PublicKey
+	PublicKeys(kid, alg string) []Key
+}
+
+// Key is a public key of a source.
+type Key struct {
+	Public crypto.PublicKey
+	Tag    KeyTag
 }
 
 // maxUnixSeconds is the end of the year 9999. A larger exp is a mistake (often
@@ -107,13 +114,14 @@ func (v *jwtVerifier) Verify(token string) (Claims, error) {
 		return Claims{}, errTooLong
 	}
 	var claims registered
-	if _, err := v.parser.ParseWithClaims(token, &claims, v.keyFor); err != nil {
+	parsed, err := v.parser.ParseWithClaims(token, &claims, v.keyFor)
+	if err != nil {
 		return Claims{}, translate(err)
 	}
 	if !protocol.ValidUser(claims.Subject) {
 		return Claims{}, errSubject
 	}
-	c := Claims{User: claims.Subject, Expires: claims.ExpiresAt.date.Unix()}
+	c := Claims{User: claims.Subject, Expires: claims.ExpiresAt.date.Unix(), Key: claims.signedBy(parsed)}
 	if claims.IssuedAt.told {
 		c.IssuedAt = claims.IssuedAt.date.Unix()
 	}
@@ -134,16 +142,33 @@ func (v *jwtVerifier) keyFor(t *jwt.Token) (any, error) {
 		return v.secret, nil
 	}
 	kid, _ := t.Header["kid"].(string)
+	claims := t.Claims.(*registered)
 	var set jwt.VerificationKeySet
 	for _, key := range v.keys.PublicKeys(kid, alg) {
-		if fits(key, alg) && len(set.Keys) < maxKeysTried {
-			set.Keys = append(set.Keys, key)
+		if fits(key.Public, alg) && len(set.Keys) < maxKeysTried {
+			set.Keys = append(set.Keys, key.Public)
+			claims.tried = append(claims.tried, key)
 		}
 	}
 	if len(set.Keys) == 0 {
 		return nil, errUnknownKey
 	}
 	return set, nil
+}
+
+// signedBy is the tag of the key that a good token is signed with. The parser does
+// not tell which of several it was; they are several when the token names none.
+func (r *registered) signedBy(t *jwt.Token) KeyTag {
+	if len(r.tried) == 1 {
+		return r.tried[0].Tag
+	}
+	text := t.Raw[:max(0, strings.LastIndexByte(t.Raw, '.'))]
+	for _, key := range r.tried {
+		if t.Method.Verify(text, t.Signature, key.Public) == nil {
+			return key.Tag
+		}
+	}
+	return 0
 }
 
 // fits says whether a key is one for the algorithm.

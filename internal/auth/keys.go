@@ -21,7 +21,13 @@ const minRSABits = 2048
 type StaticKeys []crypto.PublicKey
 
 // PublicKeys implements KeySource.
-func (k StaticKeys) PublicKeys(_, _ string) []crypto.PublicKey { return k }
+func (k StaticKeys) PublicKeys(_, _ string) []Key {
+	keys := make([]Key, len(k))
+	for i, key := range k {
+		keys[i].Public = key
+	}
+	return keys
+}
 
 // KeysFromFile reads public keys, or certificates with them, from a PEM file.
 func KeysFromFile(path string) (StaticKeys, error) {
@@ -97,7 +103,7 @@ func usable(key crypto.PublicKey) error {
 type KeySources []KeySource
 
 // PublicKeys implements KeySource.
-func (s KeySources) PublicKeys(kid, alg string) (keys []crypto.PublicKey) {
+func (s KeySources) PublicKeys(kid, alg string) (keys []Key) {
 	for _, source := range s {
 		keys = append(keys, source.PublicKeys(kid, alg)...)
 	}

@@ -150,6 +150,7 @@ type Ticket struct {
 	Server   bool   `json:"s,omitempty"`
 	IssuedAt int64  `json:"i,omitempty"` // of the token it stands for, or, where that does not tell, its own; Unix seconds
 	Expires  int64  `json:"e"`           // likewise
+	Key      uint64 `json:"k,omitempty"` // what signed the token (auth.KeyTag)
 }
 
 // ErrNoTicket: never issued, used already, or expired.

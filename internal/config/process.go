@@ -38,7 +38,7 @@ type Auth struct {
 	Secret      `embed:""`
 	JWTKeyFile  string        `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with." placeholder:"FILE" type:"path"`
 	JWKSURL     string        `name:"jwks-url" help:"Where the issuer publishes its public keys." placeholder:"URL"`
-	JWKSRefresh time.Duration `name:"jwks-refresh" help:"How often the issuer is asked for its keys, by each process, with If-None-Match. Longer lets a key that was withdrawn work for longer, and a new one be refused for longer; shorter asks more of the issuer." default:"2s"`
+	JWKSRefresh time.Duration `name:"jwks-refresh" help:"How often the issuer is asked for its keys, by each process, with If-None-Match. Longer lets a key that was withdrawn, and the sockets it opened, live longer, and a new one be refused longer; shorter asks more of the issuer." default:"2s"`
 	JWTIssuer   string        `name:"jwt-issuer" help:"Required iss of a token. Empty: not checked." placeholder:"ISS"`
 	JWTAudience []string      `name:"jwt-audience" help:"Accepted aud of a token, one of them. Empty: not checked." placeholder:"AUD"`
 }
