@@ -295,7 +295,7 @@ export class Client {
       clearTimeout(this.#retryTimer);
       this.#attempt = 0;
       this.#open();
-    } else if (this.#state === "online") {
+    } else if (this.#state === "online" && !this.#socket.mute) {
       this.#ping(); // a socket may have died while the machine slept
     }
   }

@@ -8,6 +8,7 @@ const codes = { 401: Close.tokenExpired, 403: Close.forbidden, 429: Close.tooMan
 
 export class EventStream {
   readyState = 0;
+  mute = true; // it can't be asked whether it lives
   onopen = null;
   onmessage = null;
   onclose = null;
