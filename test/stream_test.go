@@ -110,6 +110,33 @@ func TestTheClientOverEvents(t *testing.T) {
 			is("gone", streams[0].gone, true);
 			is("state", client.state, "waiting");
 		`,
+		"a gateway says when to come back": `
+			refusal = { status: 429, code: "rate_limited", headers: { "Retry-After": "30" } };
+			client.connect();
+			await until("it waiting", () => client.state === "waiting");
+			is("how long", states.at(-1).retryInMs, 30_000);
+			isLookedAt(); // no reason to come sooner
+			is("state", client.state, "waiting");
+			refusal = { status: 503, code: "unavailable", headers: { "Retry-After": "7" } };
+			passes(30_000);
+			await until("it waiting again", () => streams.length === 2 && client.state === "waiting");
+			is("how long", states.at(-1).retryInMs, 7_000);
+			refusal = null;
+			passes(7_000);
+			await until("a stream", () => streams.length === 3 && streams[2].tells);
+			hello();
+			await until("it online", () => client.state === "online");
+			is("faults", events.includes("fault"), false);
+		`,
+		"a gateway says no for good": `
+			for (const status of [403, 429]) {
+				refusal = { status, code: "forbidden" };
+				client.connect();
+				await until("it offline", () => client.state === "offline");
+			}
+			is("faults", events.filter((e) => e === "fault").length, 2);
+			is("streams", streams.length, 2);
+		`,
 	} {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).playsOverEvents(script) })
 	}

@@ -76,7 +76,7 @@ export class Client {
   #retryTimer = 0;
   #pingTimer = 0;
   #heartbeatMs = 25_000;
-  #retryInMs = null; // of a bye: when to come back
+  #retryInMs = null; // of a bye, or a refusal: when to come back
 
   /**
    * @param {{api: string, ws: string, token: () => Promise<string>, transport?: string}} options
@@ -253,7 +253,7 @@ export class Client {
     };
     ws.onclose = (e) => {
       clearTimeout(timeout);
-      if (ws === this.#socket) this.#closed(e.code);
+      if (ws === this.#socket) this.#closed(e.code, e.retryAfterMs);
     };
   }
 
@@ -308,7 +308,7 @@ export class Client {
     this.#closed(0);
   }
 
-  #closed(code) {
+  #closed(code, retryAfterMs) {
     clearTimeout(this.#pingTimer);
     this.#socket = null;
     if (!this.#wanted) return;
@@ -319,6 +319,7 @@ export class Client {
       this.#emit("fault", new Error(code === Close.tooMany ? "Too many connections of this user" : "The gateway refused this user"));
       return;
     }
+    if (retryAfterMs) this.#retryInMs ??= Math.max(retryAfterMs, backoff(this.#attempt++));
     const wait = this.#retryInMs ?? backoff(this.#attempt++);
     this.#setState("waiting", wait);
     this.#retryTimer = setTimeout(() => {

@@ -35,7 +35,7 @@ export class EventStream {
   }
 
   async #run(url, jwt, positions) {
-    let code = Close.goingAway;
+    let code = Close.goingAway, retryAfterMs = 0;
     try {
       const body = positions && JSON.stringify({ rooms: Object.fromEntries(Object.entries(positions).slice(0, roomsMost)) });
       const res = await fetch(url, {
@@ -50,12 +50,13 @@ export class EventStream {
         this.onopen?.();
         code = await this.#read(res.body);
       } else {
-        code = codes[res.status] ?? code;
+        retryAfterMs = 1000 * (Number(res.headers.get("Retry-After")) || 0);
+        if (!retryAfterMs) code = codes[res.status] ?? code; // else it is no no, only not now
       }
     } catch { // the network, or close()
     }
     this.readyState = 3;
-    this.onclose?.({ code });
+    this.onclose?.({ code, retryAfterMs });
   }
 
   /** Reads to the end, and says which close code that stands for. */

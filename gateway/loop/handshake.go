@@ -505,7 +505,9 @@ func appendRefusal(dst []byte, r *refusal, origin []byte) []byte {
 	dst = append(dst, text...)
 	dst = append(dst, "\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\nConnection: close\r\n"...)
 	dst = append(dst, r.header...)
-	dst = appendCORS(dst, origin)
+	if dst = appendCORS(dst, origin); origin != nil {
+		dst = append(dst, "Access-Control-Expose-Headers: Retry-After\r\n"...)
+	}
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(body)), 10)
 	dst = append(dst, "\r\n\r\n"...)

@@ -299,6 +299,9 @@ func TestRequestsForEventsThatAreRefused(t *testing.T) {
 			if got := resp.Header.Get("Access-Control-Allow-Origin"); (got == "https://chat.example") == foreign {
 				t.Errorf("Access-Control-Allow-Origin is %q", got)
 			}
+			if got := resp.Header.Get("Access-Control-Expose-Headers"); (got == "Retry-After") == foreign {
+				t.Errorf("a page may read %q", got)
+			}
 			if _, err := r.r.ReadByte(); err != io.EOF {
 				t.Errorf("after the answer: %v", err)
 			}
