@@ -128,6 +128,51 @@ func TestTheClientOverEvents(t *testing.T) {
 			await until("it online", () => client.state === "online");
 			is("faults", events.includes("fault"), false);
 		`,
+		"a user is in ten thousand rooms": `
+			await comesOnline();
+			const name = (i) => String(i).padStart(64, "r"), at = "1732281234567-12345678";
+			streams[0].tells(...Array.from({ length: 10_000 }, (_, i) => ({ type: "joined", room: name(i), user: "me", head: at, rooms_rev: 11 + i })));
+			await until("them known", () => Object.keys(client.positions).length === 10_000);
+			streams[0].ends();
+			await until("it waiting", () => client.state === "waiting");
+			passes(20_000);
+			await until("it back", () => streams.length === 2);
+			is("rooms", Object.keys(streams[1].rooms).length, 10_000);
+			is("no more than is taken", streams[1].bytes <= 1.25 * 2 ** 20, true);
+		`,
+		"more rooms than a request has room for": `
+			await comesOnline();
+			const name = (i) => String(i).padStart(64, "r"), most = 15_000, last = name(most - 1), before = name(most - 2);
+			const rooms = Array.from({ length: most }, (_, i) => name(i));
+			for (const room of [last, before]) appends(room, "1732281234567-12345678");
+			streams[0].tells(...rooms.map((room, i) => ({ type: "joined", room, user: "me", head: "1732281234567-12345678", rooms_rev: 11 + i })));
+			await until("them known", () => Object.keys(client.positions).length === most);
+			streams[0].ends();
+			await until("it waiting", () => client.state === "waiting");
+			appends(last, "1732281234568-0", "1732281234569-0"); // missed
+			passes(20_000);
+			await until("it back", () => streams.length === 2 && streams[1].tells);
+			is("no more than is taken", streams[1].bytes <= 1.25 * 2 ** 20, true);
+			const sent = new Set(Object.keys(streams[1].rooms)), left = rooms.filter((r) => !sent.has(r));
+			is("most of them", sent.size > 10_000, true);
+			is("those that were left out", left.includes(last) && left.includes(before), true);
+			logs.away = true; // the API, for the first of them
+			hello();
+			live(last, "1732281234570-0"); // before what was missed is there
+			streams[1].tells({ type: "resumed", rooms_rev: 10 });
+			await until("history asked", () => asked.length > 0);
+			is("nothing before that", got, []);
+			logs.away = false;
+			const asks = setInterval(() => passes(2_000), 5);
+			await until("what was missed", () => got.length === 3);
+			is("what came", got, ["1732281234568-0", "1732281234569-0", "1732281234570-0"].map((id) => last + " " + id));
+			is("position", client.positions[last], "1732281234570-0");
+			await until("all read", () => events.filter((e) => e === "filled").length === left.length);
+			clearInterval(asks);
+			live(before, "1732281234571-0");
+			await until("what is new", () => got.length === 4);
+			is("faults", events.includes("fault"), false);
+		`,
 		"a gateway says no for good": `
 			for (const status of [403, 429]) {
 				refusal = { status, code: "forbidden" };

@@ -340,6 +340,7 @@ export class Client {
         const moved = this.#roomsRev !== e.rooms_rev; // lower, too: Redis has lost data
         this.#roomsRev = e.rooms_rev;
         this.#emit("hello", e);
+        this.#catchUp(this.#socket.leftOut ?? []);
         if (!this.#resuming) this.#setState("online");
         if (moved) this.#emit("rooms"); // added or removed while away: read the rooms again
         return;
@@ -422,8 +423,20 @@ export class Client {
     this.#fill(g.room, p, after, g.head, []);
   }
 
-  /** Pages the messages after one ID up to another, in order, and holds back
-   *  what the socket brings meanwhile. The position to resume from stays where
+  /** Pages what was missed in rooms that a resume had no room for, one after the
+   *  other. They are delivered from hello on: that waits from now on. */
+  async #catchUp(rooms) {
+    const waiting = rooms.filter((room) => this.#rooms.has(room)).map((room) => { // else it was left meanwhile
+      const p = this.#position(room);
+      return { room, p, mine: (p.held = []) };
+    });
+    for (const { room, p, mine } of waiting) {
+      if (p.held === mine) await this.#fill(room, p, p.resume, null, mine);
+    }
+  }
+
+  /** Pages the messages after one ID up to another, or to the room's head (null),
+   *  in order, and holds back what the socket brings meanwhile. The position to resume from stays where
    *  it was until the hole is filled.
    *
    *  A failover may have taken back what we have. Then the head is before our
@@ -431,9 +444,12 @@ export class Client {
    *  found by paging backwards, to what was here before. */
   async #fill(room, p, after, upTo, held) {
     const mine = (p.held = held);
-    const lost = compareIDs(upTo, after) < 0;
+    let lost = false;
     p.hole = false; // from here on it moves with what is paged
     try {
+      upTo ??= (await this.history(room, { limit: 1 })).messages[0]?.id ?? after;
+      if (p.held !== mine) return;
+      lost = compareIDs(upTo, after) < 0;
       if (lost) await this.#fillBackwards(room, p, above(upTo), mine);
       let first = true;
       for (let from = after; compareIDs(from, upTo) < 0;) {
@@ -458,7 +474,7 @@ export class Client {
     }
     if (p.held !== mine) return;
     p.held = null;
-    p.filter = upTo; // even when it is lower: a failover took the tail back
+    if (upTo) p.filter = upTo; // even when it is lower: a failover took the tail back
     if (!p.hole) p.resume = upTo;
     this.#emit("filled", { room, after, head: upTo });
     for (const m of mine) this.#arrived(m);
