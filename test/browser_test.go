@@ -16,6 +16,7 @@ import (
 
 	"github.com/madang-chat/madang/internal/app"
 	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/test/proxy"
 )
 
 // pageTimeout bounds everything a test does in a tab.
@@ -304,6 +305,57 @@ func TestABrowsersEventSource(t *testing.T) {
 		const answer = await post(gateway + "/v1/poll", { rooms }, bob);
 		if (answer.events.length !== 1 || answer.events[0].id !== four.id || answer.rooms.yard !== four.id) throw new Error(JSON.stringify(answer));
 	})()`, chromedp.EvalAwaitPromise))
+}
+
+// TestAPageListensAsTheDocumentSays: what docs/transports.md has pages do with an
+// EventSource brings them back, with what came meanwhile.
+func TestAPageListensAsTheDocumentSays(t *testing.T) {
+	text, err := os.ReadFile("../docs/transports.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listen, _ := strings.Cut(string(text), "```js\n")
+	listen, _, found := strings.Cut(listen, "```\n")
+	if !found {
+		t.Fatal("the document shows no script")
+	}
+	dev := startDev(t)
+	way, err := proxy.Listen(dev.GatewayAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(way.Close)
+	page := openTab(t, browser(t), 900, 700, dev.URL())
+	page.does(chromedp.Evaluate[chromedp.Void](`(async () => {`+listen+`
+		const post = async (url, body, token) => {
+			const res = await fetch(url, { method: "POST", body: JSON.stringify(body),
+				headers: { "Content-Type": "application/json", ...(token && { Authorization: "Bearer " + token }) } });
+			if (!res.ok) throw new Error(url + ": " + res.status + " " + await res.text());
+			return res.json();
+		};
+		const token = async (user) => (await post("/dev/token", { user })).token;
+		const alice = await token("alice"), bob = await token("bob");
+		await post("/v1/rooms", { id: "yard", members: ["bob"] }, alice);
+		window.says = (text) => post("/v1/rooms/yard/messages", { type: "text", text }, alice);
+		window.got = new Set(), window.hellos = 0, window.tickets = true;
+		listen("http://`+way.Addr()+`", async () => {
+			if (!tickets) throw new Error("the API is away");
+			return (await post("/v1/tickets", {}, bob)).ticket;
+		}, (e) => {
+			if (e.type === "hello") hellos++;
+			if (e.type === "message") got.add(e.body.text); // what comes twice is one
+		});
+	})()`, chromedp.EvalAwaitPromise))
+	page.sees("a stream", "hellos === 1")
+	page.does(chromedp.Evaluate[chromedp.Void](`says("one")`))
+	page.sees("the message", "got.has('one')")
+	for i, text := range []string{"two", "three"} {
+		page.does(chromedp.Evaluate[chromedp.Void](`window.tickets = false`))
+		way.Cut()
+		page.does(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`says(%q).then(() => { window.tickets = true; })`, text), chromedp.EvalAwaitPromise))
+		page.sees("a stream again", fmt.Sprintf("hellos === %d", i+2))
+		page.sees("what came meanwhile", "got.has('"+text+"')")
+	}
 }
 
 // TestThePageComesBackByItself: sockets break, the gateway stays away for a
