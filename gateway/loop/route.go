@@ -50,7 +50,9 @@ func methodOf(name []byte) (m method, ok bool) {
 }
 
 var (
-	errMethodWS     = &refusal{status: 405, outcome: UpgradeMethod, code: protocol.ErrMethod, detail: Path + " takes GET", header: "Allow: GET\r\n"}
+	// An upgrade is a GET by definition (RFC 6455 §4.1): anything else is no handshake,
+	// like one that lacks a header.
+	errMethodWS     = badRequest("a WebSocket is asked for with GET")
 	errMethodEvents = &refusal{status: 405, outcome: UpgradeMethod, code: protocol.ErrMethod, detail: PathEvents + " takes GET and POST", header: "Allow: GET, POST, OPTIONS\r\n"}
 	errMethodPoll   = &refusal{status: 405, outcome: UpgradeMethod, code: protocol.ErrMethod, detail: PathPoll + " takes POST", header: "Allow: POST, OPTIONS\r\n"}
 

@@ -244,7 +244,9 @@ func TestRequestsForEventsThatAreRefused(t *testing.T) {
 		"another path":          {request("GET", "/v1/event", "u", ""), 404, "not_found", ""},
 		"HEAD":                  {request("HEAD", "/v1/events", "u", ""), 405, "method_not_allowed", "GET, POST, OPTIONS"},
 		"PUT":                   {request("PUT", "/v1/events", "u", ""), 405, "method_not_allowed", "GET, POST, OPTIONS"},
-		"POST to the socket":    {request("POST", "/v1/ws", "u", good), 405, "method_not_allowed", "GET"},
+		"POST to the socket":    {request("POST", "/v1/ws", "u", good), 400, "malformed", ""}, // as whatever is no upgrade
+		"PUT to the socket":     {request("PUT", "/v1/ws", "u", ""), 400, "malformed", ""},
+		"OPTIONS of the socket": {request("OPTIONS", "/v1/ws", "u", ""), 400, "malformed", ""},
 		"GET of a poll":         {request("GET", "/v1/poll", "u", ""), 405, "method_not_allowed", "POST, OPTIONS"},
 		"no token":              {request("GET", "/v1/events", "", ""), 401, "unauthorized", ""},
 		"bad token":             {request("GET", "/v1/events", "bad", ""), 401, "unauthorized", ""},
