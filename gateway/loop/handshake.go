@@ -15,7 +15,8 @@ type request struct {
 	route        route
 	method       method
 	host, origin []byte
-	token        []byte // nil: none
+	token        []byte // nil: none, or what can't be one
+	tokens       int    // how many it has, such as can't be any included
 	ticket       []byte // nil: none
 	resume       bool
 	compression  deflate.Params // the first offer that can be honoured
@@ -57,7 +58,7 @@ var (
 	errExtensions    = badRequest("malformed Sec-WebSocket-Extensions header")
 	errBody          = badRequest("an upgrade request has no body")
 	errOriginCount   = badRequest("more than one Origin header")
-	errAuthorization = badRequest("malformed or repeated Authorization")
+	errAuthorization = badRequest("more than one token or ticket")
 	errQuery         = badRequest("malformed query")
 	errTokenInQuery  = badRequest("a token does not belong into a URL: use Authorization or the subprotocol " + protocol.BearerPrefix + "<token>")
 
@@ -66,6 +67,7 @@ var (
 		header: "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"}
 	errHeadTooLarge = &refusal{status: 431, outcome: UpgradeTooLarge, code: protocol.ErrTooLarge, detail: "the request's head is too large"}
 	errNoToken      = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrUnauthorized, detail: "a token is needed", header: challenge}
+	errNoBearer     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrUnauthorized, detail: "a token comes as Authorization: Bearer <token>, or as the subprotocol " + protocol.BearerPrefix + "<token>", header: challenge}
 	errBadToken     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrUnauthorized, detail: "the token is not valid", header: challenge}
 	errOldToken     = &refusal{status: 401, outcome: UpgradeUnauthorized, code: protocol.ErrTokenExpired, detail: "the token has expired", header: challenge}
 	errServerKey    = &refusal{status: 403, outcome: UpgradeForbidden, code: protocol.ErrForbidden, detail: "a server key has no socket: connect with a user's token"}
@@ -86,7 +88,6 @@ const (
 	seenKey
 	seenVersion
 	seenOrigin
-	seenAuthorization
 	seenLength
 	seenTransferEncoding
 	seenType
@@ -274,10 +275,10 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 	case len("Authorization"):
 		if is(name, "authorization") {
 			scheme, token, _ := bytes.Cut(value, []byte{' '})
-			if !once(seenAuthorization) || !is(scheme, "bearer") || !isTokenText(trim(token)) {
-				return errAuthorization
+			if !is(scheme, "bearer") {
+				token = nil
 			}
-			req.token = trim(token)
+			req.addToken(trim(token))
 		}
 	case len("Content-Length"):
 		if is(name, "content-length") && req.route == routeWS {
@@ -325,24 +326,25 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 // others gets a connection without a subprotocol, as RFC 6455 §4.2.2 has it, and
 // will close it if it minds.
 func (req *request) readProtocols(value []byte) *refusal {
-	twice := false
 	found := eachToken(value, func(t []byte) bool {
 		if token, ok := bytes.CutPrefix(t, []byte(protocol.BearerPrefix)); ok {
-			if req.token != nil {
-				twice = true
-				return true
-			}
-			req.token = token
+			req.addToken(token)
 		}
 		return false
 	})
 	if found == listMalformed {
 		return errProtocols
 	}
-	if twice || req.token != nil && !isTokenText(req.token) {
-		return errAuthorization
-	}
 	return nil
+}
+
+// addToken notes a token wherever it is. What is wrong with it, or with there being
+// two, is told when all headers are read (judge): in whatever order they come.
+func (req *request) addToken(token []byte) {
+	req.tokens++
+	if isTokenText(token) {
+		req.token = token
+	}
 }
 
 type listResult uint8

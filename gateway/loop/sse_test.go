@@ -249,6 +249,7 @@ func TestRequestsForEventsThatAreRefused(t *testing.T) {
 		"OPTIONS of the socket": {request("OPTIONS", "/v1/ws", "u", ""), 400, "malformed", ""},
 		"GET of a poll":         {request("GET", "/v1/poll", "u", ""), 405, "method_not_allowed", "POST, OPTIONS"},
 		"no token":              {request("GET", "/v1/events", "", ""), 401, "unauthorized", ""},
+		"another scheme":        {strings.Replace(request("GET", "/v1/events", "u", ""), "Bearer", "Basic", 1), 401, "unauthorized", ""},
 		"bad token":             {request("GET", "/v1/events", "bad", ""), 401, "unauthorized", ""},
 		"server key":            {request("GET", "/v1/events", "server", ""), 403, "forbidden", ""},
 		"foreign origin":        {request("GET", "/v1/events", "u", "", "Origin", "https://evil.example"), 403, "forbidden", ""},

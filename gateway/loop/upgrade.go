@@ -133,10 +133,12 @@ func (l *loop) judge(slot uint32, c *conn, head []byte, req *request) *refusal {
 	switch {
 	case req.length > int64(l.g.opts.Session.MaxResumeBytes):
 		return errBodyTooLarge
-	case req.ticket != nil && req.token != nil:
+	case req.tokens > 1 || req.tokens == 1 && req.ticket != nil:
 		return errAuthorization
 	case req.ticket != nil:
 		return l.askTicket(slot, c, head, req)
+	case req.tokens == 1 && req.token == nil:
+		return errNoBearer
 	case req.token == nil && !l.g.opts.Session.Echo:
 		return errNoToken
 	}

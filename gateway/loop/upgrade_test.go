@@ -74,6 +74,44 @@ func TestAnswersToRequests(t *testing.T) {
 	g.eventually("all refused ones are gone", func() bool { s := g.Stats(); return s.Closing == 0 || s.Open == 2 })
 }
 
+// Credentials that can't be any are none, as over the API; two are a mistake,
+// whichever comes first.
+func TestCredentialsThatAreNoneOrTwo(t *testing.T) {
+	const (
+		header   = "Authorization: Bearer alice\r\n"
+		protocol = "Sec-WebSocket-Protocol: madang.v1, bearer.alice\r\n"
+	)
+	g := start(t, nil)
+	for _, tc := range []struct {
+		name, lines string
+		status      int
+	}{
+		{"another scheme", "Authorization: Basic eA==\r\n", 401},
+		{"a scheme alone", "Authorization: Bearer\r\n", 401},
+		{"nothing", "Authorization:\r\n", 401},
+		{"a space in the token", "Authorization: Bearer a b\r\n", 401},
+		{"an empty token in the subprotocol", "Sec-WebSocket-Protocol: bearer.\r\n", 401},
+		{"the header twice", header + header, 400},
+		{"two subprotocols", "Sec-WebSocket-Protocol: bearer.alice, bearer.bob\r\n", 400},
+		{"two subprotocols in two lines", protocol + protocol, 400},
+		{"the header first", header + protocol, 400},
+		{"the subprotocol first", protocol + header, 400},
+		{"another scheme and a subprotocol", "Authorization: Basic eA==\r\n" + protocol, 400},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := g.dialRaw()
+			r.sends(goodHead + tc.lines + "\r\n")
+			resp, body := r.answer()
+			if resp.StatusCode != tc.status {
+				t.Fatalf("got %d %s", resp.StatusCode, body)
+			}
+			if challenged := resp.Header.Get("WWW-Authenticate") == "Bearer"; challenged != (tc.status == 401) {
+				t.Errorf("WWW-Authenticate is %q", resp.Header.Get("WWW-Authenticate"))
+			}
+		})
+	}
+}
+
 func TestBrowserTokenIsNeverEchoed(t *testing.T) {
 	g := start(t, nil)
 	for offers, want := range map[string]string{
