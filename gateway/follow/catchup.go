@@ -71,8 +71,9 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 	}
 	j := c.jobOf(ref)
 	for room, at := range pos {
-		// Until hello every room may turn out to be the user's.
-		if ref.state == connHeld && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
+		// Until hello, and until its index is known, every room may turn out to be
+		// the user's (F4).
+		if ref.state == connHeld && u.known && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
 			continue
 		}
 		j.positions[room] = at

@@ -30,6 +30,7 @@ var mutations = []struct {
 	{"F3: a room that the index has lost is asked about", "member.go", "\tm.indexed = false\n\tif m.state == memberRefused {", "\tm.indexed = false\n\tif true {"},
 	{"F4: hello has a deadline", "follow.go", "\t\tc.helloOverdue(id)\n", "\t\t_ = id\n"},
 	{"F4: a room that answers after hello has its position caught up", "member.go", "if pos, ok := ref.job.positions[r.name]; ok {", "if pos, ok := ref.job.positions[r.name]; ok && false {"},
+	{"F4: positions are kept until the index is known", "catchup.go", "ref.state == connHeld && u.known && ", "ref.state == connHeld && "},
 	{"L2: a room is audited after it was subscribed again", "link.go", "\t\t\tr.sub.confirmed = true\n\t\t\tr.audit = r.state != roomNew\n", "\t\t\tr.sub.confirmed = true\n"},
 	{"L2: an index is read again after it was subscribed again", "link.go", "\t\t\tu.sub.confirmed = true\n\t\t\tc.compare(u)\n", "\t\t\tu.sub.confirmed = true\n\t\t\tif !u.known {\n\t\t\t\tc.readUser(u)\n\t\t\t}\n"},
 	{"L2: an audit's answers from before a break do not count", "link.go", "\t\t\tr.unask()\n\t\t\tr.logTok = 0\n", "\t\t\tr.logTok = 0\n"},

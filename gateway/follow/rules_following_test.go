@@ -245,6 +245,27 @@ func TestF4APartitionThatAnswersLateIsCaughtUpFromThePosition(t *testing.T) {
 	alice.gets("4-0", "5-0", "resumed 7")
 }
 
+// Which rooms the client is in is not known when it says where it is: all that it
+// says is kept.
+func TestF4AnIndexThatIsReadLateIsCaughtUpFromThePositions(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
+	s.linksUp()
+	alice := s.resumes("alice")
+	s.after(1000)
+	alice.gets("hello 0")
+	alice.has("r 1-0", "more")
+	alice.has("rold 5-0", "rtrimmed 2-0")
+	alice.gets()
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "rtrimmed")
+	s.confirmed("r", "rtrimmed")
+	s.answers("room r alice").room("3-0", 100, "alice")
+	s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+	s.answers("room rtrimmed alice").room("9-0", 100, "alice")
+	s.answers("log rtrimmed 2-0").log("9-0", "9-0<8-0")
+	alice.gets("2-0", "3-0", "gap rtrimmed after 2-0 head 9-0", "resumed 7")
+}
+
 func TestLingeringUsersComeBackWithoutARead(t *testing.T) {
 	s, alice := playing(t, func(c *follow.Config) { c.LingerMs = 1000 })
 	s.asks("subscribe alice", "subscribe r")

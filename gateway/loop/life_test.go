@@ -237,6 +237,8 @@ func TestTokenExpiryAndRenewal(t *testing.T) {
 func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 300 * time.Millisecond })
 	never, slow := g.dialQuery("alice", "?resume"), g.dialQuery("bob", "?resume=1")
+	g.post(append(unicast(never.id, frame(hello)), unicast(slow.id, frame(hello))...)...)
+	slow.want(hello)
 	for range 3 {
 		time.Sleep(150 * time.Millisecond)
 		slow.says(`{"type":"resume","rooms":{"r1":"1-0"},"more":true}`)
@@ -250,6 +252,27 @@ func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
 	time.Sleep(400 * time.Millisecond)
 	slow.says(`{"type":"ping"}`)
 	slow.want(protocol.Pong)
+}
+
+const hello = `{"type":"hello","conn":"x","user":"u","rooms_rev":1,"heartbeat_s":25,"version":"v"}`
+
+// hello may take as long as a partition that does not answer: a client that reads it
+// before it says where it is has all of its time from then on.
+func TestTheTimeForPositionsBeginsWithHello(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 200 * time.Millisecond })
+	opened := time.Now()
+	ungreeted, c := g.dialQuery("alice", "?resume"), g.dialQuery("bob", "?resume")
+	time.Sleep(400 * time.Millisecond) // twice its time
+	g.post(unicast(c.id, frame(hello))...)
+	c.want(hello)
+	c.says(`{"type":"resume","rooms":{"r1":"1-0"}}`)
+	g.hub.of(t, c.id, edge.EvPositions)
+	c.says(`{"type":"ping"}`)
+	c.want(protocol.Pong)
+	ungreeted.wantClose(protocol.CloseTryLater) // for ever nobody waits
+	if took := time.Since(opened); took < 5*time.Second {
+		t.Errorf("closed after %v, before hello had to come", took)
+	}
 }
 
 func TestALongResume(t *testing.T) {

@@ -28,8 +28,8 @@ const (
 	// onTheWayTicks is how long a poll that does not want to wait does so when there
 	// is nothing: what was just acknowledged may still be on its way from Redis.
 	onTheWayTicks = 100 / tickMs
-	// startTicks is how long a poll may take to start, however short its wait: hello
-	// has a deadline of five seconds (follow.Config.HelloMs).
+	// startTicks is how long a poll may take to start, however short its wait, and
+	// hello to come: it has a deadline of five seconds (follow.Config.HelloMs).
 	startTicks = 6000 / tickMs
 	// idleTicks is how long a socket is kept for the next poll.
 	idleTicks = 30_000 / tickMs

@@ -96,7 +96,7 @@ type Options struct {
 	// MessageTimeout is how long a message may stay incomplete. Default 15 s.
 	MessageTimeout time.Duration
 	// ResumeTimeout is how long positions may take after `?resume`, frame by
-	// frame. Default 5 s, counted from the upgrade.
+	// frame. Default 5 s, counted from hello, which may take its own time.
 	ResumeTimeout time.Duration
 	// SlowTimeout is how long a socket may take to swallow its full queue before
 	// it is closed with 4008. Default 10 s.

@@ -174,6 +174,9 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 		}
 	}
 	l.unicastFrame(slot, c, cmd.Frame)
+	if c.session.AwaitsPositions() && protocol.TypeOf(cmd.Frame.JSON()) == "hello" {
+		l.greeted(slot, c)
+	}
 }
 
 // unicastFrame queues a frame; the same frame for several connections in a row

@@ -274,12 +274,18 @@ func (l *loop) opened(slot uint32, c *conn, claims auth.Claims, ev edge.Event) {
 	}
 	c.phase, c.expires, c.key = phaseOpen, claims.Expires, claims.Key.Short()
 	if c.session.AwaitsPositions() {
-		c.deadline = l.tick + l.resumeTicks
+		c.deadline = l.tick + startTicks + l.resumeTicks // less when hello comes (greeted)
 	}
 	l.schedule(slot, c, l.nextLook(slot, c))
 	ev.Kind, ev.Via, ev.Conn = edge.EvOpened, c.form.transport(), l.id(slot, c)
 	ev.User, ev.Expires, ev.IssuedAt = claims.User, claims.Expires, claims.IssuedAt
 	l.report(ev)
+}
+
+// greeted: the client learns that its positions are waited for.
+func (l *loop) greeted(slot uint32, c *conn) {
+	c.deadline = l.tick + l.resumeTicks
+	l.schedule(slot, c, c.deadline)
 }
 
 // verify checks a token that a connection or a renewal came with.

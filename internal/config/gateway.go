@@ -39,7 +39,7 @@ type Sockets struct {
 	PresenceRefresh time.Duration `help:"How often it is said again in Redis who is online. Shorter heals sooner what Redis lost unnoticed; every user costs two Redis commands each time." default:"4m"`
 	MaxWatched      int           `help:"Most users whose presence a connection watches." default:"500"`
 
-	ResumeTimeout  time.Duration `help:"How long a resuming client may take to send its positions." default:"5s"`
+	ResumeTimeout  time.Duration `help:"How long a resuming client may take, after hello, to send its positions." default:"5s"`
 	ResumePerRoom  int           `help:"Missed messages a resume pushes per room; beyond that the client is told to page (gap)." default:"500"`
 	ResumeMessages int           `help:"Missed messages a resume pushes per connection." default:"5000"`
 }
