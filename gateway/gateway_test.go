@@ -63,10 +63,21 @@ func start(t *testing.T, change func(*gateway.Options)) (*gateway.Gateway, *redi
 
 func dial(t *testing.T, g *gateway.Gateway, user, query string) *websocket.Conn {
 	t.Helper()
-	token, err := auth.Mint(secret, user, time.Hour, auth.MintOptions{})
+	return dialWith(t, g, mint(t, user, time.Now()), query)
+}
+
+// mint makes a token that was issued at a time.
+func mint(t *testing.T, user string, issued time.Time) string {
+	t.Helper()
+	token, err := auth.Mint(secret, user, time.Hour, auth.MintOptions{Now: issued})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return token
+}
+
+func dialWith(t *testing.T, g *gateway.Gateway, token, query string) *websocket.Conn {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://"+g.Addr().String()+"/v1/ws"+query, &websocket.DialOptions{
@@ -173,6 +184,40 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 	t.Logf("%d pauses, %d times slow, %d left out, %d gaps told", slow.Load(), st.SlowReaders, st.LeftOut, gaps.Load())
 	if st.SlowReaders == 0 {
 		t.Error("nobody was slow: nothing was tested")
+	}
+}
+
+// A token that was revoked opens no socket, and lengthens the life of none.
+func TestARevokedTokenDoesNotRenewASocket(t *testing.T) {
+	g, store := start(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	old := mint(t, "alice", time.Now().Add(-time.Minute))
+	before, err := store.Disconnect(ctx, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uint64(time.Now().Unix())*1000 <= before { // a token says in which second it was issued
+		time.Sleep(10 * time.Millisecond)
+	}
+	fresh := mint(t, "alice", time.Now())
+	c := dialWith(t, g, fresh, "")
+	for _, token := range []string{fresh, old} {
+		if ev := next(t, ctx, c)[0]; ev.Type != "hello" && ev.Type != "pong" {
+			t.Fatalf("got %q", ev.Type)
+		}
+		if err := c.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"auth","token":%q}`, token)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Write(ctx, websocket.MessageText, []byte(`{"type":"ping"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for err == nil {
+		_, _, err = c.Read(ctx)
+	}
+	if got := websocket.CloseStatus(err); got != websocket.StatusCode(protocol.CloseTokenExpired) {
+		t.Fatalf("the socket ended with %v (%v), want %d", got, err, protocol.CloseTokenExpired)
 	}
 }
 

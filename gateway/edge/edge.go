@@ -69,6 +69,7 @@ const (
 	EvWatch                          // Users: the whole new set
 	EvLagged                         // the socket did not keep up: since Lag, nothing of those rooms was queued; the queue has drained now
 	EvDrained                        // all that was queued when CmdMark was handled has been written
+	EvRenewed                        // it has another token now: IssuedAt
 	EvHot                            // how a busy room fares: RoomNum, LateMs, Events, Members; no connection
 )
 
@@ -82,7 +83,7 @@ type Event struct {
 	More      bool      // EvPositions: another frame follows
 	User      string    // EvOpened
 	Expires   int64     // EvOpened: the token's expiry, Unix seconds
-	IssuedAt  int64     // EvOpened: the token's `iat`, Unix seconds; 0 when it has none
+	IssuedAt  int64     // EvOpened, EvRenewed: the token's `iat`, Unix seconds; 0 when it has none
 	Room      string
 	ID        protocol.ID
 	Positions map[string]protocol.ID // EvPositions

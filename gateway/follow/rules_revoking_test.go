@@ -23,3 +23,26 @@ func TestM4ADisconnectionStandsForWhoComesLater(t *testing.T) {
 	later := s.open("alice", false, 1999) // still followed: nothing is read
 	later.gets("close 4001", "hello 7")
 }
+
+// A connection is as old as the token that it has now.
+func TestM4ARevokedTokenDoesNotRenewAConnection(t *testing.T) {
+	s, _ := playing(t)
+	s.published("alice", `{"type":"disconnect","before_ms":2000500,"rooms_rev":8}`)
+	alice := s.open("alice", false, 3000)
+	alice.gets("hello 7")
+	alice.renews(3001)
+	alice.gets()
+	alice.renews(2000)
+	alice.gets("close 4001")
+}
+
+func TestM4ARenewedConnectionOutlivesADisconnectionFromBefore(t *testing.T) {
+	s, _ := playing(t)
+	alice, bob := s.open("alice", false, 2000), s.open("alice", false, 2000)
+	alice.gets("hello 7")
+	bob.gets("hello 7")
+	alice.renews(3000)
+	s.published("alice", `{"type":"disconnect","before_ms":2000500,"rooms_rev":8}`) // late
+	alice.gets()
+	bob.gets("close 4001")
+}

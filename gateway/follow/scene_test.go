@@ -313,6 +313,12 @@ func (p *phone) drained() {
 	p.s.turn()
 }
 
+// renews takes a token that was issued at a time.
+func (p *phone) renews(issuedAt int64) {
+	p.s.core.Renew(p.id, issuedAt)
+	p.s.turn()
+}
+
 func (p *phone) closes() {
 	p.s.core.Close(p.s.now, p.id)
 	p.s.turn()

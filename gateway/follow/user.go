@@ -88,6 +88,17 @@ func (c *Core) Open(now int64, id edge.ConnID, name string, how Opening) {
 	c.hellos.push(now+c.cfg.HelloMs, id)
 }
 
+// Renew takes in that a connection has another token, and when that was made.
+func (c *Core) Renew(id edge.ConnID, issuedAt int64) {
+	u := c.byConn[id]
+	if u == nil {
+		return
+	}
+	i := slices.IndexFunc(u.conns, func(r connRef) bool { return r.id == id })
+	u.conns[i].issuedAt = uint32(issuedAt)
+	c.closeRevoked(u.conns[i:i+1], u.revoked, false)
+}
+
 // Close takes in that a connection is gone.
 func (c *Core) Close(now int64, id edge.ConnID) {
 	u := c.byConn[id]

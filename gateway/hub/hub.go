@@ -403,6 +403,8 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 		h.core.Lagged(ev.Conn, ev.Lag)
 	case edge.EvDrained:
 		h.core.Drained(ev.Conn)
+	case edge.EvRenewed:
+		h.core.Renew(ev.Conn, ev.IssuedAt)
 	case edge.EvHot:
 		if h.opts.Pacer != nil {
 			h.paces.report(h.core.RoomName(ev.RoomNum), pace.Report{LateMs: int64(ev.LateMs), Events: int(ev.Events), Members: int(ev.Members)})

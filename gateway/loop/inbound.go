@@ -237,7 +237,8 @@ func (l *loop) sendError(slot uint32, c *conn, code protocol.ErrorCode, detail s
 }
 
 // renew takes a new token on an open connection: it must speak for the same user.
-// A bad one changes nothing.
+// A bad one changes nothing. Whether it was revoked the hub knows, as of one that a
+// connection came with.
 func (l *loop) renew(slot uint32, c *conn, token []byte) {
 	claims, bad := l.verify(token)
 	switch {
@@ -249,5 +250,6 @@ func (l *loop) renew(slot uint32, c *conn, token []byte) {
 	default:
 		c.expires, c.key = claims.Expires, claims.Key.Short()
 		l.schedule(slot, c, l.nextLook(slot, c))
+		l.report(edge.Event{Kind: edge.EvRenewed, Conn: l.id(slot, c), IssuedAt: claims.IssuedAt})
 	}
 }

@@ -218,6 +218,9 @@ func TestTokenExpiryAndRenewal(t *testing.T) {
 	g := start(t, nil)
 	expiring, renewing, other := g.dial("alice.1"), g.dial("bob.1"), g.dial("carol.60")
 	renewing.says(`{"type":"auth","token":"bob.60"}`)
+	if ev := g.hub.of(t, renewing.id, edge.EvRenewed); ev.IssuedAt != 7 {
+		t.Errorf("the hub is told %+v", ev)
+	}
 	renewing.says(`{"type":"auth","token":"bad"}`)
 	if got := renewing.next(); !strings.Contains(got, `"code":"unauthorized"`) {
 		t.Errorf("got %s", got)
