@@ -33,6 +33,7 @@ const (
 	flagDirty      connFlags = 1 << iota // in loop.dirty
 	flagArmed                            // the socket is full: it is watched for writing
 	flagPinged                           // a ping is out and nothing came since
+	flagPongOwed                         // the pong to our last ping has not come
 	flagCarry                            // loop.carries has the rest of what it sent
 	flagSlow                             // loop.slow has what was left out
 	flagManyRooms                        // its attachments are in loop.manyRooms

@@ -160,6 +160,9 @@ func (l *loop) receivedFrames(slot uint32, c *conn, p []byte) {
 			break
 		}
 		l.stats.FramesIn++
+		if item.Op == wsframe.Pong && l.ponged(slot, c, item.Payload) {
+			continue
+		}
 		verdict := c.session.Receive(item, l.nowMs, &l.g.opts.Session)
 		l.obey(slot, c, &verdict)
 		if c.has(flagCarry) && (item.Op == wsframe.Text || item.Op == wsframe.Binary) {
@@ -195,8 +198,6 @@ func (l *loop) obey(slot uint32, c *conn, v *session.Verdict) {
 		if len(v.Payload) <= 125 && c.qbytes <= l.queueBytes {
 			l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(len(v.Payload)+2), wsframe.Pong, v.Payload))
 		}
-	case session.WSPonged:
-		l.ponged(slot, c, v.Payload)
 	case session.Renew:
 		l.renew(slot, c, v.Token)
 	case session.Refuse:

@@ -19,7 +19,7 @@ const (
 	// lateEveryMs is how often hot rooms are judged and reported.
 	lateEveryMs = 100
 	// probeEveryMs is how often a client that answered may be asked again: an
-	// answer is a frame that counts against the client's own limit.
+	// answer wakes it, and costs it battery.
 	probeEveryMs = 250
 	// hotEvents within lateEveryMs make a room hot: slower rooms can't fall behind
 	// as a whole before their readers are slow one by one.
@@ -184,12 +184,18 @@ func (l *loop) cool(num edge.RoomNum, h *hotRoom) {
 	delete(l.late.hot, num)
 }
 
-// ponged takes an answer. Others' pongs, unsolicited ones included, are ignored
-// (RFC 6455 section 5.5.3).
-func (l *loop) ponged(slot uint32, c *conn, payload []byte) {
+// ponged takes a pong, and says whether it was asked for: each of our pings has one,
+// which does not count against what the client may say. A client that says a lot
+// in a busy room would else be closed for our questions.
+func (l *loop) ponged(slot uint32, c *conn, payload []byte) (asked bool) {
+	if len(payload) == 0 && c.has(flagPongOwed) {
+		c.clear(flagPongOwed)
+		return true
+	}
 	p := l.late.probed[slot]
 	if p == nil || p.gen != c.gen || len(payload) != 4 || binary.BigEndian.Uint32(payload) != p.seq || p.tookMs >= 0 {
-		return
+		return false
 	}
 	p.tookMs = edge.NowMs() - p.sentMs
+	return true
 }

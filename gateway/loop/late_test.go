@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/gateway/session"
+	"github.com/madang-chat/madang/protocol"
 )
 
 // hot sends to room1, twenty messages every 50 ms, until ok or for three
@@ -56,6 +59,40 @@ func TestABusyRoomWhoseClientsDoNotReadIsLate(t *testing.T) {
 	}) {
 		t.Fatal("nobody was told")
 	}
+}
+
+// What a client may say is its own: the answers that the gateway asks for do not use
+// it up.
+func TestAnswersToProbesAreNotTheClientsFrames(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Loops, o.Session = 1, threeFrames() })
+	members(g, 1, 0)
+	answered := func() bool { return g.Stats().FramesIn >= 8 } // more than it may say in the time
+	if !hot(g, answered) {
+		t.Fatalf("it has answered %d times; closed: %v", g.Stats().FramesIn, g.Stats().Closed)
+	}
+}
+
+func TestTheAnswerToAHeartbeatIsNotTheClientsFrame(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Session, o.Heartbeat = threeFrames(), 100*time.Millisecond })
+	r, _ := g.dialWS("alice")
+	if op, _, err := r.frameIn(); op != 9 || err != nil {
+		t.Fatalf("got %d, %v, want a ping", op, err)
+	}
+	r.sends(masked(0x8a, "") + strings.Repeat(masked(0x81, `{"type":"ping"}`), 3))
+	for range 3 {
+		if op, payload, err := r.frameIn(); op != 1 || err != nil {
+			t.Fatalf("got %d %q, %v, want a pong", op, payload, err)
+		}
+	}
+	r.sends(strings.Repeat(masked(0x8a, ""), 3)) // nobody has asked for these
+	r.wantCloseFrame(protocol.CloseRateLimit)
+}
+
+// threeFrames lets a client say three things at once, and little more.
+func threeFrames() session.Limits {
+	l := session.DefaultLimits
+	l.FrameBurst, l.FramesPerSecond = 3, 1
+	return l
 }
 
 // lateForever is the lateness of clients that never read, after three seconds; a

@@ -184,7 +184,7 @@ func (l *loop) lookAtOpen(slot uint32, c *conn) {
 		return
 	}
 	if l.tick >= c.lastRead+l.heartbeatOf(slot) {
-		c.set(flagPinged)
+		c.set(flagPinged | flagPongOwed)
 		c.pingedAt = l.tick
 		l.stats.Pings++
 		l.enqueue(slot, c, itemPing)

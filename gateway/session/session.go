@@ -67,7 +67,6 @@ const (
 	Post            // Event goes to the hub
 	Pong            // answer a `ping` with protocol.Pong
 	WSPong          // answer a WebSocket ping with Payload
-	WSPonged        // a WebSocket pong came, with Payload
 	Renew           // verify Token; same user: its expiry is the new one
 	Refuse          // send an `error` (Code, Detail), stay open
 	Kick            // send an `error` (Code, Detail), then close with Close
@@ -89,10 +88,10 @@ type Verdict struct {
 	Op      wsframe.Op // Echo
 }
 
-// Receive takes one thing the client sent. nowMs is any clock that does not go
-// back.
+// Receive takes one thing the client sent, but for pongs that it was asked for: they
+// are none of its own. nowMs is any clock that does not go back.
 func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
-	if !s.allowFrame(nowMs, l) {
+	if item.Op != wsframe.Close && !s.allowFrame(nowMs, l) { // who leaves anyway gets its answer
 		return Verdict{Do: Fail, Close: protocol.CloseRateLimit, Detail: "too many frames"}
 	}
 	switch item.Op {
@@ -106,8 +105,6 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 		return s.receiveText(item.Payload, l)
 	case wsframe.Ping:
 		return Verdict{Do: WSPong, Payload: item.Payload}
-	case wsframe.Pong:
-		return Verdict{Do: WSPonged, Payload: item.Payload}
 	case wsframe.Close:
 		code, _, err := wsframe.ParseClose(item.Payload)
 		if err != nil {
@@ -115,7 +112,7 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 		}
 		return Verdict{Do: PeerLeft, Close: code}
 	}
-	return Verdict{} // a fragment
+	return Verdict{} // a fragment, or a pong that nobody waits for (RFC 6455 section 5.5.3)
 }
 
 // Allow says whether the client may do one thing more that counts as a frame does.

@@ -65,8 +65,6 @@ func summary(v session.Verdict) string {
 		return "pong"
 	case session.WSPong:
 		return "ws pong " + string(v.Payload)
-	case session.WSPonged:
-		return "ws ponged " + string(v.Payload)
 	case session.Renew:
 		return "renew " + string(v.Token)
 	case session.Refuse:
@@ -234,6 +232,9 @@ func TestFrameRate(t *testing.T) {
 	if v := c.s.Receive(wsframe.Item{Op: wsframe.Pong}, c.now, &c.limits); summary(v) != "fail 4029" {
 		t.Errorf("then %s", summary(v))
 	}
+	if v := c.s.Receive(wsframe.Item{Op: wsframe.Close, Payload: []byte("\x03\xe8")}, c.now, &c.limits); summary(v) != "left 1000" {
+		t.Errorf("who leaves gets %s", summary(v))
+	}
 	passed = 0
 	for range 10_000 { // ten seconds
 		c.now++
@@ -258,7 +259,7 @@ func TestControlFrames(t *testing.T) {
 		op            wsframe.Op
 		payload, want string
 	}{
-		{wsframe.Ping, "x", "ws pong x"}, {wsframe.Pong, "x", "ws ponged x"}, {wsframe.Fragment, "", "ignore"},
+		{wsframe.Ping, "x", "ws pong x"}, {wsframe.Pong, "x", "ignore"}, {wsframe.Fragment, "", "ignore"},
 		{wsframe.Binary, "x", "fail 1003"}, {wsframe.Close, "", "left 1005"}, {wsframe.Close, "\x03\xe8", "left 1000"},
 		{wsframe.Close, "\x03", "fail 1002"}, {wsframe.Close, "\x03\xe8\xff", "fail 1007"},
 	} {
