@@ -9,7 +9,7 @@ import (
 
 // A request's body is collected behind its head, in the connection's carry. It is
 // asked for only when it is known whom it comes from, its length is told before it
-// (Options.Session.MaxResumeBytes is the most), and all bodies that a loop awaits
+// (Options.MaxBodyBytes is the most), and all bodies that a loop awaits
 // have a bound together, so that nobody fills the memory with halves.
 
 // maxBodies bounds the bodies that a loop awaits.

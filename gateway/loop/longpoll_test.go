@@ -84,6 +84,35 @@ func (r *raw) wantAnswer(rooms map[string]string, rev uint64, events ...string) 
 
 func json1(f *edge.Frame) string { return string(f.JSON()) }
 
+// What an answer says can be sent back, however many rooms a user may have and
+// whatever they are called.
+func TestAPollOfAllTheRoomsThatAUserMayHave(t *testing.T) {
+	const rooms = 10_000
+	g := start(t, nil)
+	positions := make([]string, rooms)
+	for i := range positions {
+		positions[i] = fmt.Sprintf("%0*d %d-%d", protocol.MaxRoomLen, i, uint64(1<<64-1), uint64(1<<64-1))
+	}
+	r := g.dialRaw()
+	body := "{}"
+	for range 2 {
+		id := g.polls(r, "alice", body)
+		g.post(unicast(id, polledAt("alice", 17, positions...), message(1), resumedFrame)...)
+		resp, text := r.answer()
+		var a pollAnswer
+		if err := json.Unmarshal([]byte(text), &a); err != nil || resp.StatusCode != 200 || len(a.Rooms) != rooms+1 {
+			t.Fatalf("got %d, %d rooms, %v", resp.StatusCode, len(a.Rooms), err)
+		}
+		_, text, _ = strings.Cut(text, `"rooms":`)
+		text, _, _ = strings.Cut(text, "}")
+		body = `{"wait_s":25,"rooms":` + text + "}}"
+	}
+	r.sends(request("POST", "/v1/events", "alice", strings.Replace(body, `"wait_s":25,`, "", 1)))
+	if ev := g.hub.take(t, "positions", func(ev edge.Event) bool { return ev.Kind == edge.EvPositions }); len(ev.Positions) != rooms+1 {
+		t.Errorf("%d positions came", len(ev.Positions))
+	}
+}
+
 // A poll is answered as soon as it has what was missed and there is something; the
 // next one comes on the same socket, as a connection of its own.
 func TestAPollIsAnsweredWithWhatThereIs(t *testing.T) {

@@ -69,6 +69,10 @@ type Options struct {
 	MaxUpgrades int
 	// MaxHeadBytes bounds the request's head. Default 8 KiB.
 	MaxHeadBytes int
+	// MaxBodyBytes bounds the body of a request for events or a poll, whose positions
+	// have to be there at once. Default 1.25 MiB: those of 10,000 rooms with the
+	// longest names and IDs.
+	MaxBodyBytes int
 	// QueueBytes bounds what waits for a socket that does not take it. Beyond it
 	// room events are left out and caught up later; what the hub sends to one
 	// connection may use twice as much. Default 256 KiB.
@@ -139,6 +143,7 @@ func (o *Options) normalize() error {
 	def(&o.MaxPerUser, 20)
 	def(&o.MaxUpgrades, 4096)
 	def(&o.MaxHeadBytes, 8<<10)
+	def(&o.MaxBodyBytes, 1280<<10)
 	def(&o.QueueBytes, 256<<10)
 	def(&o.SendBufferBytes, 128<<10)
 	def(&o.CompressMinBytes, 512)
@@ -168,7 +173,7 @@ func (o *Options) normalize() error {
 		bad("Loops is %d, not 1 to %d", o.Loops, maxLoops)
 	}
 	for name, n := range map[string]int{
-		"MaxConns": o.MaxConns, "MaxPerUser": o.MaxPerUser, "MaxUpgrades": o.MaxUpgrades, "QueueBytes": o.QueueBytes,
+		"MaxConns": o.MaxConns, "MaxPerUser": o.MaxPerUser, "MaxUpgrades": o.MaxUpgrades, "QueueBytes": o.QueueBytes, "MaxBodyBytes": o.MaxBodyBytes,
 		"CompressMinBytes":        o.CompressMinBytes,
 		"Session.MaxMessageBytes": o.Session.MaxMessageBytes,
 	} {

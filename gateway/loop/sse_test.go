@@ -267,7 +267,7 @@ func TestRequestsForEventsThatAreRefused(t *testing.T) {
 		"two lengths":           {request("POST", "/v1/events", "u", good, "Content-Length", "21"), 400, "malformed", ""},
 		"odd length":            {request("POST", "/v1/events", "u", "", "Content-Length", "+1"), 400, "malformed", ""},
 		"no length":             {noLength, 411, "malformed", ""},
-		"too long":              {strings.Replace(request("POST", "/v1/events", "u", good), "Content-Length: 21", "Content-Length: 262145", 1), 413, "too_large", ""},
+		"too long":              {strings.Replace(request("POST", "/v1/events", "u", good), "Content-Length: 21", "Content-Length: 1310721", 1), 413, "too_large", ""},
 		"far too long":          {strings.Replace(request("POST", "/v1/events", "u", good), "Content-Length: 21", "Content-Length: 99999999999999999999", 1), 400, "malformed", ""},
 		"no type":               {noType, 415, "unsupported_media_type", ""},
 		"other type":            {strings.Replace(request("POST", "/v1/events", "u", good), "application/json", "text/plain", 1), 415, "unsupported_media_type", ""},

@@ -131,7 +131,7 @@ func (l *loop) judge(slot uint32, c *conn, head []byte, req *request) *refusal {
 		return l.full()
 	}
 	switch {
-	case req.length > int64(l.g.opts.Session.MaxResumeBytes):
+	case req.length > int64(l.g.opts.MaxBodyBytes):
 		return errBodyTooLarge
 	case req.tokens > 1 || req.tokens == 1 && req.ticket != nil:
 		return errAuthorization

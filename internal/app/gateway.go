@@ -109,7 +109,7 @@ func (g *gatewayPart) start(context.Context) error {
 			MaxConns: c.MaxConns, MaxPerUser: c.MaxConnsPerUser, MaxUpgrades: c.MaxUpgrades,
 			MaxPerAddr: c.MaxConnsPerAddr, AcceptRate: c.AcceptRate, ProxyFrom: proxies,
 			TLS:          g.tls,
-			MaxHeadBytes: int(c.MaxHandshake), QueueBytes: int(c.OutQueue),
+			MaxHeadBytes: int(c.MaxHandshake), MaxBodyBytes: int(c.MaxPoll), QueueBytes: int(c.OutQueue),
 			HeadTimeout: c.HandshakeTimeout, Heartbeat: c.Heartbeat, Grace: c.HeartbeatGrace,
 			ResumeTimeout: c.ResumeTimeout, SlowTimeout: c.SlowTimeout,
 			Redeem:      redeem(g.process.store, g.process.tokens.good),

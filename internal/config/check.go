@@ -227,6 +227,7 @@ func (c Sockets) check(p *problems) {
 	p.duration("handshake-timeout", c.HandshakeTimeout, 100*time.Millisecond, 5*time.Minute)
 	p.size("max-frame", c.MaxFrame, 256)
 	p.size("max-resume", c.MaxResume, c.MaxFrame)
+	p.size("max-poll", c.MaxPoll, 256)
 	p.atLeast("frame-burst", int64(c.FrameBurst), 1)
 	p.atLeast("frame-rate", int64(c.FrameRate), 1)
 	p.size("out-queue", c.OutQueue, 16<<10)

@@ -18,7 +18,8 @@ type Sockets struct {
 	MaxHandshake     Bytes         `help:"Largest head of an upgrade request." default:"8KiB"`
 	HandshakeTimeout time.Duration `help:"How long a request may take to arrive, and its body again. Longer lets idle attackers hold more sockets; shorter cuts off slow phones." default:"5s"`
 	MaxFrame         Bytes         `help:"Largest message a client may send up the socket." default:"16KiB"`
-	MaxResume        Bytes         `help:"Largest resume frame, or body of a request for events or a poll. About 40 bytes per room." default:"256KiB"`
+	MaxResume        Bytes         `help:"Largest resume frame, about 40 bytes per room. Who has more sends several." default:"256KiB"`
+	MaxPoll          Bytes         `help:"Largest body of a poll, or of a request for events: positions in all of a user's rooms, 40 to 110 bytes each. Smaller than what --max-user-rooms may need refuses, for good, users who have that many." default:"1280KiB"`
 	FrameBurst       int           `help:"Messages a client may send up the socket at once, before --frame-rate counts." default:"40"`
 	FrameRate        int           `help:"Messages per second a client may send up the socket in the long run." default:"20"`
 	OutQueue         Bytes         `help:"Bytes queued for a socket that does not keep up. Larger costs memory when many are slow; smaller sends clients to the log sooner." default:"256KiB"`
