@@ -12,6 +12,7 @@ type link struct {
 	// earlier subscription would pass for that of the present one, which the
 	// server has not seen yet.
 	stale map[chat.Channel]int
+	owed  []owing // what holds its time back
 }
 
 // subscription is a channel that a user or a room needs.
@@ -84,11 +85,13 @@ func (c *Core) resubscribe() {
 	for _, u := range c.people.list {
 		if u != nil && c.links[u.sub.link].made {
 			c.ask(&u.sub, u.channel())
+			c.owe(u.sub.link, owing{u: u})
 		}
 	}
 	for _, r := range c.rooms.list {
 		if r != nil && c.links[r.sub.link].made {
 			c.ask(&r.sub, r.channel())
+			c.owe(r.sub.link, owing{r: r})
 		}
 	}
 	for i := range c.links {
@@ -184,12 +187,14 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	for _, r := range c.rooms.list {
 		if r != nil && int(r.sub.partition) == partition {
 			r.audit = r.state != roomNew
+			c.owe(r.sub.link, owing{r: r})
 			r.unask()
 			c.wantAsk(r)
 		}
 	}
 	for _, u := range c.people.list {
 		if u != nil && int(u.sub.partition) == partition && u.sub.confirmed {
+			c.owe(u.sub.link, owing{u: u})
 			c.compare(u)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 // catchUp reads what a room missed; live messages wait behind it.
 func (c *Core) catchUp(r *room) {
 	r.state = roomCatching
+	c.owe(r.sub.link, owing{r: r})
 	r.logTok = 0 // what is being read for others may be older
 	c.readLog(r)
 }

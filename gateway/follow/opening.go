@@ -32,12 +32,45 @@ type clocks struct {
 	least uint64
 }
 
+// owing is a user or a room that may have missed something: what is in Redis has to
+// be read before a time is true of it.
+type owing struct {
+	u *user
+	r *room
+}
+
+func (c *Core) owe(link int32, o owing) {
+	l := &c.links[link]
+	l.owed = append(l.owed, o)
+}
+
+// settled says whether it has been read since, or is followed no more.
+func (c *Core) settled(o owing) bool {
+	if u := o.u; u != nil {
+		return c.people.list[u.num] != u || u.sub.confirmed && u.known && u.readTok == 0
+	}
+	r := o.r
+	return r.dropped || r.sub.confirmed && !r.audit && r.state == roomLive
+}
+
 // Clock takes in the time at which a canary passed Redis, which came back through
-// a link. What was published on the link before has come, too.
+// a link. What was published on the link before has come, too, unless the link was
+// deaf before, or a message did not follow the one before it: then the link's time
+// stands still until that has been read. What is followed newly is not waited for:
+// there is always something, and whoever follows it is told when it has been read.
 func (c *Core) Clock(n int, gen uint64, ms uint64) {
-	if c.links[n].gen != gen {
+	l := &c.links[n]
+	if l.gen != gen || !l.up || l.made {
 		return
 	}
+	for last := len(l.owed) - 1; last >= 0; last-- {
+		if !c.settled(l.owed[last]) {
+			return
+		}
+		l.owed[last] = owing{}
+		l.owed = l.owed[:last]
+	}
+	l.owed = nil
 	c.clocks.ms[n] = ms
 	c.clocks.least = ms
 	for _, ms := range c.clocks.ms {

@@ -204,6 +204,90 @@ func TestR4TimesAreTheLeastOfAllLinks(t *testing.T) {
 	back.says(14_000, 14_000) // hello and resumed
 }
 
+// What a link had missed when it broke is older than the canaries of its next
+// making: its time stands still until all of that has been read.
+func TestR4TimesStandStillUntilAReMadeLinkIsCaughtUp(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.opens("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2")
+	s.confirmed("r", "r2")
+	s.answers("room r alice").room("1-0", 100, "alice")
+	s.answers("room r2 alice").room("1-0", 100, "alice")
+	s.clocks(5_000)
+	s.linkDown(0)
+	s.core.LinkUp(0, s.gens[0]+1) // the first canary may come in the same turn
+	s.gens[0]++
+	ms := uint64(100_000)
+	stands := func(want uint64) {
+		t.Helper()
+		ms++
+		s.clocks(ms)
+		phone := s.opens("alice")
+		phone.says(want)
+		phone.closes()
+	}
+	stands(5_000)
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2")
+	s.confirmed("r")
+	stands(5_000)
+	s.published("r2", "100001-0<1-0")
+	alice.says(0, 0) // hello, and what is far ahead of the time
+	s.answers("room r").room("3-0", 100)
+	stands(5_000)
+	s.answers("log r 1-0").fails()
+	stands(5_000)
+	s.after(250)
+	s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+	stands(100_005)
+
+	s.published("r", "100005-0<100004-0") // something is missing
+	stands(100_005)
+	s.answers("log r 3-0").log("100005-0", "3-0", "100004-0<3-0", "100005-0<100004-0")
+	stands(100_007)
+
+	s.linkDown(0)
+	stands(100_007)
+	s.core.Clock(0, s.gens[0], 200_000) // a canary that was on its way
+	stands(100_007)
+	s.linkUp(0)
+	stands(100_007)
+	alice.closes() // nobody follows what was owed
+	bob := s.opens("bob")
+	s.clocks(200_000)
+	s.confirmed("bob")
+	s.answers("user bob").index(7)
+	bob.says(200_000)
+}
+
+// Whoever comes new waits for hello: times do not wait for those.
+func TestR4TimesDoNotWaitForWhatIsFollowedNewly(t *testing.T) {
+	s, _ := playing(t)
+	s.clocks(5_000)
+	s.opens("bob") // not confirmed
+	s.clocks(6_000)
+	s.opens("alice").says(6_000)
+}
+
+func TestR4TimesStandStillAfterANewEpoch(t *testing.T) {
+	s, _ := playing(t)
+	s.canary(0, "a")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r").room("1-0", 100)
+	s.clocks(5_000)
+	s.canary(0, "b")
+	s.clocks(6_000)
+	s.opens("alice").says(5_000)
+	s.answers("user alice").index(7, "r")
+	s.clocks(6_500)
+	s.opens("alice").says(5_000)
+	s.answers("room r").room("1-0", 100)
+	s.clocks(7_000)
+	s.opens("alice").says(7_000)
+}
+
 func TestR4APollIsToldWhereItStarts(t *testing.T) {
 	s, _ := playing(t)
 	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})

@@ -147,6 +147,14 @@ func (s *scene) canary(link int, epoch string) {
 	s.turn()
 }
 
+// clocks lets both links tell a time.
+func (s *scene) clocks(ms uint64) {
+	for n := range s.gens {
+		s.core.Clock(n, s.gens[n], ms)
+	}
+	s.turn()
+}
+
 // asks checks what links were asked, since the last time.
 func (s *scene) asks(want ...string) {
 	s.t.Helper()
