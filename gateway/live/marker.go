@@ -1,6 +1,8 @@
 package live
 
 import (
+	"fmt"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -31,7 +33,7 @@ type mark struct {
 	markKey
 	id   protocol.ID // what it has come to
 	n    uint64      // its ordinal; 0 when it has to be found first
-	by   edge.ConnID // who claimed it, while n is 0
+	by   edge.ConnID // who claimed it last
 	told protocol.ID // what Redis was told last
 }
 
@@ -67,6 +69,7 @@ func (c *Core) claim(now int64, cn *conn, kind chat.MarkerKind, name string, num
 		return
 	}
 	if kind == chat.DeliveredMarker && c.isLarge(now, name) {
+		c.refuseLarge(cn.id)
 		return
 	}
 	if len(cn.markers) >= maxClaims {
@@ -104,6 +107,11 @@ func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, 
 	c.stats.MarkersCoalesced++
 	m.id, m.n = id, n
 	return m
+}
+
+// refuseLarge says that a claim counts for nothing, so that a client can stop.
+func (c *Core) refuseLarge(id edge.ConnID) {
+	c.refuse(id, protocol.ErrInvalid, fmt.Sprintf("rooms of more than %d members have no delivered markers", c.cfg.ReceiptMembers))
 }
 
 func (c *Core) isLarge(now int64, name string) bool {
@@ -195,6 +203,9 @@ func (c *Core) MarkerDone(now int64, kind chat.MarkerKind, asked chat.Marker, r 
 			c.marks.large = map[string]int64{}
 		}
 		c.marks.large[m.room] = now + largeMs
+		if kind == chat.DeliveredMarker && c.conns[m.by] != nil {
+			c.refuseLarge(m.by)
+		}
 	case r == chat.MarkerMoved:
 		c.stats.MarkersMoved++
 	}

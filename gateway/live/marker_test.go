@@ -133,7 +133,7 @@ func TestLargeRoomsAreNotTold(t *testing.T) {
 	b.forget()
 	b.says(3, edge.EvDelivered, "r", 10)
 	b.pass(6_000)
-	b.want()
+	b.want("refuse 3 invalid")
 	b.says(3, edge.EvRead, "r", 10)
 	b.want("read carol r 10 quiet")
 	b.answerMarks(chat.MarkerMoved, nil)
@@ -143,6 +143,21 @@ func TestLargeRoomsAreNotTold(t *testing.T) {
 	b.want() // less often than in small rooms
 	b.pass(1_000)
 	b.want("read carol r 11 quiet")
+}
+
+// What a room is too large for is not allowed, rather than done by nobody.
+func TestDeliveredIsRefusedInALargeRoom(t *testing.T) {
+	b := inRoom(t)
+	b.says(3, edge.EvDelivered, "r", 9)
+	b.forget()
+	b.answerMarks(chat.MarkerTooLarge, nil)
+	b.want("refuse 3 invalid") // found out
+	b.says(1, edge.EvDelivered, "r", 9)
+	b.want("refuse 1 invalid") // known
+	b.says(3, edge.EvRead, "r", 9)
+	b.forget()
+	b.answerMarks(chat.MarkerTooLarge, nil)
+	b.want() // that is only not told
 }
 
 func TestMarkersOfAllAreBoundedPerSecond(t *testing.T) {
