@@ -125,13 +125,17 @@ func (c *Core) resume(u *user, ref *connRef) {
 }
 
 // Lagged takes in that a socket had not kept up and has now drained: per room,
-// what follows the position was left out.
+// what follows the position was left out. Who takes times is told when that has come,
+// also when the rooms are gone meanwhile: its loop says no times until then.
 func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 	u := c.byConn[id]
 	if u == nil {
 		return
 	}
 	ref := u.conn(id)
+	if ref.via == edge.SSE {
+		c.jobOf(ref)
+	}
 	for m := range c.members.each(u.rooms) {
 		r := c.roomOf(m)
 		from, ok := lag[r.num]

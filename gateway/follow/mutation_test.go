@@ -91,6 +91,7 @@ var mutations = []struct {
 	{"R4: a link's time stands still until what it missed has been read", "opening.go", "if !c.settled(l.owed[last]) {", "if false {"},
 	{"R4: … until a room whose prev did not match has caught up", "log.go", "\tc.owe(r.sub.link, owing{r: r})\n", ""},
 	{"R4: … until what an epoch lost is known", "link.go", "c.owe(r.sub.link, owing{r: r})\n\t\t\tr.unask()", "r.unask()"},
+	{"R4: a slow reader who takes times is told in any case", "catchup.go", "\tif ref.via == edge.SSE {\n\t\tc.jobOf(ref)\n\t}\n", ""},
 	{"R4: a poll is told where it starts", "catchup.go", "\t\tc.polled(u, ref)\n", ""},
 	{"R4: a poll starts at the beginning of a room that can't be followed yet", "opening.go", "if m.state == memberRefused {", "if m.state != memberIn {"},
 	{"R4: a poll whose rooms are not known keeps its positions", "opening.go", "\t\tif !u.known {\n\t\t\tfor", "\t\tif false {\n\t\t\tfor"},

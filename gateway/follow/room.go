@@ -293,6 +293,9 @@ func (c *Core) loseTail(r *room, head protocol.ID, n uint64) {
 		conns := c.userOf(m).conns
 		for i := range conns {
 			c.restart(&conns[i], r, after)
+			if j := conns[i].job; j != nil {
+				c.run(j) // it may have waited for nothing else
+			}
 		}
 	}
 	c.catchUp(r)
@@ -317,7 +320,4 @@ func (c *Core) restart(ref *connRef, r *room, after protocol.ID) {
 	c.detachFrom(ref, r)
 	c.tellGap(ref.id, r, after)
 	c.attach(ref.id, r)
-	if ref.job != nil {
-		c.run(ref.job)
-	}
 }

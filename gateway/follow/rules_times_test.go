@@ -204,6 +204,32 @@ func TestR4TimesAreTheLeastOfAllLinks(t *testing.T) {
 	back.says(14_000, 14_000) // hello and resumed
 }
 
+// A loop that has left something out says no times until it is told that it is over,
+// also when there is nothing to catch up any more.
+func TestR4ASlowReaderIsToldInAnyCase(t *testing.T) {
+	s, other := playing(t)
+	alice := s.opensAs("alice", follow.Opening{Via: edge.SSE})
+	s.published("r", "2-0")
+	alice.gets("hello 7", "2-0")
+	alice.lags("r", "1-0")
+	alice.gets("2-0", "resumed 7")
+	s.core.Lagged(alice.id, nil) // the room is gone
+	alice.gets("resumed 7")
+
+	s.published("r", left("r", "alice", 0))
+	s.answers("room r alice").room("2-0", 102, "alice")
+	alice.gets("gap r after 2-0 head 2-0")
+	alice.lags("r", "1-0") // across a Detach
+	alice.gets("gap r after 1-0 head 2-0", "resumed 7")
+
+	s.published("alice", left("r", "alice", 8))
+	alice.gets("left r alice 8")
+	alice.lags("r", "2-0")
+	alice.gets("resumed 8")
+	other.lags("r", "2-0")
+	other.gets("2-0", "gap r after 2-0 head 2-0", "left r alice 8") // who takes no times is not told
+}
+
 // What a link had missed when it broke is older than the canaries of its next
 // making: its time stands still until all of that has been read.
 func TestR4TimesStandStillUntilAReMadeLinkIsCaughtUp(t *testing.T) {

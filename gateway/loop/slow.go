@@ -31,6 +31,9 @@ func (s *slowReader) isOut(num edge.RoomNum) bool {
 	return out
 }
 
+// owes says whether something that was left out has not been caught up.
+func (s *slowReader) owes() bool { return len(s.leftOut)+len(s.told) > 0 }
+
 // deliverBehind is deliverAll's way for a connection that is not simply fine: its
 // socket is full, its queue is long, or something was left out before.
 func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet) {
@@ -106,7 +109,9 @@ func (l *loop) caughtBreath(slot uint32, c *conn) {
 		return
 	}
 	sr.behind = false
-	if len(sr.leftOut) > 0 {
+	// Who takes times waits to be told when nothing is owed any more, even if the hub
+	// has detached it from all that was left out.
+	if len(sr.leftOut) > 0 || c.form == eventsStill {
 		l.report(edge.Event{Kind: edge.EvLagged, Conn: l.id(slot, c), Lag: sr.leftOut})
 		if sr.told == nil {
 			sr.told = make(map[edge.RoomNum]struct{}, len(sr.leftOut))
@@ -121,7 +126,7 @@ func (l *loop) caughtBreath(slot uint32, c *conn) {
 
 // endSlow forgets a slow reader that is none any more.
 func (l *loop) endSlow(slot uint32, c *conn, sr *slowReader) {
-	if !sr.behind && len(sr.told) == 0 && len(sr.leftOut) == 0 {
+	if !sr.behind && !sr.owes() {
 		delete(l.slow, slot)
 		c.clear(flagSlow)
 	}
@@ -188,7 +193,7 @@ func (l *loop) unicastFrame(slot uint32, c *conn, f *edge.Frame) {
 			l.collect(slot, c, f)
 			return
 		}
-		c.movesOn(f)
+		l.movesOn(slot, c, f)
 	}
 	if o.lastOne != f {
 		o.lastOne, o.lastItem = f, [forms]uint32{}

@@ -30,6 +30,9 @@ func (l *loop) openEvents(slot uint32, c *conn, req *request, claims auth.Claims
 	origin := l.g.readableBy(req)
 	head := append(l.pool.Get(len(eventsHead)+len(origin)+64), eventsHead...)
 	head = append(appendCORS(head, origin), "\r\n"...)
+	if at == nil && req.since != 0 { // with hello: what it has is true until it has more
+		head = appendTime(head, req.since)
+	}
 	l.append(c, l.out.newItem(head, true, 0)) // with hello, as a WebSocket's answer
 	// Nothing is heard of a client that only reads: that it takes no heartbeat the
 	// kernel finds out.
@@ -48,13 +51,17 @@ func (l *loop) openEvents(slot uint32, c *conn, req *request, claims auth.Claims
 // appendEvent appends an event as SSE; timed: with the time that it says.
 func appendEvent(dst []byte, f *edge.Frame, timed bool) []byte {
 	if timed && f.Time != 0 {
-		dst = append(dst, "id: "...)
-		dst = strconv.AppendUint(dst, f.Time, 10)
-		dst = append(dst, '\n')
+		dst = appendTime(dst, f.Time)
 	}
 	dst = append(dst, "data: "...)
 	dst = append(dst, f.JSON()...)
 	return append(dst, '\n', '\n')
+}
+
+func appendTime(dst []byte, ms uint64) []byte {
+	dst = append(dst, "id: "...)
+	dst = strconv.AppendUint(dst, ms, 10)
+	return append(dst, '\n')
 }
 
 // eventOverhead is what appendEvent adds to an event, at the most.
@@ -69,12 +76,13 @@ func (c *conn) stillOwed() {
 }
 
 // movesOn looks at an event for one connection that takes events: one from the log
-// means that it catches up, and `resumed` that it has.
-func (c *conn) movesOn(f *edge.Frame) {
+// means that it catches up, and `resumed` that it has, unless something was left out
+// since: another one will come for that.
+func (l *loop) movesOn(slot uint32, c *conn, f *edge.Frame) {
 	switch {
 	case !f.ID.IsZero():
 		c.stillOwed()
-	case c.form == eventsStill && protocol.IsResumed(f.JSON()):
+	case c.form == eventsStill && protocol.IsResumed(f.JSON()) && !(c.has(flagSlow) && l.slow[slot].owes()):
 		c.form = events
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,13 +161,14 @@ func TestTimesStandStillWhileSomethingOlderIsOwed(t *testing.T) {
 	g := start(t, nil)
 	plain := func(f *edge.Frame) string { return "data: " + string(f.JSON()) }
 	const resumed = `{"type":"resumed","rooms_rev":3}`
-	for _, alice := range []*stream{
-		g.streams("a1", "", "", "Last-Event-ID", "1700000000000"),
-		g.streams("a2", "?last_event_id=1700000000000", ""),
-		g.streams("a3", "", `{"rooms":{"r":"5-0"}}`),
+	const its = "id: 1700000000000\n" // it has everything older than that, as it said
+	for alice, id := range map[*stream]string{
+		g.streams("a1", "", "", "Last-Event-ID", "1700000000000"): its,
+		g.streams("a2", "?last_event_id=1700000000000", ""):       its,
+		g.streams("a3", "", `{"rooms":{"r":"5-0"}}`):              "",
 	} {
 		g.post(unicast(alice.id, timed(`{"type":"hello"}`, 7), message(1), said(2), timed(resumed, 9), said(10))...)
-		alice.want(`data: {"type":"hello"}`, plain(message(1)), plain(said(2)), "id: 9\ndata: "+resumed)
+		alice.want(id+`data: {"type":"hello"}`, plain(message(1)), plain(said(2)), "id: 9\ndata: "+resumed)
 		// One from the log, though nobody said so before: it catches up again.
 		alice.want(plain(said(10)))
 		g.post(unicast(alice.id, timed(resumed, 11))...)
@@ -495,38 +498,14 @@ func TestASlowReaderOfEvents(t *testing.T) {
 	g := start(t, func(o *loop.Options) {
 		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
 	})
-	r := g.dialRaw()
-	r.sends(request("GET", "/v1/events", "slow", ""))
-	ev := g.hub.kind(t, edge.EvOpened)
-	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: 1})
-	last := uint64(0)
-	for g.Stats().SlowReaders == 0 {
-		for range 50 {
-			last++
-			f := large(last)
-			f.Time = last
-			g.post(edge.Cmd{Kind: edge.CmdBroadcast, Room: 1, Frame: f})
-		}
-		time.Sleep(time.Millisecond)
-	}
-	resp, err := http.ReadResponse(r.r, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stream{t: t, r: bufio.NewReader(resp.Body)}
-	const resumed = `id: 99` + "\n" + `data: {"type":"resumed","rooms_rev":1}`
-	blocks := make(chan []string, 1)
-	go func() {
-		var all []string
-		for len(all) == 0 || all[len(all)-1] != resumed {
-			all = append(all, s.block())
-		}
-		blocks <- all
-	}()
+	r, id := g.slowReader()
+	blocks := r.blocksUntil(resumedAt99)
 	from := g.hub.kind(t, edge.EvLagged).Lag[1].Ms
 	missed := large(from + 1)
 	missed.Time = from + 1
-	g.post(unicast(ev.Conn, missed, timed(`{"type":"resumed","rooms_rev":1}`, 99))...)
+	g.post(unicast(id, missed)...)
+	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: id, Room: 1})
+	g.post(unicast(id, timed(`{"type":"resumed","rooms_rev":1}`, 99))...)
 	select {
 	case all := <-blocks:
 		if len(all) != int(from)+2 || all[from] != "data: "+string(missed.JSON()) {
@@ -539,6 +518,92 @@ func TestASlowReaderOfEvents(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("it was not caught up")
+	}
+}
+
+const resumedAt99 = "id: 99\ndata: {\"type\":\"resumed\",\"rooms_rev\":1}"
+
+// slowReader opens events, reads none of them, and is left out in room 1: the kernel
+// takes less for it than the queue does, so that it stays behind.
+func (g *gateway) slowReader() (*raw, edge.ConnID) {
+	g.t.Helper()
+	small := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
+	}}
+	conn, err := small.DialContext(context.Background(), "tcp", g.Addr().String())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { conn.Close() })
+	r := &raw{Conn: conn, t: g.t, r: bufio.NewReader(conn)}
+	r.sends(request("GET", "/v1/events", "slow", ""))
+	ev := g.hub.kind(g.t, edge.EvOpened)
+	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: 1}, edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: 2})
+	last := uint64(0)
+	for g.Stats().Behind == 0 {
+		for range 50 {
+			last++
+			f := large(last)
+			f.Time = last
+			g.post(edge.Cmd{Kind: edge.CmdBroadcast, Room: 1, Frame: f})
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return r, ev.Conn
+}
+
+// blocksUntil begins to read a response, up to a block.
+func (r *raw) blocksUntil(last string) chan []string {
+	r.t.Helper()
+	resp, err := http.ReadResponse(r.r, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := &stream{t: r.t, r: bufio.NewReader(resp.Body)}
+	blocks := make(chan []string, 1)
+	go func() {
+		var all []string
+		for len(all) == 0 || all[len(all)-1] != last {
+			all = append(all, s.block())
+		}
+		blocks <- all
+	}()
+	return blocks
+}
+
+// Nothing is left to be caught up in when the room that was left out is gone; but
+// that it is over the hub has to say all the same.
+func TestASlowReaderOfEventsWhoseRoomIsGone(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
+	})
+	r, id := g.slowReader()
+	g.post(edge.Cmd{Kind: edge.CmdDetach, Conn: id, Room: 1})
+	g.eventually("it is in one room", func() bool { return g.Stats().Attachments == 1 })
+	blocks := r.blocksUntil(resumedAt99)
+	if lag := g.hub.of(t, id, edge.EvLagged).Lag; len(lag) != 0 {
+		t.Errorf("left out: %v", lag)
+	}
+	g.post(unicast(id, timed(`{"type":"resumed","rooms_rev":1}`, 99))...)
+	<-blocks
+}
+
+// A resumed that was on its way ends only what was owed before.
+func TestASlowReaderOfEventsIsToldNoTimeByAnEarlierResumed(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
+	})
+	r, id := g.slowReader()
+	g.post(unicast(id, timed(`{"type":"resumed","rooms_rev":1}`, 98))...)
+	blocks := r.blocksUntil(resumedAt99)
+	g.hub.of(t, id, edge.EvLagged)
+	g.post(edge.Cmd{Kind: edge.CmdBroadcast, Room: 2, Frame: said(5000)})
+	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: id, Room: 1})
+	g.post(unicast(id, timed(`{"type":"resumed","rooms_rev":1}`, 99))...)
+	all := <-blocks
+	want := []string{`data: {"type":"resumed","rooms_rev":1}`, "data: " + string(said(5000).JSON()), resumedAt99}
+	if got := all[len(all)-3:]; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
