@@ -385,15 +385,32 @@ func is(b []byte, lower string) bool {
 		return false
 	}
 	for i := range b {
-		c := b[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
+		if lowerOf(b[i]) != lower[i] {
 			return false
 		}
 	}
 	return true
+}
+
+// same compares without the case of ASCII letters, and of these only: Unicode would
+// have other letters be the same as k and s.
+func same[T string | []byte](a []byte, b T) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if lowerOf(a[i]) != lowerOf(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerOf(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 func trim(b []byte) []byte {
@@ -466,13 +483,13 @@ func originAllowed(req *request, allowed []string) bool {
 	if len(allowed) == 0 {
 		for _, scheme := range [...]string{"http://", "https://"} {
 			if n := len(scheme); len(req.origin) == n+len(req.host) && is(req.origin[:n], scheme) {
-				return bytes.EqualFold(req.origin[n:], req.host)
+				return same(req.origin[n:], req.host)
 			}
 		}
 		return false
 	}
 	for _, a := range allowed {
-		if a == "*" || bytes.EqualFold(req.origin, []byte(a)) {
+		if a == "*" || same(req.origin, a) {
 			return true
 		}
 	}

@@ -123,6 +123,8 @@ func TestOrigins(t *testing.T) {
 		{"https://chat.example", listed, true},
 		{"HTTPS://Chat.Example", listed, true},
 		{"http://localhost:3000", listed, true},
+		{"http://localho\u017ft:3000", listed, false}, // ſ, which Unicode folds to s
+		{"https://\u212Aelvin.example", []string{"https://kelvin.example"}, false},
 		{"null", listed, false},
 		{"https://chat.example.evil", listed, false},
 		{"https://evilchat.example", listed, false},
