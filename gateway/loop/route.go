@@ -136,10 +136,10 @@ const mostSince = 253402300799999
 
 func (req *request) readSince(value []byte) *refusal {
 	ms := parseLength(value)
-	if ms <= 0 || ms > mostSince || value[0] == '0' {
+	if ms < 0 || ms > mostSince || value[0] == '0' && ms != 0 {
 		return errLastEventID
 	}
-	req.since = uint64(ms)
+	req.since = max(1, uint64(ms)) // 0 is before everything, too, and does not mean "none"
 	return nil
 }
 
