@@ -291,6 +291,21 @@ func TestALongResume(t *testing.T) {
 	if ev := g.hub.of(t, c.id, edge.EvPositions); len(ev.Positions) != 6001 {
 		t.Errorf("%d positions in %d bytes", len(ev.Positions), b.Len())
 	}
+	r := g.dialRaw()
+	r.sends(strings.Replace(goodHead, "/v1/ws", "/v1/ws?resume", 1) + "Authorization: Bearer bob\r\n\r\n")
+	wantStatus(t, r, 101)
+	id := g.hub.kind(t, edge.EvOpened).Conn
+	for text, first := b.String(), byte(0x01); len(text) > 0; first = 0 { // as a client whose buffer is 4 KiB
+		n := min(len(text), 4096)
+		if n == len(text) {
+			first |= 0x80
+		}
+		r.sends(masked(first, text[:n]))
+		text = text[n:]
+	}
+	if ev := g.hub.of(t, id, edge.EvPositions); len(ev.Positions) != 6001 {
+		t.Errorf("%d positions in pieces", len(ev.Positions))
+	}
 	g.eventually("its buffer is returned", func() bool { return g.Stats().HeldBytes == 0 })
 }
 

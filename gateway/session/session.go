@@ -14,7 +14,7 @@ import (
 // Limits bounds what one connection may say. It is shared and not changed.
 type Limits struct {
 	// FrameBurst frames may come at once, FramesPerSecond after that; control
-	// frames and fragments count. Zero FramesPerSecond: no limit.
+	// frames and small fragments count. Zero FramesPerSecond: no limit.
 	FrameBurst, FramesPerSecond int
 	// MaxMessageBytes is the longest message; MaxResumeBytes the longest resume.
 	MaxMessageBytes, MaxResumeBytes int
@@ -91,7 +91,7 @@ type Verdict struct {
 // Receive takes one thing the client sent, but for pongs that it was asked for: they
 // are none of its own. nowMs is any clock that does not go back.
 func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
-	if item.Op != wsframe.Close && !s.allowFrame(nowMs, l) { // who leaves anyway gets its answer
+	if counts(&item) && !s.allowFrame(nowMs, l) {
 		return Verdict{Do: Fail, Close: protocol.CloseRateLimit, Detail: "too many frames"}
 	}
 	switch item.Op {
@@ -113,6 +113,24 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 		return Verdict{Do: PeerLeft, Close: code}
 	}
 	return Verdict{} // a fragment, or a pong that nobody waits for (RFC 6455 section 5.5.3)
+}
+
+// smallFragmentBytes is the length from which a fragment is a part of its message
+// rather than a frame of its own. Clients send a long message in as many as their
+// buffer makes of it, 4 KiB a piece as a rule, which is no more work than one frame;
+// and there are not many, because a message is bounded. Smaller ones are an attack,
+// or near one.
+const smallFragmentBytes = 512
+
+// counts says whether something is a frame of those that a client may send.
+func counts(item *wsframe.Item) bool {
+	switch item.Op {
+	case wsframe.Close: // who leaves anyway gets its answer
+		return false
+	case wsframe.Fragment:
+		return item.Length < smallFragmentBytes
+	}
+	return true
 }
 
 // Allow says whether the client may do one thing more that counts as a frame does.

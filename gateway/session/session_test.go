@@ -253,6 +253,23 @@ func TestFrameRate(t *testing.T) {
 	}
 }
 
+// A message in large pieces is one, and one in small pieces as many as it has: a
+// resume is sent in a buffer's worth at a time by common clients.
+func TestFragmentsCountWhenTheyAreSmall(t *testing.T) {
+	for length, want := range map[int]string{4096: "ignore", 512: "ignore", 511: "fail 4029", 0: "fail 4029"} {
+		c := begin(t, false)
+		fragment := wsframe.Item{Op: wsframe.Fragment, Length: length}
+		for range 40 {
+			if got := summary(c.s.Receive(fragment, c.now, &c.limits)); got != "ignore" {
+				t.Fatalf("%d bytes: %s", length, got)
+			}
+		}
+		if got := summary(c.s.Receive(fragment, c.now, &c.limits)); got != want {
+			t.Errorf("the 41st of %d bytes: %s, want %s", length, got, want)
+		}
+	}
+}
+
 func TestControlFrames(t *testing.T) {
 	c := begin(t, false)
 	for _, step := range []struct {

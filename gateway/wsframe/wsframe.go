@@ -28,7 +28,7 @@ const (
 	Ping
 	Pong
 	// Fragment is a data frame that is complete while its message is not. It has
-	// no payload; it is reported so that frames can be counted.
+	// no payload, but a Length; it is reported so that frames can be counted.
 	Fragment
 )
 
@@ -37,6 +37,7 @@ const (
 type Item struct {
 	Op         Op
 	Compressed bool // RSV1 was set on the message's first frame (permessage-deflate)
+	Length     int  // of a Fragment: bytes on the wire
 	Payload    []byte
 }
 
@@ -123,6 +124,7 @@ type Decoder struct {
 	opcode    byte
 	mask      [4]byte
 	maskPos   uint8 // bytes of payload so far, modulo 4
+	length    uint64
 	remaining uint64
 
 	// Its header, while that is incomplete.
@@ -294,7 +296,7 @@ func (d *Decoder) parseHeader(h []byte, limits *Limits) (int, *Error) {
 		return 0, nil
 	}
 	copy(d.mask[:], h[size:])
-	d.inFrame, d.fin, d.opcode, d.remaining, d.maskPos = true, fin, opcode, length, 0
+	d.inFrame, d.fin, d.opcode, d.length, d.remaining, d.maskPos = true, fin, opcode, length, length, 0
 	switch {
 	case isControl:
 		d.controlLen = 0
@@ -375,7 +377,7 @@ func (d *Decoder) readData(p []byte, limits *Limits, pool *Pool) (Item, []byte, 
 	}
 	d.inFrame = false
 	if !d.fin {
-		return Item{Op: Fragment}, rest, nil
+		return Item{Op: Fragment, Length: int(d.length)}, rest, nil
 	}
 	d.inMessage, d.returned = false, d.buf != nil
 	return Item{Op: d.message, Compressed: d.compressed, Payload: d.buf}, rest, nil

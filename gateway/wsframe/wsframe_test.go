@@ -234,6 +234,25 @@ func TestDeclaredLengthAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestFragmentsTellTheirLength(t *testing.T) {
+	var d wsframe.Decoder
+	var pool wsframe.Pool
+	var got []int
+	stream := frame(text, strings.Repeat("a", 700)) + frame(finPing, "x") + frame(cont, "") + frame(cont, "abc") + frame(finCont, "d")
+	for _, chunk := range split(stream) { // whatever pieces they come in
+		item, _, err := d.Next([]byte(chunk), limits, &pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if item.Op == wsframe.Fragment {
+			got = append(got, item.Length)
+		}
+	}
+	if fmt.Sprint(got) != "[700 0 3]" {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestEndlessEmptyFragmentsKeepNothing(t *testing.T) {
 	var d wsframe.Decoder
 	var pool wsframe.Pool
