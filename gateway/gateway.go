@@ -94,7 +94,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 	g.stop.Do(func() {
 		g.even.stop()
 		g.hub.Leave()
-		if g.opts.DrainOver > 0 && g.grp.Open() > 0 {
+		if g.opts.DrainOver > 0 { // also with nobody connected: some may be on their way in
 			g.err = g.grp.Drain(ctx, g.opts.DrainOver)
 		}
 		if err := g.grp.Stop(ctx); g.err == nil {

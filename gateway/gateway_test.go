@@ -1,12 +1,14 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -184,6 +186,58 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 	t.Logf("%d pauses, %d times slow, %d left out, %d gaps told", slow.Load(), st.SlowReaders, st.LeftOut, gaps.Load())
 	if st.SlowReaders == 0 {
 		t.Error("nobody was slow: nothing was tested")
+	}
+}
+
+// A gateway that ends with nobody connected may be in the middle of letting somebody
+// in: they are told where they stand.
+func TestStoppingAnIdleGatewayAnswersRequestsInFlight(t *testing.T) {
+	g, _ := start(t, func(o *gateway.Options) { o.DrainOver = time.Second })
+	conn, err := net.Dial("tcp", g.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the request is awaited", func() bool { return g.Loops().Stats().Heads == 1 })
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		stopped <- g.Stop(ctx)
+	}()
+	await(t, "nobody else is let in", func() bool {
+		c, err := net.Dial("tcp", g.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(conn, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("answered %s", resp.Status)
+	}
+	conn.Close()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// await waits for a condition.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
 	}
 }
 

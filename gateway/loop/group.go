@@ -153,6 +153,12 @@ func (g *Group) Shed(n int, reason protocol.ByeReason) {
 // the given time: `bye` with reason drain and a jittered delay, what is queued,
 // then close 4012. It returns when all are gone, or with ctx's error.
 func (g *Group) Drain(ctx context.Context, over time.Duration) error {
+	g.mu.Lock()
+	started := g.started
+	g.mu.Unlock()
+	if !started {
+		return nil
+	}
 	for _, l := range g.loops {
 		l.call(func() { l.startDrain(over) })
 	}

@@ -391,6 +391,9 @@ func TestNewStartsNothingAndStopsUnstarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := g.Addr()
+	if err := g.Drain(context.Background(), time.Second); err != nil {
+		t.Error(err)
+	}
 	if err := g.Stop(context.Background()); err != nil {
 		t.Error(err)
 	}
