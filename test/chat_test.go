@@ -42,10 +42,15 @@ func TestTwoPeopleChatAcrossTwoGateways(t *testing.T) {
 			bob.WantMessage("yard", "welcome")
 
 			alice.Removes("yard", "carol")
-			carol.WantEvent("left")
+			if left := carol.WantEvent("left"); left.RoomsRev == 0 {
+				t.Errorf("carol is told of her removal without a revision: %+v", left)
+			}
 			alice.Sends("yard", "only us")
 			bob.WantMessage("yard", "only us")
 			carol.WantNothing()
+			if again := carol.Queued("left"); len(again) > 0 {
+				t.Errorf("and again: %+v", again)
+			}
 
 			bob.Disconnects()
 			alice.Sends("yard", "while you were away")

@@ -168,7 +168,10 @@ type Core struct {
 	hellos  fifo[edge.ConnID]
 	retries fifo[retry]
 	lingers fifo[linger]
+	lefts   fifo[userRoom] // removals that their users have not been told
 }
+
+type userRoom struct{ user, room string }
 
 type linger struct {
 	num   uint32
@@ -248,7 +251,8 @@ func (c *Core) Flush() {
 	c.pumpAudits()
 }
 
-// Tick lets time pass: deadlines of hello, retries, the end of lingering.
+// Tick lets time pass: deadlines of hello, retries, the end of lingering, and of
+// waiting for the user's side of a removal.
 func (c *Core) Tick(now int64) {
 	c.tickAudits(now)
 	for {
@@ -264,6 +268,13 @@ func (c *Core) Tick(now int64) {
 			break
 		}
 		c.again(r)
+	}
+	for {
+		of, ok := c.lefts.due(now)
+		if !ok {
+			break
+		}
+		c.leftDue(of)
 	}
 	for {
 		l, ok := c.lingers.due(now)

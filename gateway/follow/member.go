@@ -26,6 +26,7 @@ type membership struct {
 	again   bool // joined or left came meanwhile, which the answer may be older than (F2)
 	indexed bool // the index has it
 	seen    bool // the index that is being compared has it
+	untold  bool // refused, and its user's connections are to hear of that from its index
 	dead    bool // unlinked; an answer is of no interest
 }
 
@@ -221,8 +222,24 @@ func (c *Core) suspend(m *membership) {
 	c.check(m)
 }
 
+// leftMs is how long a removal that was seen in a room waits for the user's own
+// channel, which has it with the revision: milliseconds, as a rule; when the API that
+// did it died, until another has swept its outbox, which is looked at every 2 s.
+const leftMs = 5000
+
+// leftDue tells of a removal that the user's channel has not told.
+func (c *Core) leftDue(of userRoom) {
+	u := c.people.named(of.user)
+	if u == nil {
+		return
+	}
+	if m := c.membershipIn(u, of.room); m != nil && m.untold {
+		c.tellLeft(m)
+	}
+}
+
 // decide takes in whether a user is a member.
-func (c *Core) decide(m *membership, is bool) {
+func (c *Core) decide(now int64, m *membership, is bool) {
 	u, was := c.userOf(m), m.state
 	if !was.decided() {
 		u.undecided--
@@ -231,6 +248,9 @@ func (c *Core) decide(m *membership, is bool) {
 	case is && was == memberIn:
 	case is:
 		if was == memberRefused {
+			if m.untold {
+				c.tellLeft(m)
+			}
 			if !c.starts[m].promised {
 				c.starts[m] = start{c.roomOf(m).head, true}
 			}
@@ -249,7 +269,12 @@ func (c *Core) decide(m *membership, is bool) {
 			c.detach(m)
 		}
 		c.giveUp(m)
-		if was != memberRefused { // what clients know may be from the index
+		switch {
+		case was == memberRefused:
+		case was == memberSuspended && m.indexed: // a `left` was heard, which the index is about to have
+			m.untold = true
+			c.lefts.push(now+leftMs, userRoom{u.name, c.roomOf(m).name})
+		default: // what clients know may be from the index
 			c.tellLeft(m)
 		}
 		delete(c.starts, m)
@@ -363,6 +388,7 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 // tellLeft tells a user's connections what was found out, rather than heard: no
 // revision, because the index that has it may still have the room.
 func (c *Core) tellLeft(m *membership) {
+	m.untold = false
 	u, r := c.userOf(m), c.roomOf(m)
 	c.tell(u, edge.NewFrame(160, func(b []byte) []byte {
 		return protocol.AppendLeft(b, r.name, u.name, 0)

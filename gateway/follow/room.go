@@ -147,7 +147,7 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 			m.again = false
 			c.check(m)
 		default:
-			c.decide(m, st.Exists && st.Member[i])
+			c.decide(now, m, st.Exists && st.Member[i])
 		}
 	}
 	if r.dropped {

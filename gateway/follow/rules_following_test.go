@@ -116,9 +116,10 @@ func TestF2ALeftIsObeyedAtOnceAndAnswersFromBeforeAreNotBelieved(t *testing.T) {
 	old.room("1-0", 101, "alice")
 	alice.gets()
 	s.answers("room r alice").room("2-0", 102)
-	alice.gets("left r alice")
 	s.published("r", "3-0")
 	alice.gets()
+	s.after(5_000)
+	alice.gets("left r alice")
 }
 
 func TestF2OneWhoLeftAndJoinedIsToldAGap(t *testing.T) {
@@ -140,7 +141,9 @@ func TestF2WhatWasReadFromALogIsNotForOneWhoLeftMeanwhile(t *testing.T) {
 	log.log("1-0", "1-0")
 	late.gets()
 	s.answers("room r alice").room("1-0", 101)
-	late.gets("left r alice", "resumed 7")
+	late.gets("resumed 7")
+	s.published("alice", left("r", "alice", 8))
+	late.gets("left r alice 8")
 }
 
 // The members are asked where the link hears; but the first answer came from a
@@ -204,6 +207,48 @@ func TestF3AnIndexThatWasLostDoesNotEndAMembership(t *testing.T) {
 	s.published("alice", joined("r", "alice", "1-0", 9))
 	s.published("r", "3-0")
 	alice.gets("joined r alice at 2-0 9", "3-0")
+}
+
+// A removal is heard of twice, on the room's channel and on the user's. It is obeyed
+// with the first and told with the second, which has the revision.
+func TestF2ARemovalIsToldOnceWithItsRevision(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", left("r", "alice", 0), "2-0")
+	s.answers("room r alice").room("2-0", 101)
+	alice.gets()
+	s.published("alice", left("r", "alice", 8))
+	alice.gets("left r alice 8")
+	s.after(10_000)
+	alice.gets()
+}
+
+// The user's channel stays silent when the API died in between, and for good when it
+// is the index that is wrong.
+func TestF2ARemovalThatTheIndexDoesNotHaveIsToldAllTheSame(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", left("r", "alice", 0))
+	s.answers("room r alice").room("1-0", 101)
+	alice.gets()
+	s.after(4_999)
+	alice.gets()
+	s.after(1)
+	alice.gets("left r alice")
+	s.published("alice", left("r", "alice", 8)) // swept by another
+	alice.gets("left r alice 8")
+}
+
+// One who is back before that was told is told both: where it was, something may be
+// missing.
+func TestF2ARemovalIsToldBeforeTheReturn(t *testing.T) {
+	s, alice := playing(t)
+	s.published("r", left("r", "alice", 0))
+	s.answers("room r alice").room("1-0", 101)
+	s.published("r", "2-0", joined("r", "alice", "2-0", 0))
+	s.answers("room r alice").room("2-0", 102, "alice")
+	s.published("r", "3-0")
+	alice.gets("left r alice", "joined r alice at 2-0 7", "3-0")
+	s.after(10_000)
+	alice.gets()
 }
 
 func TestF4HelloDoesNotWaitForAPartitionThatDoesNotAnswer(t *testing.T) {
