@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -272,6 +274,159 @@ func TestARevokedTokenDoesNotRenewASocket(t *testing.T) {
 	}
 	if got := websocket.CloseStatus(err); got != websocket.StatusCode(protocol.CloseTokenExpired) {
 		t.Fatalf("the socket ended with %v (%v), want %d", got, err, protocol.CloseTokenExpired)
+	}
+}
+
+// polling is a client that does nothing but polls: what it says more goes over HTTP,
+// with the ID that the last answer told.
+type polling struct {
+	t     *testing.T
+	g     *gateway.Gateway
+	store *redisstore.Store
+	user  string
+
+	conn  string
+	rooms json.RawMessage
+}
+
+// polls sends a poll, and returns the types of the events in the answer.
+func (p *polling) polls(waitS int) (types []string) {
+	p.t.Helper()
+	body := map[string]any{"wait_s": waitS}
+	if p.conn != "" {
+		body["conn"], body["rooms"] = p.conn, p.rooms
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+p.g.Addr().String()+"/v1/poll", bytes.NewReader(text))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+mint(p.t, p.user, time.Now()))
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var a struct {
+		Events []struct{ Type, User, Status string }
+		Rooms  json.RawMessage
+		Conn   string
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || resp.StatusCode != http.StatusOK {
+		p.t.Fatalf("%s, %v", resp.Status, err)
+	}
+	p.conn, p.rooms = a.Conn, a.Rooms
+	for _, ev := range a.Events {
+		types = append(types, strings.TrimRight(strings.Join([]string{ev.Type, ev.User, ev.Status}, " "), " "))
+	}
+	return types
+}
+
+func (p *polling) says(c chat.Command) {
+	p.t.Helper()
+	c.Conn = p.conn
+	if err := p.store.Command(p.t.Context(), p.user, c); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// pollsUntil polls until an answer has an event.
+func (p *polling) pollsUntil(want string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		got := p.polls(2)
+		if slices.Contains(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("no %q comes; the last answer has %q", want, got)
+		}
+	}
+}
+
+func TestAClientThatPollsIsOneConnection(t *testing.T) {
+	g, store := start(t, func(o *gateway.Options) {
+		store := o.Hub.Feed.(*redisstore.Store)
+		o.Hub.Seats, o.Hub.Markers = store, store
+		o.Hub.Follow.LingerMs, o.Hub.Live.GraceMs = 3000, 2000
+	})
+	if _, err := store.CreateRoom(t.Context(), chat.Actor{User: "alice"}, "r", "", []string{"bob"}); err != nil {
+		t.Fatal(err)
+	}
+	alice := &polling{t: t, g: g, store: store, user: "alice"}
+	alice.polls(0)
+	first := alice.conn
+	alice.says(chat.Command{Do: chat.CommandWatch, Users: []string{"bob"}}) // between two polls
+	alice.says(chat.Command{Do: chat.CommandFocus, Room: "r"})
+	alice.pollsUntil("presence bob offline")
+	bob := dial(t, g, "bob", "")
+	alice.pollsUntil("presence bob online") // still watched, many polls later
+	if alice.conn != first {
+		t.Errorf("the client was %s and is %s", first, alice.conn)
+	}
+
+	// Both look at the room.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	hears := func(kind string) {
+		t.Helper()
+		for {
+			for _, ev := range next(t, ctx, bob) {
+				if ev.Type == kind {
+					return
+				}
+			}
+			if t.Failed() {
+				t.FailNow()
+			}
+		}
+	}
+	if err := bob.Write(ctx, websocket.MessageText, []byte(`{"type":"focus","room":"r"}`)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "both look at the room", func() bool { return g.HubStats().Live.Focused == 2 })
+	alice.says(chat.Command{Do: chat.CommandTyping, Room: "r"})
+	alice.polls(0)
+	hears("typing")
+	heard := make(chan struct{})
+	var typing sync.WaitGroup
+	typing.Go(func() { // again and again: what is typed between two polls is not told
+		for {
+			if err := bob.Write(ctx, websocket.MessageText, []byte(`{"type":"typing","room":"r"}`)); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-heard:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	alice.pollsUntil("typing bob")
+	close(heard)
+	typing.Wait()
+
+	// Another user's ID is nobody's.
+	mallory := &polling{t: t, g: g, store: store, user: "mallory", conn: first, rooms: json.RawMessage("{}")}
+	mallory.polls(0)
+	if mallory.conn == first {
+		t.Error("mallory has taken over alice's ID")
+	}
+	alice.polls(0)
+	if alice.conn != first {
+		t.Error("alice has lost hers")
+	}
+
+	// Who does not come back is forgotten.
+	await(t, "nobody is watched", func() bool { return g.HubStats().Live.Watches == 0 })
+	alice.polls(0)
+	if alice.conn == first {
+		t.Error("an ID of long ago is still good")
 	}
 }
 

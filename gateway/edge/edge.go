@@ -82,6 +82,8 @@ type Event struct {
 	Since     uint64    // EvOpened: it has everything up to this Redis time (Unix ms); 0: it does not say
 	More      bool      // EvPositions: another frame follows
 	User      string    // EvOpened
+	Known     string    // EvOpened of a long poll: who it is, as the answer before said
+	Whispers  int32     // EvClosed of a long poll: how many of those it was sent (Cmd.Shed) are in its answer
 	Expires   int64     // EvOpened: the token's expiry, Unix seconds
 	IssuedAt  int64     // EvOpened, EvRenewed: the token's `iat`, Unix seconds; 0 when it has none
 	Room      string

@@ -10,9 +10,10 @@ import (
 // job is one connection catching up: a resume, a slow reader coming back, or a
 // room joined whose first messages are already past.
 type job struct {
-	u    *user
-	id   edge.ConnID
-	dead bool
+	u     *user
+	id    edge.ConnID
+	known edge.ConnID // of a long poll: what its answer tells, unless 0
+	dead  bool
 
 	// positions are where the client is, in all rooms until they have all come,
 	// then in those that are not decided yet; start are the heads at hello, until

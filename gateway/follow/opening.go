@@ -11,7 +11,9 @@ type Opening struct {
 	Resume bool // its positions follow
 	// Since is a Redis time (Unix ms) up to which it has everything, as an event's
 	// Time said; 0: it does not say. Not with Resume.
-	Since    uint64
+	Since uint64
+	// Known is the ID that a long poll's answer tells; 0: its own.
+	Known    edge.ConnID
 	IssuedAt int64 // its token's `iat`, Unix seconds; 0 when it has none
 }
 
@@ -99,12 +101,16 @@ func (c *Core) timeOf(ms uint64) uint64 {
 // which rooms there are, its positions are repeated.
 func (c *Core) polled(u *user, ref *connRef) {
 	j := ref.job
+	known := ref.id
+	if j.known != 0 {
+		known = j.known
+	}
 	rev := u.rev
 	if !u.known {
 		rev = noRev
 	}
 	f := edge.NewFrame(96+48*len(u.rooms), func(b []byte) []byte {
-		b = edge.AppendPolled(b, c.cfg.ConnPrefix+ref.id.String(), u.name, rev)
+		b = edge.AppendPolled(b, c.cfg.ConnPrefix+known.String(), u.name, rev)
 		for m := range c.members.each(u.rooms) {
 			if m.state == memberRefused {
 				continue

@@ -80,6 +80,9 @@ func (c *Core) Open(now int64, id edge.ConnID, name string, how Opening) {
 	if how.Since != 0 {
 		c.resumeSince(&u.conns[len(u.conns)-1], how.Since)
 	}
+	if how.Known != 0 {
+		c.jobOf(&u.conns[len(u.conns)-1]).known = how.Known
+	}
 	c.closeRevoked(u.conns[len(u.conns)-1:], u.revoked, false)
 	if u.decided() {
 		c.hello(u, &u.conns[len(u.conns)-1])

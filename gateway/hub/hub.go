@@ -390,7 +390,8 @@ func (h *Hub) handleEvent(now int64, ev *edge.Event) {
 	}
 	switch ev.Kind {
 	case edge.EvOpened:
-		h.core.Open(now, ev.Conn, ev.User, follow.Opening{Via: ev.Via, Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt})
+		h.core.Open(now, ev.Conn, ev.User, follow.Opening{Via: ev.Via, Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt, Known: h.alive.knownAs(ev.Conn)})
+		h.alive.back(now, ev.Conn)
 	case edge.EvClosed:
 		h.core.Close(now, ev.Conn)
 	case edge.EvPositions:

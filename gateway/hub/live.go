@@ -23,6 +23,7 @@ type alive struct {
 	seats   chat.Seats
 	markers chat.Markers
 	fleet   *fleet
+	pollers *pollers
 	id      string // the gateway's ID in the seats that are written now
 
 	inflight int
@@ -67,7 +68,8 @@ func newAlive(h *Hub, o Options) *alive {
 	cfg.PartitionOf = o.Feed.PartitionOf
 	cfg.Partitions = o.Seats.Partitions()
 	cfg.ConnPrefix = o.Follow.ConnPrefix
-	a.core = live.New(cfg, h.core, a)
+	a.pollers = newPollers(h.core, cfg)
+	a.core = live.New(cfg, a.pollers, a)
 	a.fleet = newFleet(h, o)
 	a.id = a.fleet.id
 	return a
@@ -114,13 +116,20 @@ func (a *alive) Publish(room string, event []byte) {
 }
 
 func (a *alive) Whisper(conn edge.ConnID, f *edge.Frame) {
+	conn, now := a.pollers.reach(conn, f)
+	if !now {
+		return
+	}
 	a.h.out.toConn(conn, edge.Cmd{Kind: edge.CmdUnicast, Shed: true, Room: edge.NoRoom, Frame: f})
 }
 
 func (a *alive) Refuse(conn edge.ConnID, code protocol.ErrorCode, detail string) {
-	a.h.out.Unicast(conn, edge.NewFrame(96, func(b []byte) []byte {
-		return protocol.AppendError(b, code, detail)
-	}))
+	f := edge.NewFrame(96, func(b []byte) []byte { return protocol.AppendError(b, code, detail) })
+	if a.pollers.is(conn) {
+		a.Whisper(conn, f)
+		return
+	}
+	a.h.out.Unicast(conn, f)
 }
 
 // Inputs, as the hub gets them.
@@ -128,8 +137,14 @@ func (a *alive) Refuse(conn edge.ConnID, code protocol.ErrorCode, detail string)
 func (a *alive) handleEvent(now int64, ev *edge.Event) {
 	switch ev.Kind {
 	case edge.EvOpened:
+		if ev.Via == edge.LongPoll {
+			a.pollers.opened(ev)
+		}
 		a.core.Opened(now, ev.User)
 	case edge.EvClosed: // before follow forgets whose it was
+		if a.pollClosed(now, ev) {
+			break
+		}
 		if user, _ := a.h.core.Connection(ev.Conn); user != "" {
 			a.core.Closed(now, ev.Conn, user)
 		}
@@ -181,6 +196,7 @@ func (a *alive) reborn(now int64, id string) {
 // dispatch starts as many batches as may be under way. What changes for others
 // goes first.
 func (a *alive) dispatch(now int64) {
+	a.endPollers(now)
 	a.core.Flush(now)
 	n := a.h.opts.ReadBatch
 	for a.inflight < liveBatches {

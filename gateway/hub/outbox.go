@@ -84,7 +84,7 @@ func (o *outbox) Attach(conn edge.ConnID, room edge.RoomNum) {
 func (o *outbox) Detach(conn edge.ConnID, room edge.RoomNum) {
 	o.toConn(conn, edge.Cmd{Kind: edge.CmdDetach, Room: room})
 	if o.alive != nil {
-		o.alive.core.Detached(edge.NowMs(), conn, room)
+		o.alive.detached(edge.NowMs(), conn, room)
 	}
 }
 

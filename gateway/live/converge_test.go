@@ -158,6 +158,7 @@ func (g *seatsGateway) Ordinal(edge.RoomNum, protocol.ID) (uint64, bool) { retur
 func (g *seatsGateway) Membership(edge.ConnID, string) (edge.RoomNum, bool, bool) {
 	return 0, false, false
 }
+func (g *seatsGateway) Away(edge.ConnID) bool { return false }
 
 func (g *seatsGateway) connect(user string) {
 	if g.conns[user]++; g.conns[user] == 1 {

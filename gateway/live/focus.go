@@ -78,7 +78,7 @@ func (c *Core) unfocus(now int64, cn *conn) {
 	r.focused[cn.focusAt], last.focusAt = last, cn.focusAt
 	r.focused[len(r.focused)-1] = nil
 	r.focused = r.focused[:len(r.focused)-1]
-	cn.focus, cn.muted = nil, false
+	cn.focus, cn.muted, cn.away = nil, false, false
 	c.stats.Focused--
 	if len(r.focused) == 0 {
 		c.renumber(r, edge.NoRoom)
@@ -94,17 +94,19 @@ func (c *Core) Moved(num edge.RoomNum) {
 	}
 }
 
-// Dropped takes in that a room is not followed any more: nobody here is a member.
+// Dropped takes in that a room is not followed any more: nobody here is a member, but
+// perhaps who is between two polls.
 func (c *Core) Dropped(now int64, num edge.RoomNum) {
 	r := c.byNum[num]
 	if r == nil {
 		return
 	}
 	c.renumber(r, edge.NoRoom)
-	for len(r.focused) > 0 {
-		cn := r.focused[len(r.focused)-1]
-		c.unfocus(now, cn)
-		c.refocused(now, cn.user)
+	for i := len(r.focused) - 1; i >= 0; i-- {
+		if cn := r.focused[i]; !cn.away {
+			c.unfocus(now, cn)
+			c.refocused(now, cn.user)
+		}
 	}
 }
 
@@ -122,13 +124,17 @@ func (c *Core) Detached(now int64, id edge.ConnID, num edge.RoomNum) {
 
 // recheck ends the focus on a room that a connection may not look at any more.
 func (c *Core) recheck(now int64, cn *conn, name string) {
-	if cn.focus == nil || cn.focus.name != name {
+	if cn.focus == nil || cn.focus.name != name || c.rooms.Away(cn.id) {
 		return
 	}
 	switch num, member, deciding := c.rooms.Membership(cn.id, name); {
 	case member:
-		cn.muted = false
 		c.renumber(cn.focus, num)
+		if cn.away { // what came meanwhile comes with its poll
+			head, n := c.rooms.Head(num)
+			c.advance(chat.ReadMarker, cn.user, name, head, n)
+		}
+		cn.muted, cn.away = false, false
 	case deciding:
 		c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: cn.id, Room: name}, recheck: true})
 	default:

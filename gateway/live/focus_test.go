@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/edge"
@@ -231,6 +232,66 @@ func TestWhatIsLive(t *testing.T) {
 	} {
 		if live.IsLive([]byte(payload)) != want {
 			t.Errorf("%q", payload)
+		}
+	}
+}
+
+// alice polls: between two polls nothing reaches her, and nothing of the room counts
+// as read; with the next one she looks at it still.
+func TestFocusStandsBetweenPolls(t *testing.T) {
+	b := inRoom(t)
+	const typing = `{"type":"typing","room":"r","user":"carol","until_ms":5000}`
+	b.answered(1)
+	b.message("r")
+	b.c.RoomEvent(b.now, "r", []byte(typing))
+	b.want("read bob r 11", "to 2 "+typing)
+	b.pass(300)
+	b.says(1, edge.EvTyping, "r", 0) // over HTTP: it waits
+	b.want()
+	b.polls(1)
+	b.c.Flush(b.now)
+	b.want(`publish r {"type":"typing","room":"r","user":"alice","until_ms":5000}`, "read alice r 11")
+	b.c.RoomEvent(b.now, "r", []byte(typing))
+	b.want("to 1 "+typing, "to 2 "+typing)
+}
+
+func TestFocusEndsBetweenPollsWithTheMembership(t *testing.T) {
+	b := inRoom(t)
+	b.answered(1)
+	b.room("r", "bob carol", 10)
+	b.polls(1)
+	b.c.RoomEvent(b.now, "r", []byte(`{"type":"typing","room":"r","user":"carol","until_ms":5000}`))
+	b.want(`to 2 {"type":"typing","room":"r","user":"carol","until_ms":5000}`)
+}
+
+// The gateway follows the room no longer when nobody here is in it but who is about
+// to poll again.
+func TestFocusStandsBetweenPollsInARoomThatIsNotFollowedMeanwhile(t *testing.T) {
+	b := inRoom(t)
+	b.says(2, edge.EvFocus, "", 0)
+	b.forget()
+	b.answered(1)
+	b.c.Dropped(b.now, b.nums["r"])
+	b.nums["r"], b.heads[7] = 7, 10 // another number
+	b.polls(1)
+	b.forget()
+	b.message("r")
+	b.want("read alice r 11")
+}
+
+func TestWhoPollsNoMoreLooksAtNothing(t *testing.T) {
+	b := inRoom(t)
+	b.watches(1, "dave")
+	b.answered(1)
+	b.c.Forget(b.now, 1, "alice")
+	if s := b.c.Stats(); s.Focused != 1 || s.Watches != 0 {
+		t.Errorf("%+v", s)
+	}
+	b.pass(2_000)
+	b.c.RoomEvent(b.now, "r", []byte(`{"type":"typing","room":"r","user":"carol","until_ms":5000}`))
+	for _, s := range b.said {
+		if strings.HasPrefix(s, "to 1") {
+			t.Error(s)
 		}
 	}
 }

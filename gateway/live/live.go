@@ -65,6 +65,9 @@ type Rooms interface {
 	// Membership says whether a connection's user is a member of a room, and the
 	// room's number; deciding: that is being asked, and known in a moment.
 	Membership(conn edge.ConnID, room string) (num edge.RoomNum, member, deciding bool)
+	// Away says whether a connection is between two polls. Nothing is asked about it
+	// then but whose it is.
+	Away(conn edge.ConnID) bool
 	// Head is a followed room's last message.
 	Head(room edge.RoomNum) (id protocol.ID, n uint64)
 	// Ordinal is a message's place in its room, if it is in memory.
@@ -226,6 +229,7 @@ type conn struct {
 	focus   *room
 	focusAt int  // in focus.focused
 	muted   bool // whether it may look at focus is being asked
+	away    bool // muted, because it is between two polls
 
 	watches   []watch
 	watchNext []string // to be watched when it may change its set again
@@ -237,6 +241,8 @@ type conn struct {
 	// focusSaid and watchSaid count what was said: of two that were postponed, or
 	// one that was and one that was not, the last one counts.
 	focusSaid, watchSaid uint32
+	// waits is what it said between two polls.
+	waits []postponed
 	// markers are what the connection itself has claimed: it may not go back.
 	markers map[claimKey]protocol.ID
 }
@@ -245,6 +251,9 @@ type claimKey struct {
 	kind chat.MarkerKind
 	room string
 }
+
+// maxWaits bounds conn.waits; over it what was said first is left out.
+const maxWaits = 64
 
 // maxClaims bounds conn.markers; over it the memory of all rooms goes.
 const maxClaims = 256
@@ -297,8 +306,43 @@ func (c *Core) ReceiptMembers() int { return c.cfg.ReceiptMembers }
 // Opened takes in that a user has one more connection.
 func (c *Core) Opened(now int64, user string) { c.sit(now, user) }
 
-// Closed takes in that a user has one connection less.
+// Closed takes in that a user has one connection less, and which.
 func (c *Core) Closed(now int64, id edge.ConnID, user string) {
+	c.Forget(now, id, user)
+	c.Left(now, user)
+}
+
+// Left takes in that a user has one connection less. What it said stands: somebody
+// who polls has none between two polls.
+func (c *Core) Left(now int64, user string) { c.rise(now, user) }
+
+// Away takes in that a connection hears nothing for now, until Back: its poll was
+// answered. Whether it may still look at its room is asked again then; what comes
+// meanwhile it has not read, and what it says waits.
+func (c *Core) Away(id edge.ConnID) {
+	if cn := c.conns[id]; cn != nil && cn.focus != nil {
+		cn.muted, cn.away = true, true
+	}
+}
+
+// Back takes in that it hears again.
+func (c *Core) Back(now int64, id edge.ConnID) {
+	cn := c.conns[id]
+	if cn == nil {
+		return
+	}
+	if cn.away {
+		c.recheck(now, cn, cn.focus.name)
+	}
+	waited := cn.waits
+	cn.waits = nil
+	for _, p := range waited {
+		c.handle(now, cn, p)
+	}
+}
+
+// Forget takes in that what a connection said is no longer so.
+func (c *Core) Forget(now int64, id edge.ConnID, user string) {
 	if cn := c.conns[id]; cn != nil {
 		delete(c.conns, id)
 		if cn.focus != nil {
@@ -307,7 +351,6 @@ func (c *Core) Closed(now int64, id edge.ConnID, user string) {
 		}
 		c.unwatchAll(now, cn)
 	}
-	c.rise(now, user)
 }
 
 // Said takes in what a client said: EvFocus, EvTyping, EvRead, EvDelivered or
@@ -340,6 +383,13 @@ func (c *Core) handle(now int64, cn *conn, p postponed) {
 	ev := &p.ev
 	if ev.Kind == edge.EvFocus && p.said != cn.focusSaid || ev.Kind == edge.EvWatch && p.said != cn.watchSaid {
 		return // something newer was said
+	}
+	if c.rooms.Away(cn.id) {
+		if len(cn.waits) == maxWaits {
+			cn.waits = cn.waits[1:]
+		}
+		cn.waits = append(cn.waits, p)
+		return
 	}
 	num, member, deciding := edge.NoRoom, true, false
 	if ev.Kind != edge.EvWatch && ev.Room != "" {

@@ -23,6 +23,7 @@ type bench struct {
 
 	users   map[edge.ConnID]string
 	silent  map[edge.ConnID]bool // without hello
+	away    map[edge.ConnID]bool // between two polls
 	nums    map[string]edge.RoomNum
 	members map[string]string // room -> its members, separated by blanks
 	asking  map[string]bool   // rooms of which membership is being decided
@@ -41,7 +42,7 @@ var errAway = errors.New("redis is away")
 
 func newBench(t *testing.T, with ...func(*live.Config)) *bench {
 	b := &bench{
-		t: t, users: map[edge.ConnID]string{}, silent: map[edge.ConnID]bool{},
+		t: t, users: map[edge.ConnID]string{}, silent: map[edge.ConnID]bool{}, away: map[edge.ConnID]bool{},
 		nums: map[string]edge.RoomNum{}, members: map[string]string{}, asking: map[string]bool{},
 		heads: map[edge.RoomNum]uint64{}, counted: map[int]int{}, now: 1_000_000,
 	}
@@ -133,6 +134,9 @@ func (b *bench) Connections(user string, f func(edge.ConnID, bool)) {
 }
 
 func (b *bench) Membership(id edge.ConnID, room string) (edge.RoomNum, bool, bool) {
+	if b.away[id] {
+		b.t.Fatalf("membership of %d is asked about between two polls", id)
+	}
 	if b.asking[room] {
 		return edge.NoRoom, false, true
 	}
@@ -141,6 +145,8 @@ func (b *bench) Membership(id edge.ConnID, room string) (edge.RoomNum, bool, boo
 	}
 	return edge.NoRoom, false, false
 }
+
+func (b *bench) Away(id edge.ConnID) bool { return b.away[id] }
 
 func (b *bench) Head(num edge.RoomNum) (protocol.ID, uint64) {
 	n := b.heads[num]
@@ -162,6 +168,19 @@ func (b *bench) open(id edge.ConnID, user string) {
 	b.users[id] = user
 	b.c.Opened(b.now, user)
 	b.c.Flush(b.now)
+}
+
+// answered lets a long poll end, polls the next one of the same client begin.
+func (b *bench) answered(id edge.ConnID) {
+	b.silent[id], b.away[id] = true, true
+	b.c.Left(b.now, b.users[id])
+	b.c.Away(id)
+}
+
+func (b *bench) polls(id edge.ConnID) {
+	b.silent[id], b.away[id] = false, false
+	b.c.Opened(b.now, b.users[id])
+	b.c.Back(b.now, id)
 }
 
 func (b *bench) close(id edge.ConnID) {

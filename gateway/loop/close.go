@@ -114,11 +114,15 @@ func (l *loop) stopReceiving(slot uint32, c *conn) {
 		delete(l.slow, slot)
 		c.clear(flagSlow)
 	}
+	closed := edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)}
 	if c.form == collected {
+		if w := l.polls[slot]; w != nil {
+			closed.Whispers = w.told
+		}
 		delete(l.polls, slot)
 		c.clear(flagAnswer)
 	}
-	l.report(edge.Event{Kind: edge.EvClosed, Conn: l.id(slot, c)})
+	l.report(closed)
 }
 
 // finishClose: the good-bye is written.

@@ -52,6 +52,9 @@ type waiting struct {
 	since  uint32      // tick it began at
 	wait   uint32      // ticks; 0: it only asks what there is
 	origin string      // whose pages may read the answer
+	// whispers are those of frames that are nowhere but here; told those that are in
+	// an answer.
+	whispers, told int32
 }
 
 // openPoll begins to wait.
@@ -74,9 +77,17 @@ func (l *loop) openPoll(slot uint32, c *conn, req *request, claims auth.Claims, 
 	if w.wait == 0 {
 		c.deadline += startTicks
 	}
-	l.opened(slot, c, claims, edge.Event{Resume: true})
+	l.opened(slot, c, claims, edge.Event{Resume: true, Known: ask.Conn})
 	l.positions(slot, c, ask.Positions)
 	return nil
+}
+
+// collectWhisper takes an event that only the hub has, and counts it if it is taken.
+func (l *loop) collectWhisper(slot uint32, c *conn, f *edge.Frame) {
+	w := l.polls[slot]
+	had := len(w.frames)
+	l.collect(slot, c, f)
+	w.whispers += int32(len(w.frames) - had)
 }
 
 // collect takes an event for a poll.
@@ -277,6 +288,7 @@ func bytesOrNil(s string) []byte {
 
 // pollAnswer makes the answer: the events in order, and the positions after them.
 func (l *loop) pollAnswer(w *waiting, connection string) []byte {
+	w.told = w.whispers
 	at, _ := edge.ParsePolled(w.start.JSON())
 	size := 64 + len(at.Conn) + w.bytes
 	for i, f := range w.frames {

@@ -113,6 +113,36 @@ func TestAPollOfAllTheRoomsThatAUserMayHave(t *testing.T) {
 	}
 }
 
+// The hub learns who polls, and what of what only it has was in the answer: the rest
+// is for the next poll.
+func TestWhatAPollSaysOfItsClient(t *testing.T) {
+	g := start(t, nil)
+	whisper := func(id edge.ConnID, text string) edge.Cmd {
+		return edge.Cmd{Kind: edge.CmdUnicast, Shed: true, Conn: id, Room: edge.NoRoom, Frame: frame(text)}
+	}
+	opened := func(r *raw) edge.ConnID {
+		r.sends(request("POST", "/v1/poll", "alice", `{"conn":"gw.1"}`))
+		ev := g.hub.kind(t, edge.EvOpened)
+		if ev.Known != "gw.1" {
+			t.Errorf("opened with %+v", ev)
+		}
+		return ev.Conn
+	}
+	r := g.dialRaw()
+	id := opened(r)
+	g.Post(int(id.Loop()), append(unicast(id, polledAt("alice", 17), message(1), resumedFrame), whisper(id, `{"type":"typing"}`)))
+	r.wantAnswer(map[string]string{"r": "1-0"}, 18, json1(message(1)), `{"type":"typing"}`)
+	if ev := g.hub.of(t, id, edge.EvClosed); ev.Whispers != 1 {
+		t.Errorf("answered with one, the hub is told %d", ev.Whispers)
+	}
+	id = opened(r)
+	g.post(whisper(id, `{"type":"typing"}`))
+	r.Close() // nobody gets it
+	if ev := g.hub.of(t, id, edge.EvClosed); ev.Whispers != 0 {
+		t.Errorf("not answered, the hub is told %d", ev.Whispers)
+	}
+}
+
 // A poll is answered as soon as it has what was missed and there is something; the
 // next one comes on the same socket, as a connection of its own.
 func TestAPollIsAnsweredWithWhatThereIs(t *testing.T) {

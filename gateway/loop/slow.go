@@ -161,7 +161,11 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 	}
 	l.settle(c)
 	if c.form == collected {
-		l.collect(slot, c, cmd.Frame)
+		if cmd.Shed {
+			l.collectWhisper(slot, c, cmd.Frame)
+		} else {
+			l.collect(slot, c, cmd.Frame)
+		}
 		return
 	}
 	if cmd.Shed && (c.has(flagArmed) || c.has(flagSlow) && l.slow[slot].behind) {

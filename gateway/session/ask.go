@@ -14,11 +14,15 @@ const (
 	maxWait     = 60 * time.Second
 )
 
+// maxConnBytes bounds a connection's ID; ours have 25.
+const maxConnBytes = 64
+
 // Ask is the body of a request that receives: what a `resume` says, and how long to
 // wait.
 type Ask struct {
 	Positions map[string]protocol.ID // never nil
 	Wait      time.Duration          // of a long poll
+	Conn      string                 // of a long poll: who it is, as the answer before said; "" when it is the first
 }
 
 // BadAsk says what is wrong with a body.
@@ -30,6 +34,7 @@ type BadAsk struct {
 var (
 	errNotUTF8  = &BadAsk{protocol.ErrMalformed, "not UTF-8"}
 	errWait     = &BadAsk{protocol.ErrInvalid, "wait_s is not a whole number from 0 to 60"}
+	errConn     = &BadAsk{protocol.ErrInvalid, "conn is not what an answer said"}
 	errNoRooms  = &BadAsk{protocol.ErrMalformed, "rooms is missing"}
 	errAskField = &BadAsk{protocol.ErrMalformed, "unknown field"}
 )
@@ -42,9 +47,9 @@ func ParseAsk(body []byte, poll bool) (Ask, *BadAsk) {
 		return ask, errNotUTF8
 	}
 	var (
-		scratch     [128]byte
-		rooms, wait bool
-		r           = reader{text: body}
+		scratch           [128]byte
+		rooms, wait, conn bool
+		r                 = reader{text: body}
 	)
 	asBad := func(bad *badUpward) *BadAsk { return &BadAsk{bad.code, bad.detail} }
 	if !r.take('{') {
@@ -70,7 +75,17 @@ func ParseAsk(body []byte, poll bool) (Ask, *BadAsk) {
 				return ask, errWait
 			}
 			ask.Wait = time.Duration(seconds) * time.Second
-		case string(name) == "rooms", string(name) == "wait_s" && poll:
+		case string(name) == "conn" && poll && !conn:
+			conn = true
+			id, ok := r.string(scratch[:0])
+			if !ok {
+				return ask, asBad(errFieldType)
+			}
+			if len(id) > maxConnBytes {
+				return ask, errConn
+			}
+			ask.Conn = string(id)
+		case string(name) == "rooms", (string(name) == "wait_s" || string(name) == "conn") && poll:
 			return ask, asBad(errDuplicate)
 		default:
 			return ask, errAskField
