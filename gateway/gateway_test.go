@@ -133,26 +133,24 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 	}
 
 	var sent atomic.Int64
-	var wg sync.WaitGroup
+	var senders, readersDone sync.WaitGroup
 	tail := `"from":"u0","body":{"type":"text","text":"` + string(bytes.Repeat([]byte("x"), 300)) + `"}}`
+	send := func(n int64) bool {
+		_, err := store.Send(ctx, chat.Send{Room: "r", By: chat.Actor{User: "u0"}, Key: fmt.Sprint(n), Hash: "h", Tail: []byte(tail)})
+		if err != nil {
+			t.Error(err)
+		}
+		return err == nil
+	}
 	for range 8 {
-		wg.Go(func() {
-			for {
-				n := sent.Add(1)
-				if n > messages {
-					return
-				}
-				_, err := store.Send(ctx, chat.Send{Room: "r", By: chat.Actor{User: "u0"}, Key: fmt.Sprint(n), Hash: "h", Tail: []byte(tail)})
-				if err != nil {
-					t.Error(err)
-					return
-				}
+		senders.Go(func() {
+			for n := sent.Add(1); n <= messages && send(n); n = sent.Add(1) {
 			}
 		})
 	}
 	var gaps, slow atomic.Int64
 	for i, c := range conns {
-		wg.Go(func() {
+		readersDone.Go(func() {
 			var at protocol.ID
 			var n uint64
 			for reads := 0; n < messages; reads++ {
@@ -183,7 +181,22 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 			}
 		})
 	}
-	wg.Wait()
+	// Where the last ones were a gap the next message says how many there were.
+	all := make(chan struct{})
+	go func() {
+		readersDone.Wait()
+		close(all)
+	}()
+	senders.Wait()
+	for more := true; more; {
+		select {
+		case <-all:
+			more = false
+		case <-time.After(100 * time.Millisecond):
+			more = send(sent.Add(1))
+		}
+	}
+	<-all
 	st := g.Loops().Stats()
 	t.Logf("%d pauses, %d times slow, %d left out, %d gaps told", slow.Load(), st.SlowReaders, st.LeftOut, gaps.Load())
 	if st.SlowReaders == 0 {
