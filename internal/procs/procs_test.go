@@ -2,6 +2,7 @@ package procs
 
 import (
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -116,20 +117,15 @@ func TestTheProcessFollows(t *testing.T) {
 	g.Crowd()
 	wait(all, "a crowd")
 	wait(1, "idle again")
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	for range all {
 		go func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		}()
 	}
 	wait(all, "busy")
-	close(stop)
+	stop.Store(true)
 	wait(1, "idle at last")
 	g.Stop()
 	if n := runtime.GOMAXPROCS(0); n != all {
