@@ -155,7 +155,12 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 			var n uint64
 			for reads := 0; n < messages; reads++ {
 				if i%3 != 0 && reads%400 == 399 {
-					time.Sleep(150 * time.Millisecond) // what is tested: it stops reading now and then
+					// What is tested: it stops reading now and then. At first until somebody is
+					// slow: how long that takes depends on the machine.
+					time.Sleep(150 * time.Millisecond)
+					for g.Loops().Stats().SlowReaders == 0 && sent.Load() < messages {
+						time.Sleep(10 * time.Millisecond)
+					}
 					slow.Add(1)
 				}
 				for _, ev := range next(t, ctx, c) {

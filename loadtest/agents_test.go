@@ -87,7 +87,7 @@ func TestAgentsDoTheWorkOfOneMachine(t *testing.T) {
 	res := run(t, s)
 	wantPassed(t, res)
 	d := res.Deliveries
-	if res.Connections.Opened != 30 || res.Sends.Acked < 90 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
+	if res.Connections.Opened != 30 || res.Sends.Acked < 45 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
 		t.Errorf("%+v %+v %+v", res.Connections, res.Sends, d)
 	}
 	if len(res.Agents) != 2 || res.Agents[0].Workers+res.Agents[1].Workers != 3 || res.Tester.Receivers != 2 {
@@ -124,7 +124,7 @@ func TestAnotherMachinesClockIsTakenOff(t *testing.T) {
 	res := run(t, s)
 	wantPassed(t, res)
 	// A day's difference would be recorded as the longest or the shortest there is.
-	if p := phase(t, res, "fanout"); p.Latency.Count < 400 || p.Latency.Max > 20_000 || p.Latency.P50 <= 2*0.001 {
+	if p := phase(t, res, "fanout"); p.Latency.Count < 200 || p.Latency.Max > 20_000 || p.Latency.P50 <= 2*0.001 {
 		t.Errorf("%+v", p.Latency)
 	}
 }

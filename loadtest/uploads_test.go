@@ -12,7 +12,7 @@ func TestAChatCarriesFiles(t *testing.T) {
 	server := fakechat.New(t)
 	server.TakeFiles()
 	s := spec(server, "chat")
-	s.Rate, s.Duration, s.UploadShare, s.UploadBytes = 100, time.Second, 0.2, 2000
+	s.Rate, s.Duration, s.UploadShare, s.UploadBytes = 50, time.Second, 0.2, 2000
 	res := run(t, s)
 	sizes, _ := server.Files()
 	if !res.Passed() || res.Sends.Uploads == 0 || int(res.Sends.Uploads) != len(sizes)-1 { // one was a try

@@ -109,9 +109,11 @@ func (s *RedisServer) launch() error {
 			return fmt.Errorf("%s on port %d ended at once: %s", s.binary, s.Port, s.logTail())
 		case <-time.After(5 * time.Millisecond):
 		}
-		// The port may be answered by a stranger: the process ID tells.
-		if info, err := s.Do("INFO", "server"); err == nil &&
-			strings.Contains(fmt.Sprint(info), "process_id:"+strconv.Itoa(cmd.Process.Pid)+"\r") {
+		// The port may be answered by a stranger: the process ID tells. And a server
+		// that answers may still read what it has kept.
+		info, err := s.Do("INFO")
+		if text := fmt.Sprint(info); err == nil && strings.Contains(text, "process_id:"+strconv.Itoa(cmd.Process.Pid)+"\r") &&
+			!strings.Contains(text, "\nloading:1\r") {
 			return nil
 		}
 	}

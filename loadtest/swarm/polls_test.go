@@ -48,8 +48,8 @@ func TestPollsComeBackToAServerThatKeepsNoSocket(t *testing.T) {
 			for i := range 20 {
 				st.send(i % 4)
 			}
-			s := st.wait("all delivered", func(s swarm.Stats) bool { return s.Arrivals == 200 && s.Live == 20 })
-			if j := st.judge(); j.Kept != 200 || len(s.Drops) > 0 || s.Ledger.Duplicates > 0 || s.Returned < 20 {
+			s := st.wait("all delivered", func(s swarm.Stats) bool { return s.Arrivals == 200 && s.Returned >= 20 })
+			if j := st.judge(); j.Kept != 200 || len(s.Drops) > 0 || s.Ledger.Duplicates > 0 {
 				t.Errorf("judgement %+v, stats %+v", j, s)
 			}
 		})

@@ -27,8 +27,8 @@ var mutations = []struct {
 	},
 	{
 		"a send is acknowledged before the script has run",
-		"internal/redisstore/send.go", "\t\treply, err := s.do(ctx, writes, &c.call)\n\t\tif err != nil {\n",
-		"\t\treply, err := s.do(ctx, writes, &c.call)\n\t\tif err != nil && ctx.Err() == nil {\n\t\t\tms := uint64(time.Now().UnixMilli())\n\t\t\treturn chat.Sent{ID: protocol.ID{Ms: ms}, Tail: send.Tail}, nil\n\t\t}\n\t\tif err != nil {\n",
+		"internal/redisstore/send.go", "\t\treply, err := s.do(ctx, writes, &c.call)\n",
+		"\t\treply, err := s.do(ctx, writes, &c.call)\n\t\tif err != nil && ctx.Err() == nil {\n\t\t\tms := uint64(time.Now().UnixMilli())\n\t\t\treturn chat.Sent{ID: protocol.ID{Ms: ms}, Tail: send.Tail}, nil\n\t\t}\n",
 		standalone, "AOF", 0,
 	},
 	{
