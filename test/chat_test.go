@@ -73,7 +73,7 @@ func TestManyMessagesThroughManyRooms(t *testing.T) {
 			bob := f.User("bob", fleet.OnAPI(1), fleet.OnGateway(1), fleet.KeepingLogs())
 
 			const rooms = 100
-			perUser := volume(10_000, 100_000) / rooms / 2
+			perUser := volume(5_000, 100_000) / rooms / 2
 			for r := range rooms {
 				alice.CreatesRoom(roomName(r), "bob")
 			}

@@ -22,8 +22,8 @@ func TestNothingIsLostWhateverDies(t *testing.T) {
 	} {
 		t.Run(redis, func(t *testing.T) {
 			opt := defaults()
-			opt.seed, opt.during = seed, 30*time.Second
-			opt.users, opt.rooms, opt.rate, opt.senders = 12, 6, 120, 12
+			opt.seed, opt.during = seed, 20*time.Second
+			opt.users, opt.rooms, opt.rate, opt.senders = 12, 6, 80, 12
 			opt.binary, opt.dir = fleet.Binary(t), t.TempDir()
 			var account strings.Builder
 			opt.out = &account

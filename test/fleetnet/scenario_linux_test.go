@@ -84,7 +84,7 @@ func TestAFleetBehindHAProxy(t *testing.T) {
 		}
 	})
 
-	talking := talk(t, senders, 50*time.Millisecond)
+	talking := talk(t, senders, 150*time.Millisecond)
 	t.Run("a rolling restart under load fails no send and loses nothing", func(t *testing.T) {
 		before := reconnects(people)
 		for _, m := range append(append([]*member(nil), s.gateways...), s.apis...) {

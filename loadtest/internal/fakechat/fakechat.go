@@ -6,6 +6,7 @@
 package fakechat
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +49,7 @@ type Server struct {
 	overstate func(user, room string) bool
 	keepNot   bool
 	heard     map[string]int // frames of clients, by type
+	pollers   atomic.Int64
 
 	takesFiles bool
 	files      map[string]int // sizes of uploaded files, by ID
@@ -68,7 +71,7 @@ type entry struct {
 type conn struct {
 	user  string
 	held  map[string]bool // rooms not yet resumed
-	out   chan []byte
+	out   *outbox
 	late  []byte
 	close func()
 }
@@ -182,6 +185,9 @@ func (s *Server) Overstate(to func(user, room string) bool) {
 	s.overstate = to
 }
 
+// Pollers counts the polls that named no connection: as many clients poll.
+func (s *Server) Pollers() int { return int(s.pollers.Load()) }
+
 // KeepNot closes the connection after each answer to a poll.
 func (s *Server) KeepNot() {
 	s.mu.Lock()
@@ -237,10 +243,10 @@ func (s *Server) deliver(c *conn, room string, e entry) {
 		return
 	}
 	for range times {
-		c.out <- event
+		c.out.push(event)
 	}
 	if c.late != nil {
-		c.out <- c.late
+		c.out.push(c.late)
 		c.late = nil
 	}
 }
@@ -280,8 +286,8 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ws.CloseNow()
-	c := &conn{user: user, held: map[string]bool{}, out: make(chan []byte, 100_000), close: func() { ws.CloseNow() }}
-	c.out <- protocol.AppendHello(nil, "c1", user, 1, 25, "fake")
+	c := &conn{user: user, held: map[string]bool{}, out: newOutbox(), close: func() { ws.CloseNow() }}
+	c.out.push(protocol.AppendHello(nil, "c1", user, 1, 25, "fake"))
 	defer s.admit(c, r.URL.Query().Has("resume"))()
 	gone := make(chan struct{})
 	go func() { s.hear(ws, r, c); close(gone) }()
@@ -289,16 +295,9 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-gone:
 			return
-		case event := <-c.out:
-			for more := true; more; { // what waits together goes together
-				select {
-				case next := <-c.out:
-					event = append(append(event[:len(event):len(event)], '\n'), next...)
-				default:
-					more = false
-				}
-			}
-			if ws.Write(r.Context(), websocket.MessageText, event) != nil {
+		case <-c.out.filled:
+			events := c.out.take() // what waits together goes together
+			if len(events) > 0 && ws.Write(r.Context(), websocket.MessageText, bytes.Join(events, []byte("\n"))) != nil {
 				return
 			}
 		}
@@ -345,7 +344,7 @@ func (s *Server) hear(ws *websocket.Conn, r *http.Request, c *conn) {
 		s.mu.Unlock()
 		switch up.Type {
 		case "ping":
-			c.out <- []byte(protocol.Pong)
+			c.out.push([]byte(protocol.Pong))
 		case "resume":
 			s.resume(c, up.Rooms, up.More)
 		}
@@ -366,7 +365,7 @@ func (s *Server) resume(c *conn, rooms map[string]string, more bool) {
 	}
 	if !more {
 		c.held = map[string]bool{}
-		c.out <- protocol.AppendResumed(nil, 1)
+		c.out.push(protocol.AppendResumed(nil, 1))
 	}
 }
 
@@ -378,7 +377,7 @@ func (s *Server) catchUp(c *conn, id string, after protocol.ID) {
 			continue
 		}
 		if e.n <= s.trimmed {
-			c.out <- protocol.AppendGap(nil, id, after, r.entries[len(r.entries)-1].id)
+			c.out.push(protocol.AppendGap(nil, id, after, r.entries[len(r.entries)-1].id))
 			return
 		}
 		s.deliver(c, id, e)

@@ -16,6 +16,7 @@ import (
 type asked struct {
 	Rooms map[string]protocol.ID `json:"rooms"`
 	WaitS *int                   `json:"wait_s"`
+	Conn  string                 `json:"conn"`
 }
 
 // ask reads it, as strictly as the contract is; false: the request is answered.
@@ -51,8 +52,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer socket.Close()
-	c := &conn{user: user, held: map[string]bool{}, out: make(chan []byte, 100_000), close: func() { socket.Close() }}
-	c.out <- protocol.AppendHello(nil, "c-"+user, user, 1, 25, "fake")
+	c := &conn{user: user, held: map[string]bool{}, out: newOutbox(), close: func() { socket.Close() }}
+	c.out.push(protocol.AppendHello(nil, "c-"+user, user, 1, 25, "fake"))
 	defer s.admit(c, resumes)()
 	if resumes {
 		given := map[string]string{}
@@ -71,12 +72,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-gone:
 			return
-		case event := <-c.out:
-			id, _, _ := strings.Cut(messageID(event), "-")
-			if id != "" {
-				id = "id: " + id + "\n"
+		case <-c.out.filled:
+			for _, event := range c.out.take() {
+				id, _, _ := strings.Cut(messageID(event), "-")
+				if id != "" {
+					id = "id: " + id + "\n"
+				}
+				_, err = fmt.Fprintf(socket, "%sdata: %s\n\n", id, event)
 			}
-			_, err = fmt.Fprintf(socket, "%sdata: %s\n\n", id, event)
 		}
 	}
 }
@@ -97,18 +100,22 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	if !ok || !ask(w, r, &in) {
 		return
 	}
+	if in.Conn == "" {
+		s.pollers.Add(1)
+	} else if in.Conn != "c-"+user {
+		http.Error(w, "another's conn", http.StatusBadRequest)
+		return
+	}
 	wait := 25
 	if in.WaitS != nil {
 		wait = *in.WaitS
 	}
 	closed := make(chan struct{})
-	c := &conn{user: user, held: map[string]bool{}, out: make(chan []byte, 100_000)}
+	c := &conn{user: user, held: map[string]bool{}, out: newOutbox()}
 	c.close = func() { delete(s.conns, c); close(closed) }
 	next := s.beginPoll(c, in.Rooms)
-	var events []json.RawMessage
 	select {
-	case event := <-c.out:
-		events = append(events, event)
+	case <-c.out.filled:
 	case <-time.After(time.Duration(wait) * time.Second):
 	case <-closed:
 		panic(http.ErrAbortHandler) // without a word
@@ -117,10 +124,9 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	for len(c.out) > 0 {
-		events = append(events, <-c.out)
-	}
-	for _, event := range events {
+	events := []json.RawMessage{}
+	for _, event := range c.out.take() {
+		events = append(events, event)
 		var m struct {
 			Type, Room string
 			ID, Head   protocol.ID
@@ -139,9 +145,6 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		if s.overstate != nil && s.overstate(user, id) {
 			next[id] = s.rooms[id].head()
 		}
-	}
-	if events == nil {
-		events = []json.RawMessage{}
 	}
 	body, _ := json.Marshal(map[string]any{"events": events, "rooms": next, "rooms_rev": 1, "conn": "c-" + user})
 	if s.keepNot {
