@@ -32,7 +32,7 @@ const (
 
 var (
 	errNoConn = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "the user has no connection with this ID"}
-	errConn   = invalid("conn must be the connection's ID from hello")
+	errConn   = invalid("conn must be the connection's ID, from hello or a poll's answer")
 	errNoLive = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "this API has no presence"}
 )
 

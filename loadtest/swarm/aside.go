@@ -48,12 +48,15 @@ const (
 func (a *aside) init(s *Swarm) {
 	a.s = s
 	http, ok := s.cfg.Dialect.(target.OverHTTP)
-	if !ok || s.cfg.Transport == target.WebSocket || len(s.cfg.APIs) == 0 {
+	if !ok || s.cfg.Transport == target.WebSocket {
+		return
+	}
+	a.ids = make([][]byte, s.cfg.Count)
+	if len(s.cfg.APIs) == 0 {
 		return
 	}
 	a.http = http
 	a.apis.init(Config{Gateways: s.cfg.APIs, Host: s.cfg.Host})
-	a.ids = make([][]byte, s.cfg.Count)
 	a.conns = make([]asideConn, asideConns)
 	for k := range a.conns {
 		a.conns[k].fd = -1
@@ -62,7 +65,7 @@ func (a *aside) init(s *Swarm) {
 
 // know keeps the ID of a client's connection.
 func (a *aside) know(i uint32, conn []byte) {
-	if a.http != nil && len(conn) > 0 {
+	if a.ids != nil && len(conn) > 0 {
 		a.ids[i] = append(a.ids[i][:0], conn...)
 	}
 }

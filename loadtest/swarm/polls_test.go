@@ -79,6 +79,9 @@ func TestALongPollWaits(t *testing.T) {
 	if after.Requests > 20+20+10+1 { // opened, first polls, and one more for each delivery
 		t.Errorf("%d requests", after.Requests)
 	}
+	if n := st.server.Pollers(); n != 20 {
+		t.Errorf("%d polls named no connection, of 20 clients", n)
+	}
 }
 
 // Who connects when sends have begun asks for everything since the run's begin.

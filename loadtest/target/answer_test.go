@@ -142,9 +142,14 @@ func TestRequestsSayHowLongTheyAre(t *testing.T) {
 				"Content-Type: application/json\r\nContent-Length: 33\r\n\r\n" + `{"rooms":{"r1":"0-0","r2":"1-0"}}`,
 		},
 		"a poll": {
-			string(Madang{}.AppendPoll([]byte("x"), o, positions[:1], 25)),
+			string(Madang{}.AppendPoll([]byte("x"), o, "", positions[:1], 25)),
 			"xPOST /v1/poll HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n" +
 				`{"rooms":{"r1":"0-0"},"wait_s":25}`,
+		},
+		"a poll after an answer": {
+			string(Madang{}.AppendPoll(nil, o, "c1", nil, 0)),
+			"POST /v1/poll HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n" +
+				`{"rooms":{},"wait_s":0,"conn":"c1"}`,
 		},
 		"typing":                       {string(Madang{}.AppendAside(nil, o, "c1", Typing, "r1", 0)), "POST /v1/typing HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 25\r\n\r\n" + `{"conn":"c1","room":"r1"}`},
 		"reading":                      {string(Madang{}.AppendAside(nil, o, "c1", Read, "r1", 1<<20)), "POST /v1/rooms/r1/read HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n" + `{"id":"1-0"}`},

@@ -20,10 +20,14 @@ func (Madang) AppendStream(dst []byte, o Opening, positions []Position) []byte {
 }
 
 // AppendPoll implements OverHTTP.
-func (Madang) AppendPoll(dst []byte, o Opening, positions []Position, waitSeconds int) []byte {
+func (Madang) AppendPoll(dst []byte, o Opening, conn string, positions []Position, waitSeconds int) []byte {
 	return appendPost(dst, "/v1/poll", o, "", func(dst []byte) []byte {
 		dst = append(appendRooms(append(dst, '{'), positions), `,"wait_s":`...)
-		return append(strconv.AppendInt(dst, int64(waitSeconds), 10), '}')
+		dst = strconv.AppendInt(dst, int64(waitSeconds), 10)
+		if conn != "" {
+			dst = protocol.AppendString(append(dst, `,"conn":`...), conn)
+		}
+		return append(dst, '}')
 	})
 }
 

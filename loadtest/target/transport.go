@@ -48,8 +48,9 @@ type OverHTTP interface {
 	// resumes hands over its positions with it.
 	AppendStream(dst []byte, o Opening, positions []Position) []byte
 	// AppendPoll appends a poll: what follows the positions, or what comes within
-	// so many seconds.
-	AppendPoll(dst []byte, o Opening, positions []Position, waitSeconds int) []byte
+	// so many seconds. conn is what the last answer called the client's connection;
+	// empty for the first poll.
+	AppendPoll(dst []byte, o Opening, conn string, positions []Position, waitSeconds int) []byte
 	// Polled takes the answer to a poll apart; false when it is none.
 	Polled(body []byte) (Answer, bool)
 	// AppendAside appends a request to the API that says what a WebSocket client

@@ -163,9 +163,19 @@ type Answer struct {
 	Conn     string            `json:"conn"`
 }
 
-// Poll sends one poll and leaves its answer to the caller.
+// Poll sends one poll, as a client that has not polled before, and leaves its answer
+// to the caller.
 func (u *User) Poll(ctx context.Context, rooms map[string]string, waitS int) (a Answer, err error) {
-	body, err := json.Marshal(map[string]any{"rooms": rooms, "wait_s": waitS})
+	return u.poll(ctx, "", rooms, waitS)
+}
+
+// poll sends one of a client whose last answer named a connection.
+func (u *User) poll(ctx context.Context, conn string, rooms map[string]string, waitS int) (a Answer, err error) {
+	in := map[string]any{"rooms": rooms, "wait_s": waitS}
+	if conn != "" {
+		in["conn"] = conn
+	}
+	body, err := json.Marshal(in)
 	if err != nil {
 		return a, err
 	}
@@ -217,14 +227,14 @@ func (u *User) startPolls(resume bool) error {
 	u.mu.Unlock()
 	go func() {
 		defer cancel()
-		at := first.Rooms
+		conn, at := first.Conn, first.Rooms
 		for {
-			a, err := u.Poll(ctx, at, pollWaitS)
+			a, err := u.poll(ctx, conn, at, pollWaitS)
 			if err != nil {
 				u.ended(s, err)
 				return
 			}
-			at = a.Rooms
+			conn, at = a.Conn, a.Rooms
 			if bye := u.take1(a); bye != "" {
 				u.ended(s, errors.New("bye: "+bye))
 				return
