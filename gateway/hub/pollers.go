@@ -169,14 +169,14 @@ func (ps *pollers) Away(id edge.ConnID) bool {
 
 // What the hub has to say about them.
 
-// knownAs is the ID that a connection's client knows.
+// knownAs is the ID that a client which polls has, if the connection is its poll; 0: it is none.
 func (a *alive) knownAs(conn edge.ConnID) edge.ConnID {
 	if a != nil {
 		if p := a.pollers.byPoll[conn]; p != nil {
 			return p.id
 		}
 	}
-	return conn
+	return 0
 }
 
 // back goes on with a client whose next poll is there.

@@ -57,6 +57,12 @@ func TestWhispersAreToldOnceWhateverPollTakesThem(t *testing.T) {
 	if len(p.sent) != mostWhispers {
 		t.Errorf("%d are kept", len(p.sent))
 	}
+	a := &alive{pollers: ps}
+	polls(second, "gw."+client.String())
+	if id, none := a.knownAs(second), a.knownAs(third); id != client || none != 0 {
+		t.Errorf("a poll is known as %v, what is none as %v", id, none)
+	}
+	ps.closed(0, &edge.Event{Conn: second})
 	polls(client, "gw.nonsense")
 	if ps.byPoll[client] == p || ps.closed(0, &edge.Event{Conn: edge.MakeConnID(9, 9, 9)}) != nil {
 		t.Error("another client, or none, is this one")
