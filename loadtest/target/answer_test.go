@@ -148,7 +148,7 @@ func TestRequestsSayHowLongTheyAre(t *testing.T) {
 		},
 		"a poll after an answer": {
 			string(Madang{}.AppendPoll(nil, o, "c1", nil, 0)),
-			"POST /v1/poll HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n" +
+			"POST /v1/poll HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 35\r\n\r\n" +
 				`{"rooms":{},"wait_s":0,"conn":"c1"}`,
 		},
 		"typing":                       {string(Madang{}.AppendAside(nil, o, "c1", Typing, "r1", 0)), "POST /v1/typing HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer jwt\r\nContent-Type: application/json\r\nContent-Length: 25\r\n\r\n" + `{"conn":"c1","room":"r1"}`},
