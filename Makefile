@@ -34,21 +34,22 @@ test: deps lint ## everything that CI runs: lint, all tests with -race, each fuz
 deps: ## what the tests need from the system (by apt, when it is missing)
 	@.ci/deps
 
-# darwin: developers have it. All but test/, which mounts a disk (Linux).
+# With -race, because the tests are built so: most of a first run's time is compiling what we import.
+# darwin: developers have it.
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck (import rules are a test: internal/archtest)
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
-	go vet -tags $(TAGS) ./...
+	go vet -race -tags $(TAGS) ./...
 	GOOS=darwin go vet -tags $(TAGS) ./...
-	go run $(STATICCHECK) -tags $(TAGS) ./...
+	go run -exec .ci/raced $(STATICCHECK) -tags $(TAGS) ./...
 
 .PHONY: fuzz
 fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of what reads clients' bytes
 	@.ci/fuzz $(FUZZCOUNT)
 
 .PHONY: bench
-bench: ## the figures that the budgets are held against, as one table (5 minutes)
+bench: ## the figures that the budgets are held against, as one table (ten minutes)
 	go run -tags $(TAGS) ./test/benchtable
 
 .PHONY: bench-go

@@ -82,7 +82,7 @@ func TestFanoutAccountsForEveryDelivery(t *testing.T) {
 	res := run(t, spec(fakechat.New(t), "fanout"))
 	wantPassed(t, res)
 	d, p := res.Deliveries, phase(t, res, "fanout")
-	if res.Connections.Opened != 30 || res.Sends.Acked < 45 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
+	if res.Connections.Opened != 30 || res.Sends.Acked < 25 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
 		t.Errorf("%+v %+v %+v", res.Connections, res.Sends, d)
 	}
 	if p.Latency.Count == 0 || p.Latency.P99 <= 0 || p.AckTime.Count == 0 || p.OpenTime.Count != 0 || phase(t, res, "ramp").OpenTime.Count != 30 {
@@ -212,7 +212,7 @@ func TestAChatIsWhatItSaysItIs(t *testing.T) {
 			bursts, burstSeconds = bursts+float64(p.Acked), burstSeconds+p.Seconds
 		}
 	}
-	if lull, burst := lulls/lullSeconds, bursts/burstSeconds; burst < 1.5*lull { // three times as many are due; a busy machine is late with some
+	if lull, burst := lulls/lullSeconds, bursts/burstSeconds; burst < 1.2*lull { // three times as many are due; a busy machine is late with some
 		t.Errorf("%.0f sends a second in lulls, %.0f in bursts", lull, burst)
 	}
 	// A twentieth of the clients, thrice.

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/loadtest"
 	"github.com/madang-chat/madang/loadtest/fleet"
 )
@@ -131,9 +131,9 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 			t.Skipf("%s is not installed", program)
 		}
 	}
-	binary := filepath.Join(t.TempDir(), "madang")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/madang-chat/madang/cmd/madang").CombinedOutput(); err != nil {
-		t.Fatalf("building madang: %v\n%s", err, out)
+	binary, err := testkit.Program(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, over := range []string{"ws", "sse", "poll"} {
 		t.Run(over, func(t *testing.T) { othersSee(t, binary, over) })

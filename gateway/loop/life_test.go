@@ -216,7 +216,7 @@ func TestHeartbeat(t *testing.T) {
 
 func TestTokenExpiryAndRenewal(t *testing.T) {
 	g := start(t, nil)
-	expiring, renewing, other := g.dial("alice.1"), g.dial("bob.1"), g.dial("carol.60")
+	expiring, renewing, other := g.dial("alice.3"), g.dial("bob.3"), g.dial("carol.60")
 	renewing.says(`{"type":"auth","token":"bob.60"}`)
 	if ev := g.hub.of(t, renewing.id, edge.EvRenewed); ev.IssuedAt != 7 {
 		t.Errorf("the hub is told %+v", ev)
@@ -238,12 +238,12 @@ func TestTokenExpiryAndRenewal(t *testing.T) {
 }
 
 func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
-	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 300 * time.Millisecond })
+	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 600 * time.Millisecond })
 	never, slow := g.dialQuery("alice", "?resume"), g.dialQuery("bob", "?resume=1")
 	g.post(append(unicast(never.id, frame(hello)), unicast(slow.id, frame(hello))...)...)
 	slow.want(hello)
 	for range 3 {
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		slow.says(`{"type":"resume","rooms":{"r1":"1-0"},"more":true}`)
 		if ev := g.hub.of(t, slow.id, edge.EvPositions); !ev.More || ev.Positions["r1"] != (protocol.ID{Ms: 1}) {
 			t.Errorf("got %+v", ev)
@@ -252,7 +252,7 @@ func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
 	slow.says(`{"type":"resume","rooms":{}}`)
 	g.hub.of(t, slow.id, edge.EvPositions)
 	never.wantClose(protocol.CloseTryLater)
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(700 * time.Millisecond)
 	slow.says(`{"type":"ping"}`)
 	slow.want(protocol.Pong)
 }

@@ -114,9 +114,12 @@ func TestASlowReaderIsLeftOutToldAndAttachedAgain(t *testing.T) {
 		slow.want(fmt.Sprintf(`{"catch up":%d}`, n))
 	}
 	slow.want(`{"live":1}`, `{"live":2}`)
+	fast.CloseNow() // on a busy machine it may have been too slow itself
 	g.eventually("nobody is behind", func() bool { return g.Stats().Behind == 0 })
-	if n := g.hub.count(edge.EvLagged); n != 0 {
-		t.Errorf("told %d times more", n)
+	for _, ev := range g.hub.all() {
+		if ev.Kind == edge.EvLagged && ev.Conn == slow.id {
+			t.Error("told once more")
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/loadtest/fleet"
 )
 
@@ -37,15 +38,15 @@ func wantGone(t *testing.T, pid int) {
 	}
 }
 
-// madang builds the real program, once.
+// madang is the real program.
 func madang(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed: a fleet needs it")
 	}
-	path := filepath.Join(t.TempDir(), "madang")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/madang-chat/madang/cmd/madang").CombinedOutput(); err != nil {
-		t.Fatalf("building madang: %v\n%s", err, out)
+	path, err := testkit.Program(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

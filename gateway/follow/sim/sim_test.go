@@ -17,14 +17,14 @@ import (
 var (
 	first = flag.Uint64("sim.seed", 1, "the first schedule's seed; with sim.n")
 	n     = flag.Int("sim.n", 0, "how many schedules are played, one seed after the other; 0: as many as sim.for allows")
-	long  = flag.Duration("sim.for", 20*time.Second, "how long schedules are played")
+	long  = flag.Duration("sim.for", 10*time.Second, "how long schedules are played")
 )
 
 // sameEveryTime is how many schedules are the same in every run that is not asked
 // for others: what once was found by them is found again.
 const sameEveryTime = 3000
 
-// TestSim plays twenty seconds of schedules, a million with MADANG_TEST_FULL=1, and
+// TestSim plays ten seconds of schedules, a million with MADANG_TEST_FULL=1, and
 // tells the shortest form of the first that breaks a promise.
 func TestSim(t *testing.T) {
 	seeds := func(i uint64) (seed uint64, ok bool) { return *first + i, i < uint64(*n) }

@@ -18,29 +18,22 @@ import (
 	"github.com/madang-chat/madang/internal/testkit"
 )
 
-// binary is cmd/madang, built once per test binary: with the race detector when
-// the test has it.
+// binary is cmd/madang, built once per test binary unless it is given.
 var binary = sync.OnceValues(func() (string, error) {
+	if path := testkit.ProgramGiven(); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "madang-test-")
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "madang")
-	args := []string{"build", "-tags", "nomsgpack", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	out, err := exec.Command("go", append(args, "github.com/madang-chat/madang/cmd/madang")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building cmd/madang: %w\n%s", err, out)
-	}
-	return path, nil
+	return testkit.Program(dir)
 })
 
 // Main runs a package's tests and removes the binary they built.
 func Main(m *testing.M) {
 	code := m.Run()
-	if built.Load() {
+	if built.Load() && testkit.ProgramGiven() == "" {
 		if path, err := binary(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}
