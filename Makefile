@@ -46,7 +46,7 @@ lint: ## gofmt, vet, staticcheck (import rules are a test: internal/archtest)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of what reads clients' bytes
-	@.ci/fuzz $(FUZZCOUNT)
+	@.ci/fuzz --guided $(FUZZCOUNT)
 
 .PHONY: bench
 bench: ## the figures that the budgets are held against, as one table (ten minutes)

@@ -113,6 +113,9 @@ func (v *jwtVerifier) Verify(token string) (Claims, error) {
 	if len(token) > MaxTokenBytes {
 		return Claims{}, errTooLong
 	}
+	if strings.ContainsAny(token, "\r\n") { // encoding/base64 passes over them, also when it is strict
+		return Claims{}, errMalformed
+	}
 	var claims registered
 	parsed, err := v.parser.ParseWithClaims(token, &claims, v.keyFor)
 	if err != nil {
