@@ -49,7 +49,7 @@ fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of w
 	@.ci/fuzz --guided $(FUZZCOUNT)
 
 .PHONY: bench
-bench: ## the figures that the budgets are held against, as one table (ten minutes)
+bench: ## the figures that the budgets are held against, as one table (twelve minutes)
 	go run -tags $(TAGS) ./test/benchtable
 
 .PHONY: bench-go

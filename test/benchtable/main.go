@@ -62,7 +62,7 @@ var (
 	wide    = source{fleet: "--scenario fanout --rooms 1 --members 5000 --rate 20 --duration 20s"}
 	narrow  = source{fleet: "--scenario fanout --rooms 1000 --members 10 --rate 1000 --duration 20s"}
 	storm   = source{fleet: "--scenario storm --clients 15000 --rooms 1500 --members 10 --rate 1 --duration 5s"}
-	stalled = source{fleet: "--scenario slow --clients 10000 --rooms 100 --members 100 --share 0.01 --rate 200 --size 7800 --for 45s --duration 15s --times 3"}
+	stalled = source{fleet: "--scenario slow --clients 10000 --rooms 100 --members 100 --share 0.01 --rate 200 --size 7800 --for 45s --duration 15s --times 5"}
 	idle    = bench("./gateway/loop", "^BenchmarkIdle$/^plain$", "1x")
 	packed  = bench("./gateway/loop", "^BenchmarkIdle$/^compressed$", "1x")
 	tls13   = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.3", "1x")
@@ -100,7 +100,7 @@ var rows = []row{
 	{"CPU per delivery, 1,000 rooms × 10, as fast as it goes, sends and Redis included", flatten, "fanout cpu_us.server_per_delivery", 1, "µs", "11", "Centrifugo 21.8, nbio 11.4", writing},
 	{"… deliveries per second", flatten, "fanout delivered_per_second", 1, "/s", "≥ 100,000", "Centrifugo 56,500", nil},
 	{"p99 due → arrived, 100 rooms × 100, 200 messages of 8 KB a second", stalled, "all read 1 latency_ms.p99", 1, "ms", "", "", nil},
-	{"… at the others, while 100 of the 10,000 do not read: × as much, median of three", stalled, othersWait, 1, "×", "1.2", "", nil},
+	{"… at the others, while 100 of the 10,000 do not read: × as much, median of five", stalled, othersWait, 1, "×", "1.2", "", nil},
 	{"API CPU per send over HTTP with a JWT, as fast as it goes, one reader a room", lonely, "fanout cpu_us.api_per_send", 1, "µs", "35", "Centrifugo 42, without a JWT", nil},
 	{"… Redis CPU per send", lonely, "fanout cpu_us.redis_per_send", 1, "µs", "14", "Centrifugo 22–28", appending},
 	{"… sends per second", lonely, "fanout acknowledged_per_second", 1, "/s", "", "Centrifugo 20,400", nil},
