@@ -188,6 +188,16 @@ func (s *Server) Overstate(to func(user, room string) bool) {
 // Pollers counts the polls that named no connection: as many clients poll.
 func (s *Server) Pollers() int { return int(s.pollers.Load()) }
 
+// Messages counts what is in the logs of all rooms.
+func (s *Server) Messages() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rooms {
+		n += len(r.entries)
+	}
+	return n
+}
+
 // KeepNot closes the connection after each answer to a poll.
 func (s *Server) KeepNot() {
 	s.mu.Lock()
