@@ -82,8 +82,7 @@ func TestFanoutAccountsForEveryDelivery(t *testing.T) {
 	res := run(t, spec(fakechat.New(t), "fanout"))
 	wantPassed(t, res)
 	d, p := res.Deliveries, phase(t, res, "fanout")
-	// On a busy machine the last acknowledgements may come to the judge after judgement.
-	if res.Connections.Opened != 30 || res.Sends.Acked < 25 || d.Owed+d.Unacked != 5*res.Sends.Acked || d.Owed < 5*res.Sends.Acked/2 || d.Kept != d.Owed || d.OnTheWire != d.Owed+d.Unacked {
+	if res.Connections.Opened != 30 || res.Sends.Acked < 25 || d.Owed != 5*res.Sends.Acked || d.Kept != d.Owed || d.OnTheWire != d.Owed {
 		t.Errorf("%+v %+v %+v", res.Connections, res.Sends, d)
 	}
 	if p.Latency.Count == 0 || p.Latency.P99 <= 0 || p.AckTime.Count == 0 || p.OpenTime.Count != 0 || phase(t, res, "ramp").OpenTime.Count != 30 {

@@ -131,7 +131,7 @@ func TestOthersSeeWhatTheTesterSays(t *testing.T) {
 			t.Skipf("%s is not installed", program)
 		}
 	}
-	binary, err := testkit.Program(t.TempDir())
+	binary, err := testkit.Released(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -216,7 +216,7 @@ func TestHeartbeat(t *testing.T) {
 
 func TestTokenExpiryAndRenewal(t *testing.T) {
 	g := start(t, nil)
-	expiring, renewing, other := g.dial("alice.3"), g.dial("bob.3"), g.dial("carol.60")
+	renewing, expiring, other := g.dial("bob.3"), g.dial("alice.3"), g.dial("carol.60") // bob's ends no later than alice's
 	renewing.says(`{"type":"auth","token":"bob.60"}`)
 	if ev := g.hub.of(t, renewing.id, edge.EvRenewed); ev.IssuedAt != 7 {
 		t.Errorf("the hub is told %+v", ev)
@@ -232,7 +232,7 @@ func TestTokenExpiryAndRenewal(t *testing.T) {
 	other.wantClose(protocol.CloseForbidden)
 	expiring.want(`{"type":"bye","reason":"token_expired","retry_in_ms":0}`)
 	expiring.wantClose(protocol.CloseTokenExpired)
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) // some ticks: the other loop looks, too
 	renewing.says(`{"type":"ping"}`)
 	renewing.want(protocol.Pong)
 }
@@ -243,7 +243,7 @@ func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
 	g.post(append(unicast(never.id, frame(hello)), unicast(slow.id, frame(hello))...)...)
 	slow.want(hello)
 	for range 3 {
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // three are longer than the time for one
 		slow.says(`{"type":"resume","rooms":{"r1":"1-0"},"more":true}`)
 		if ev := g.hub.of(t, slow.id, edge.EvPositions); !ev.More || ev.Positions["r1"] != (protocol.ID{Ms: 1}) {
 			t.Errorf("got %+v", ev)
@@ -252,7 +252,7 @@ func TestPositionsHaveADeadlinePerFrame(t *testing.T) {
 	slow.says(`{"type":"resume","rooms":{}}`)
 	g.hub.of(t, slow.id, edge.EvPositions)
 	never.wantClose(protocol.CloseTryLater)
-	time.Sleep(700 * time.Millisecond)
+	time.Sleep(700 * time.Millisecond) // longer than the time for another
 	slow.says(`{"type":"ping"}`)
 	slow.want(protocol.Pong)
 }

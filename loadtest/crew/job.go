@@ -104,7 +104,7 @@ func (j Job) swarm(onGap func(user int, room uint32, after, head ledger.Pos)) (*
 		return nil, err
 	}
 	r := j.Receive
-	var apis []netip.AddrPort // clients that never chat need not know their connection's ID
+	var apis []netip.AddrPort // clients that never chat have nothing to say to it
 	if r.Chatty {
 		apis = j.Common.APIs
 	}

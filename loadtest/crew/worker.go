@@ -50,7 +50,9 @@ type worker struct {
 	sender *sender.Sender
 	acks   []ledger.Ack
 
-	mu  sync.Mutex // guards out
+	// mu guards out. A look holds it from the snapshot on: a report says what happened
+	// since the one before, so none may overtake another.
+	mu  sync.Mutex
 	out *gob.Encoder
 }
 
@@ -169,6 +171,8 @@ var errDeaf = errors.New("the worker's loop does not answer: this machine is ove
 
 // look reports what happened since the last report.
 func (w *worker) look(seq uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	r := Report{Seq: seq}
 	if w.swarm != nil {
 		snap, ok := w.swarm.Snapshot(loopPatience)
@@ -196,14 +200,18 @@ func (w *worker) look(seq uint64) error {
 			Acked: snap.Acked.Encode(), Service: snap.Service.Encode(), Upload: snap.Upload.Encode(), Lag: snap.Lag.Encode(),
 		}
 	}
-	return w.report(r)
+	return w.write(r)
 }
 
 func (w *worker) report(r Report) error {
-	r.At = w.clock.Now()
-	r.CPUNs, r.RSS = usage()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.write(r)
+}
+
+func (w *worker) write(r Report) error {
+	r.At = w.clock.Now()
+	r.CPUNs, r.RSS = usage()
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("reporting: %w", err)
 	}

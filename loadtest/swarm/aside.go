@@ -19,7 +19,6 @@ type aside struct {
 	http    target.OverHTTP // nil: nobody can say anything
 	conns   []asideConn
 	queue   []said
-	ids     [][]byte // the clients' connections, as the server calls them
 	apis    dials
 	scratch []byte
 }
@@ -48,11 +47,7 @@ const (
 func (a *aside) init(s *Swarm) {
 	a.s = s
 	http, ok := s.cfg.Dialect.(target.OverHTTP)
-	if !ok || s.cfg.Transport == target.WebSocket {
-		return
-	}
-	a.ids = make([][]byte, s.cfg.Count)
-	if len(s.cfg.APIs) == 0 {
+	if !ok || s.cfg.Transport == target.WebSocket || len(s.cfg.APIs) == 0 {
 		return
 	}
 	a.http = http
@@ -60,13 +55,6 @@ func (a *aside) init(s *Swarm) {
 	a.conns = make([]asideConn, asideConns)
 	for k := range a.conns {
 		a.conns[k].fd = -1
-	}
-}
-
-// know keeps the ID of a client's connection.
-func (a *aside) know(i uint32, conn []byte) {
-	if a.ids != nil && len(conn) > 0 {
-		a.ids[i] = append(a.ids[i][:0], conn...)
 	}
 }
 
@@ -109,7 +97,7 @@ func (a *aside) issue(k int, w said) {
 		s.token = s.cfg.Mint.Append(s.token[:0], o.User)
 		o.Token = s.token
 	}
-	a.scratch = a.http.AppendAside(a.scratch[:0], o, string(a.ids[w.client]), w.what, s.roomOf(w.reader), s.book.Position(w.reader))
+	a.scratch = a.http.AppendAside(a.scratch[:0], o, string(s.called[w.client]), w.what, s.roomOf(w.reader), s.book.Position(w.reader))
 	if len(a.scratch) == 0 {
 		return
 	}

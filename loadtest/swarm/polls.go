@@ -47,7 +47,7 @@ func (s polls) ask(i uint32, wait time.Duration) {
 		}
 		s.positions = append(s.positions, target.Position{Room: s.roomOf(ledger.ReaderID(id)), Pos: pos})
 	}
-	s.out = s.http.AppendPoll(s.out[:0], o, string(s.aside.ids[i]), s.positions, int(wait/time.Second))
+	s.out = s.http.AppendPoll(s.out[:0], o, string(s.called[i]), s.positions, int(wait/time.Second))
 	c.asking = true
 	s.stats.Requests++
 	s.write(i, s.out)
@@ -111,7 +111,7 @@ func (s polls) handleAnswer(i uint32, h *head, body []byte) {
 			s.told[reader] = pos
 		}
 	}
-	s.aside.know(i, answer.Conn)
+	s.know(i, answer.Conn)
 	arrived := c.state == upgrading
 	if arrived {
 		s.enliven(i)

@@ -102,7 +102,7 @@ func (s *Swarm) handleServerEvent(i uint32, ev *target.Event) {
 	case target.Message, target.Foreign:
 		s.handleMessage(i, ev)
 	case target.Hello:
-		s.aside.know(i, ev.Conn)
+		s.know(i, ev.Conn)
 		if c.state == greeting && !c.resuming {
 			s.enliven(i)
 		}

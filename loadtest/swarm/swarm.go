@@ -114,6 +114,7 @@ type Swarm struct {
 	chatDue     float64 // chatter that is due
 	echo        echo
 	aside       aside
+	called      [][]byte // the clients' connections, as the server calls them; nil: nobody has to say it
 }
 
 // New makes a swarm; nothing is connected before Ramp.
@@ -148,8 +149,18 @@ func New(cfg Config) (*Swarm, error) {
 		return nil, err
 	}
 	s.aside.init(s)
+	if s.aside.http != nil || cfg.Transport.Polls() {
+		s.called = make([][]byte, cfg.Count)
+	}
 	s.makeKey()
 	return s, nil
+}
+
+// know keeps what the server calls a client's connection.
+func (s *Swarm) know(i uint32, conn []byte) {
+	if s.called != nil && len(conn) > 0 {
+		s.called[i] = append(s.called[i][:0], conn...)
+	}
 }
 
 func orDefault[T int | time.Duration](v, def T) T {

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,35 +16,26 @@ import (
 	"github.com/madang-chat/madang/internal/testkit"
 )
 
-// binary is cmd/madang, built once per test binary unless it is given.
-var binary = sync.OnceValues(func() (string, error) {
-	if path := testkit.ProgramGiven(); path != "" {
-		return path, nil
-	}
-	dir, err := os.MkdirTemp("", "madang-test-")
-	if err != nil {
+// binary is cmd/madang, built once per test binary, unless the environment has one.
+var binary = sync.OnceValues(func() (path string, err error) {
+	if builtIn, err = os.MkdirTemp("", "madang-test-"); err != nil {
 		return "", err
 	}
-	return testkit.Program(dir)
+	return testkit.Program(builtIn)
 })
+
+var builtIn string // empty: nothing was asked for
 
 // Main runs a package's tests and removes the binary they built.
 func Main(m *testing.M) {
 	code := m.Run()
-	if built.Load() && testkit.ProgramGiven() == "" {
-		if path, err := binary(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(path))
-		}
-	}
+	_ = os.RemoveAll(builtIn)
 	os.Exit(code)
 }
-
-var built atomic.Bool
 
 // Binary is the path of cmd/madang, built for this test binary.
 func Binary(tb testing.TB) string {
 	tb.Helper()
-	built.Store(true)
 	path, err := binary()
 	if err != nil {
 		tb.Fatal(err)

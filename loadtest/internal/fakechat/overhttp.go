@@ -78,7 +78,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 				if id != "" {
 					id = "id: " + id + "\n"
 				}
-				_, err = fmt.Fprintf(socket, "%sdata: %s\n\n", id, event)
+				if _, err = fmt.Fprintf(socket, "%sdata: %s\n\n", id, event); err != nil {
+					return
+				}
 			}
 		}
 	}
