@@ -10,6 +10,7 @@
 package clock
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,12 +24,30 @@ type Clock struct {
 
 // Offset is the distance from CLOCK_MONOTONIC to the wall clock, now.
 func Offset() int64 {
-	return time.Now().UnixNano() - Monotonic()
+	at, now := together(Monotonic)
+	return now.UnixNano() - at
 }
 
 // New returns the clock of a run whose coordinator took offset.
 func New(offset int64) Clock {
-	return Clock{base: Monotonic() + offset, start: time.Now()}
+	at, now := together(Monotonic)
+	return Clock{base: at + offset, start: now}
+}
+
+// together reads both clocks at one moment, to less than a microsecond: a process
+// that is put aside between two readings would be wrong by so much for the whole
+// run, and so would every latency.
+func together(monotonic func() int64) (at int64, now time.Time) {
+	closest := int64(math.MaxInt64)
+	for range 10 {
+		before := monotonic()
+		then := time.Now()
+		apart := monotonic() - before
+		if apart < closest {
+			closest, at, now = apart, before+apart/2, then
+		}
+	}
+	return at, now
 }
 
 // Now returns the run's time in nanoseconds.
