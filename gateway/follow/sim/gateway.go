@@ -226,7 +226,11 @@ func (g *gateway) execute(r *read) {
 	case r.room != nil:
 		r.roomSt = d(w.roomShard(indexOf(r.room.Room))).readRoom(*r.room)
 	case r.log != nil:
-		r.page = d(w.roomShard(indexOf(r.log.Room))).readLog(*r.log)
+		fit := r.log.Limit
+		if !w.settling && w.pick(4) == 0 {
+			fit = 2 + w.pick(2) // big messages; two at least, see chat.LogPage
+		}
+		r.page = d(w.roomShard(indexOf(r.log.Room))).readLog(*r.log, fit)
 	default:
 		r.userSt = d(w.userShard(indexOf(r.user))).readUser(indexOf(r.user))
 	}

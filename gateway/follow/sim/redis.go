@@ -368,7 +368,8 @@ func (d *dataset) readRoom(q chat.RoomQuery) (st chat.RoomState) {
 	return st
 }
 
-func (d *dataset) readLog(q chat.LogQuery) (pg chat.LogPage) {
+// readLog answers with at most as many entries as are to fit by their bytes.
+func (d *dataset) readLog(q chat.LogQuery, fit int) (pg chat.LogPage) {
 	r := &d.rooms[indexOf(q.Room)]
 	if !r.exists {
 		return pg
@@ -378,7 +379,7 @@ func (d *dataset) readLog(q chat.LogQuery) (pg chat.LogPage) {
 		if e.id.Less(q.From) {
 			continue
 		}
-		if len(pg.Entries) == q.Limit {
+		if len(pg.Entries) == min(q.Limit, fit) {
 			pg.More = true
 			break
 		}
