@@ -5,13 +5,15 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // registered is what is read of a token's claims: jwt.RegisteredClaims, but that
-// reading a time makes no garbage (a gateway reads one token per connection) and
-// that a time beyond all reason is refused. The library would convert it to int64
-// unchecked, and 1e300 become anything.
+// names are the claims' only in their exact spelling, that reading a time makes no
+// garbage (a gateway reads one token per connection), and that a time beyond all
+// reason is refused. The library would convert it to int64 unchecked, and 1e300
+// become anything.
 type registered struct {
 	Issuer    string           `json:"iss"`
 	Subject   string           `json:"sub"`
@@ -21,6 +23,14 @@ type registered struct {
 	IssuedAt  instant          `json:"iat"`
 
 	tried []Key // not a claim: what the signature was checked against
+}
+
+// UnmarshalJSON takes "SUB" for another claim than "sub" (RFC 7519 §10.1.1), and
+// neither a name twice nor what is no UTF-8. encoding/json, which the library decodes
+// with, does all three: who may add claims to their token would choose their name.
+func (r *registered) UnmarshalJSON(b []byte) error {
+	type fields registered // without this method
+	return json.Unmarshal(b, (*fields)(r))
 }
 
 // instant is a NumericDate (RFC 7519 §2), fractions cut off.

@@ -55,12 +55,13 @@ const maxKeysTried = 8
 type jwtVerifier struct {
 	secret []byte
 	keys   KeySource
+	issuer string
 	parser *jwt.Parser
 }
 
 // New returns a Verifier of JWTs.
 func New(o Options) (Verifier, error) {
-	v := &jwtVerifier{keys: o.Keys}
+	v := &jwtVerifier{keys: o.Keys, issuer: o.Issuer}
 	var algs []string
 	if o.Secret != nil {
 		if err := checkSecret(o.Secret); err != nil {
@@ -119,7 +120,7 @@ func (v *jwtVerifier) Verify(token string) (Claims, error) {
 	var claims registered
 	parsed, err := v.parser.ParseWithClaims(token, &claims, v.keyFor)
 	if err != nil {
-		return Claims{}, translate(err)
+		return Claims{}, v.translate(err, &claims)
 	}
 	if !protocol.ValidUser(claims.Subject) {
 		return Claims{}, errSubject
@@ -189,14 +190,14 @@ func fits(key crypto.PublicKey, alg string) bool {
 
 // translate turns the library's errors, which quote what was sent, into ours.
 // Expiry comes last: a token that is wrong otherwise is not made good by a new one.
-func translate(err error) error {
+func (v *jwtVerifier) translate(err error, claims *registered) error {
 	for _, c := range [...]struct{ theirs, ours error }{
 		{errHeader, errHeader},
 		{errUnknownKey, errUnknownKey},
 		{errAbsurdTime, errAbsurdTime},
 		{jwt.ErrTokenMalformed, errMalformed},
 		{jwt.ErrTokenUnverifiable, errAlgorithm},
-		{jwt.ErrTokenRequiredClaimMissing, errNoExpiry},
+		{jwt.ErrTokenRequiredClaimMissing, v.missing(claims)},
 		{jwt.ErrTokenInvalidIssuer, errIssuer},
 		{jwt.ErrTokenInvalidAudience, errAudience},
 		{jwt.ErrTokenNotValidYet, errNotYet},
@@ -209,4 +210,15 @@ func translate(err error) error {
 		}
 	}
 	return errOtherClaims
+}
+
+// missing is the error of claims that lack one that is required.
+func (v *jwtVerifier) missing(claims *registered) error {
+	switch {
+	case !claims.ExpiresAt.told:
+		return errNoExpiry
+	case v.issuer != "" && claims.Issuer == "":
+		return errIssuer
+	}
+	return errAudience
 }

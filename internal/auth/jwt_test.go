@@ -185,6 +185,13 @@ func TestBadTokens(t *testing.T) {
 		{"sub object", claims(`{"sub":{},"exp":1800003600}`), auth.ErrInvalid},
 		{"sub with newline", claims(`{"sub":"a\nb","exp":1800003600}`), auth.ErrInvalid},
 		{"sub with NUL", claims(`{"sub":"a\u0000","exp":1800003600}`), auth.ErrInvalid},
+		{"SUB for sub", claims(`{"SUB":"bob","exp":1800003600}`), auth.ErrInvalid},
+		{"Exp for exp", claims(`{"sub":"bob","Exp":1800003600}`), auth.ErrInvalid},
+		{"exp past, Exp not", claims(`{"sub":"bob","exp":1799999999,"Exp":1800003600}`), auth.ErrExpired},
+		{"sub twice", claims(`{"sub":"bob","exp":1800003600,"sub":"eve"}`), auth.ErrInvalid},
+		{"sub twice, once escaped", claims(`{"sub":"bob","exp":1800003600,"\u0073ub":"eve"}`), auth.ErrInvalid},
+		{"sub no UTF-8", claims("{\"sub\":\"a\xff\",\"exp\":1800003600}"), auth.ErrInvalid},
+		{"sub half a surrogate", claims(`{"sub":"a\ud800","exp":1800003600}`), auth.ErrInvalid},
 		{"sub too long", claims(`{"sub":"` + strings.Repeat("x", 129) + `","exp":1800003600}`), auth.ErrInvalid},
 	}
 	hsOnly := newVerifier(t, nil)
@@ -208,6 +215,12 @@ func TestBadTokens(t *testing.T) {
 	}
 	if _, err := hsOnly.Verify(goodToken); err != nil {
 		t.Fatalf("the token all others derive from is refused: %v", err)
+	}
+	for _, other := range []string{"SUB", "Sub"} { // another claim, of whoever issued it
+		c, err := hsOnly.Verify(claims(`{"sub":"bob","exp":1800003600,"` + other + `":"eve"}`))
+		if err != nil || c.User != "bob" {
+			t.Errorf("%s beside sub: %+v, %v", other, c, err)
+		}
 	}
 	if _, err := rsaOnly.Verify(goodToken); !errors.Is(err, auth.ErrInvalid) {
 		t.Fatalf("HS256 without a secret: %v", err)
@@ -236,6 +249,15 @@ func TestIssuerAndAudience(t *testing.T) {
 		_, err := v.Verify(sign(secret, hs256, `{"sub":"bob","exp":1800003600,`+claims+`}`))
 		if (err == nil) != ok || (err != nil && !errors.Is(err, auth.ErrInvalid)) {
 			t.Errorf("%s: %v", claims, err)
+		}
+	}
+	for claims, reason := range map[string]string{
+		`"aud":"madang"`:                            "iss is",
+		`"iss":"https://id.example"`:                "aud is",
+		`"iss":"https://id.example","Aud":"madang"`: "aud is",
+	} {
+		if _, err := v.Verify(sign(secret, hs256, `{"sub":"bob","exp":1800003600,`+claims+`}`)); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: %v, want %q", claims, err, reason)
 		}
 	}
 	// Expired and of another issuer: a new one would not help, so it is not "expired".
