@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -193,6 +194,8 @@ func TestHistoryPagesBothWays(t *testing.T) {
 			{&protocol.ID{}, nil, 3, ids[:3], true},
 			{&ids[2], nil, 7, ids[3:], false},
 			{&ids[9], nil, 7, nil, false},
+			{&protocol.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}, nil, 7, nil, false},
+			{&protocol.ID{Ms: 1, Seq: math.MaxUint64}, nil, 3, ids[:3], true},
 		} {
 			got, more := page(c.after, c.before, c.limit)
 			if !slices.Equal(got, c.want) || more != c.more {

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"math"
 	"strconv"
 
 	"github.com/madang-chat/madang/internal/chat"
@@ -25,7 +26,7 @@ func (s *Store) History(ctx context.Context, by chat.Actor, room string, after, 
 	command, first, last := "XREVRANGE", lastID, "-"
 	switch {
 	case after != nil:
-		command, first, last = "XRANGE", "("+after.String(), lastID
+		command, first, last = "XRANGE", beyond(*after), lastID
 		if before != nil && !before.IsZero() {
 			last = "(" + before.String()
 		}
@@ -39,6 +40,15 @@ func (s *Store) History(ctx context.Context, by chat.Actor, room string, after, 
 	}
 	page, err := parseLog(reply, limit)
 	return page.Entries, page.More, err
+}
+
+// beyond is where what follows an ID begins. Redis refuses a start beyond the greatest;
+// no message has that.
+func beyond(id protocol.ID) string {
+	if id == (protocol.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}) {
+		return id.String()
+	}
+	return "(" + id.String()
 }
 
 // user is whom scripts check: nobody for a server key.
