@@ -203,6 +203,18 @@ func TestARetryIsAnsweredWhateverBecameOfTheAttachment(t *testing.T) {
 	y.as("bob").with("Idempotency-Key", "k3").attaches("r", blob.NewID()).wantCode(404, "attachment_not_found")
 }
 
+func TestASendThatIsRefusedForItsKeySharesNothing(t *testing.T) {
+	y := newYard(t, testkit.Mini(t).URL(), nil)
+	alice := y.as("alice")
+	alice.post("/v1/rooms", `{"id":"r","members":["bob"]}`).want(201)
+	alice.with("Idempotency-Key", "k").sends("r", "hello").want(201)
+	id := alice.uploads("a", "a").want(201).field("id")
+	alice.with("Idempotency-Key", "k").attaches("r", id).wantCode(409, "idempotency_key_reuse")
+	y.as("bob").gets(id).wantCode(403, "forbidden")
+	alice.with("Idempotency-Key", "k2").attaches("r", id).want(201)
+	y.as("bob").gets(id).want(200)
+}
+
 func TestBadUploads(t *testing.T) {
 	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.MaxBytes = 100_000 })
 	alice := y.as("alice")
@@ -233,6 +245,8 @@ func TestBadUploads(t *testing.T) {
 		{"a long head", form(file+"\r\nX: "+strings.Repeat("x", 50_000), "hello"), 400, "malformed", "too long"},
 		{"many heads", form(file+strings.Repeat("\r\nX: x", 20_000), "hello"), 400, "malformed", "too long"},
 		{"a long head behind it", form(file, "hello", file+"\r\nX: "+strings.Repeat("x", 50_000), "x"), 400, "malformed", "behind"},
+		{"much behind the form", whole + strings.Repeat("x\n", 10_000), 400, "malformed", "behind"},
+		{"another form behind it", whole + form(file, strings.Repeat("y", 20_000)), 400, "malformed", "behind"},
 		{"no head", "--" + boundary + "\r\n\r\nhello\r\n--" + boundary + "--\r\n", 400, "malformed", "one field"},
 		{"a bad head", form("hello", "hello"), 400, "malformed", ""},
 		{"cut off in the head", whole[:40], 400, "malformed", ""},
@@ -373,6 +387,12 @@ func TestPartsOfAFile(t *testing.T) {
 	beyond := alice.with("Range", "bytes=100000-").get(path).wantCode(416, "range_not_satisfiable")
 	if beyond.header.Get("Content-Range") != "bytes */100000" || beyond.header.Get("Content-Disposition") != "" {
 		t.Error(beyond.header)
+	}
+	for _, nothing := range []string{"bytes=-0", "bytes=-000"} {
+		none := alice.with("Range", nothing).get(path).wantCode(416, "range_not_satisfiable")
+		if none.header.Get("Content-Range") != "bytes */100000" {
+			t.Error(nothing, none.header)
+		}
 	}
 	head := alice.do("HEAD", path, "").want(200)
 	if head.body != "" || head.header.Get("Content-Length") != "100000" || head.header.Get("ETag") != etag {

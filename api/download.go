@@ -79,8 +79,13 @@ func plainRange(h http.Header) {
 	if !ok || !dash || from+to == "" || strings.Trim(from+to, "0123456789") != "" || len(from) > 18 || len(to) > 18 ||
 		from != "" && to != "" && (len(from) > len(to) || len(from) == len(to) && from > to) {
 		h.Del("Range")
+	} else if from == "" && strings.Trim(to, "0") == "" {
+		h.Set("Range", beyondAll) // the last 0 bytes: ServeContent would answer with a part of none
 	}
 }
+
+// beyondAll is a range that no file satisfies.
+const beyondAll = "bytes=999999999999999999-"
 
 // downloading is the answer that ServeContent writes. It begins with the first
 // byte, so that what fails before is still answered with a problem, and goes on

@@ -48,23 +48,17 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
-	// What may not be attached may have been accepted before, so a retry is looked
-	// up all the same.
-	var unattached error
-	if len(m.Attachments) > 0 && limited == nil {
-		if unattached = a.attach(ctx, by, room, m.Attachments); unattached != nil && !keyed {
-			return sent, unattached
-		}
-	}
 	// The tail is the Store's: it may still be writing it to Redis when our
 	// deadline has passed, so it is not taken from a pool.
 	tail, hash := m.appendTail(make([]byte, 0, len(buf.b)+len(by.User)+len(key)+96), by.User, now, key)
-	sent, err = a.sendTold(ctx, c, chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil || unattached != nil})
-	if errors.Is(err, chat.ErrLimited) {
-		if limited != nil {
-			return sent, limited
-		}
-		return sent, unattached
+	send := chat.Send{Room: room, By: by, Key: key, Hash: hash, Tail: tail, ReplayOnly: limited != nil}
+	if len(m.Attachments) > 0 && limited == nil {
+		sent, err = a.sendAttached(ctx, c, send, m.Attachments, keyed)
+	} else {
+		sent, err = a.sendTold(ctx, c, send)
+	}
+	if limited != nil && errors.Is(err, chat.ErrLimited) {
+		return sent, limited
 	}
 	if err != nil {
 		return sent, err
@@ -83,6 +77,23 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	buf.b = b
 	write(c, status, contentJSON, b)
 	return sent, nil
+}
+
+// sendAttached lets the room see the files before it gets the message. A key of the
+// client's is looked up before: what was accepted with it is answered even when its
+// files are gone, and what it is refused for shares none.
+func (a *API) sendAttached(ctx context.Context, c *gin.Context, send chat.Send, files []string, keyed bool) (chat.Sent, error) {
+	if keyed {
+		send.ReplayOnly = true
+		if sent, err := a.sendTold(ctx, c, send); !errors.Is(err, chat.ErrLimited) {
+			return sent, err
+		}
+		send.ReplayOnly = false
+	}
+	if err := a.attach(ctx, send.By, send.Room, files); err != nil {
+		return chat.Sent{}, err
+	}
+	return a.sendTold(ctx, c, send)
 }
 
 // overRate takes one of what a user may send, and says so when there is none left.

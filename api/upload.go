@@ -157,6 +157,9 @@ func readUpload(body *bounded, boundary string, dst io.Writer, most int64, takes
 	case err != io.EOF: //nolint:errorlint // a form that is complete ends with EOF itself
 		return got, body.why()
 	}
+	if _, err := io.Copy(io.Discard, body); err != nil { // the form's parser stops at its last boundary
+		return got, body.why()
+	}
 	return got, nil
 }
 
