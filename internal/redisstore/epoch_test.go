@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
 	"github.com/madang-chat/madang/internal/testkit"
 )
@@ -26,6 +27,15 @@ func TestLostDataIsANewEpochToItsOwnMaker(t *testing.T) {
 	}
 	soon(t, 10*time.Second, "another epoch", func() bool { return epoch() != first })
 	second := epoch()
+	// The schema was lost as well: the next who has anything to do writes it, before a
+	// process with another number of partitions does.
+	soon(t, 10*time.Second, "the schema again", func() bool {
+		_, _, err := s.History(t.Context(), as("alice"), "r", nil, nil, 1)
+		wantErr(t, err, chat.ErrNoRoom)
+		n, err := r.Do("EXISTS", "madang:schema")
+		must(t, err)
+		return n == int64(1)
+	})
 	if err := r.Restart(); err != nil {
 		t.Fatal(err)
 	}

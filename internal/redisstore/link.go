@@ -450,6 +450,9 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 			listener.Canary(l.id, gen, part, epoch, ms)
 		}
 	}
+	if epoch != l.epoch && l.epoch != "" {
+		l.s.schema.Store(false) // it may be lost as well, and is to be written before another process writes its own
+	}
 	l.epoch = epoch
 }
 
