@@ -63,6 +63,9 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	if err != nil {
 		return sent, err
 	}
+	if sent.Tail == nil { // the log has it no more; its body is the same, and its ID says when
+		sent.Tail, _ = m.appendTail(nil, by.User, time.UnixMilli(int64(sent.ID.Ms)), key)
+	}
 	// Under a key of ours it was the Store that asked twice, as its connection broke.
 	sent.Replayed = sent.Replayed && keyed
 	status := http.StatusCreated

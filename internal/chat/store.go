@@ -77,7 +77,7 @@ const (
 type Sent struct {
 	ID, Prev   protocol.ID
 	N          uint64
-	Tail       []byte // of the message that is stored: the first one's in a replay
+	Tail       []byte // of the message that is stored: the first one's in a replay, nil when it was trimmed since
 	Replayed   bool
 	Durability Durability
 	// WentOut and CameBack are of the round trip that brought the answer, the last

@@ -280,7 +280,7 @@ func TestRetentionByCountAndAge(t *testing.T) {
 				t.Errorf("%+v after %+v", next, last)
 			}
 			again, err := s.Send(t.Context(), chat.Send{Room: id, By: as("alice"), Key: "k", Hash: "x", Tail: tail("x")})
-			if err != nil || again.ID != last.ID || string(again.Tail) != string(tail("x")) {
+			if err != nil || again.ID != last.ID || again.Tail != nil {
 				t.Errorf("a retry of what aged out: %+v %v", again, err)
 			}
 		})

@@ -124,11 +124,14 @@ func (s *Store) sent(reply any, send chat.Send) (sent chat.Sent, err error) {
 	}
 	at, ok := reply.(string)
 	if !ok {
-		v, err := list("send", reply, 2)
+		v, err := list("send", reply, 1)
 		if err != nil {
 			return sent, err
 		}
-		at, sent.Tail, sent.Replayed = text(v[0]), []byte(text(v[1])), true
+		at, sent.Tail, sent.Replayed = text(v[0]), nil, true
+		if len(v) > 1 {
+			sent.Tail = []byte(text(v[1]))
+		}
 	}
 	id, rest, _ := strings.Cut(at, " ")
 	prev, rest, _ := strings.Cut(rest, " ")

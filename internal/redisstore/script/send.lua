@@ -6,9 +6,10 @@
 --      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
 --      the room's field 'keep' may say otherwise (retain.lua)  11 what stands before channels' names
 -- Returns 'id prev n' for a new message, and for each 16th how many older ones were trimmed, by
---      count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for one that was stored before,
---      or 'REUSED', 'LIMITED' (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the
---      room is held back: try again then. Running it again changes nothing (for the key's TTL).
+--      count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for
+--      one that was stored before, without the tail when it was trimmed since; or 'REUSED', 'LIMITED'
+--      (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the room is held back:
+--      try again then. Running it again changes nothing (for the key's TTL).
 -- Numbers stay text or below 2^53, where Lua's doubles are exact.
 local prior = redis.call('GET', KEYS[4])
 if prior then
@@ -17,7 +18,7 @@ if prior then
   if hash ~= ARGV[4] then return 'REUSED' end
   local id = string.match(at, '^%S+')
   local entry = redis.call('XRANGE', KEYS[3], id, id)[1]
-  return {at, entry and entry[2][6] or ARGV[5]}
+  return {at, entry and entry[2][6]}
 end
 if ARGV[3] == '2' then return 'LIMITED' end
 local room = redis.call('HMGET', KEYS[1], 'head', 'n', 'pace', 'keep')
