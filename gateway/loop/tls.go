@@ -26,23 +26,26 @@ const (
 	// maxTLSHandshakeBytes bounds what a client may send in its handshake: a
 	// hello, and a chain of certificates where they are asked for.
 	maxTLSHandshakeBytes = 64 << 10
-	recordHeader         = 5
-	recordHandshake      = 22
+	// maxTLSPending is how much ciphertext may wait for a socket that takes none: a
+	// queue's records are made one by one, so beyond two of them it is TLS's own
+	// answers, to a client that goes on asking for new keys (RFC 8446 §4.6.3).
+	maxTLSPending   = 64 << 10
+	recordHeader    = 5
+	recordHandshake = 22
 )
 
 // tlsState is a loop's part of TLS.
 type tlsState struct {
 	conns  map[uint32]*tlsConn // by slot
-	io     tlsIO
-	plain  []byte // what a Read gives
-	gather []byte // what a Write takes
+	in     []byte              // what the tls.Conn that is read has of its socket
+	plain  []byte              // what a Read gives
+	gather []byte              // what a Write takes
 }
 
 func (s *tlsState) init(l *loop) {
 	if l.g.opts.TLS == nil {
 		return
 	}
-	s.io.l = l
 	s.conns = make(map[uint32]*tlsConn)
 	s.plain = make([]byte, maxTLSRead)
 	s.gather = make([]byte, 0, maxTLSWrite)
@@ -52,24 +55,19 @@ func (s *tlsState) init(l *loop) {
 type tlsConn struct {
 	conn *tls.Conn // nil while the handshake goes on
 	hs   *handshake
-	// pending is ciphertext that the socket has not taken, from off on; from
+	// pending is what conn wrote and the socket has not taken, from off on; from
 	// loop.pool.
 	pending []byte
 	off     int
 	ended   bool // our close_notify is on its way
 }
 
-// tlsIO is what the tls.Conns of a loop read and write, one at a time.
-type tlsIO struct {
-	in  []byte
-	out []byte // from loop.pool, or nil
-	l   *loop
-}
-
 // wire is the net.Conn under a tls.Conn.
 type wire struct {
-	io *tlsIO     // after the handshake
 	hs *handshake // during it
+	// After it.
+	loop *loop
+	own  *tlsConn
 }
 
 // errWouldBlock: there are no more bytes for now.
@@ -85,11 +83,12 @@ func (w *wire) Read(p []byte) (int, error) {
 	if w.hs != nil {
 		return w.hs.read(p)
 	}
-	if len(w.io.in) == 0 {
+	in := &w.loop.tls.in
+	if len(*in) == 0 {
 		return 0, errWouldBlock
 	}
-	n := copy(p, w.io.in)
-	w.io.in = w.io.in[n:]
+	n := copy(p, *in)
+	*in = (*in)[n:]
 	return n, nil
 }
 
@@ -97,7 +96,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if w.hs != nil {
 		return w.hs.write(p)
 	}
-	w.io.out = w.io.l.pool.Append(w.io.out, p)
+	w.own.pending = w.loop.pool.Append(w.own.pending, p)
 	return len(p), nil
 }
 
@@ -129,17 +128,26 @@ func (l *loop) receivedTLS(slot uint32, c *conn, p []byte) {
 }
 
 func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
-	l.tls.io.in = p
-	defer func() { l.tls.io.in = nil }()
+	l.tls.in = p
+	defer func() { l.tls.in = nil }()
 	for c.phase.listens() {
 		n, err := t.conn.Read(l.tls.plain)
+		if len(t.pending) > 0 { // with answers of TLS's own: key updates, alerts
+			if len(t.pending)-t.off > maxTLSPending {
+				l.doom(slot, c)
+				return
+			}
+			l.dirty(slot, c)
+		}
 		if n > 0 {
 			l.received(slot, c, l.tls.plain[:n])
+			if !c.has(flagTLS) {
+				return // that was its end
+			}
 		}
 		if err == nil {
 			continue
 		}
-		l.takeCiphertext(slot, c, t) // answers of TLS's own: key updates, alerts
 		if errors.Is(err, errWouldBlock) {
 			return
 		}
@@ -147,7 +155,6 @@ func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
 		// does not take at once is not worth waiting for.
 		if errors.Is(err, io.EOF) {
 			l.endTLS(t)
-			l.takeCiphertext(slot, c, t)
 		}
 		l.flushTLS(slot, c)
 		if c.has(flagDoomed) {
@@ -159,22 +166,6 @@ func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
 		l.destroy(slot, c, ClosedPeerGone)
 		return
 	}
-}
-
-// takeCiphertext takes what a tls.Conn wrote; it is written at the end of the
-// turn.
-func (l *loop) takeCiphertext(slot uint32, c *conn, t *tlsConn) {
-	if len(l.tls.io.out) == 0 {
-		return
-	}
-	if len(t.pending) == 0 {
-		t.pending, t.off = l.tls.io.out, 0
-	} else {
-		t.pending = l.pool.Append(t.pending, l.tls.io.out)
-		l.pool.Put(l.tls.io.out)
-	}
-	l.tls.io.out = nil
-	l.dirty(slot, c)
 }
 
 // endTLS writes our close_notify, once.
@@ -212,8 +203,6 @@ func (l *loop) flushTLS(slot uint32, c *conn) {
 			l.drainedConn(slot, c)
 			return
 		}
-		t.pending, t.off = l.tls.io.out, 0
-		l.tls.io.out = nil
 	}
 }
 

@@ -170,7 +170,7 @@ func (l *loop) shaken(h *handshake, w *wire, conn *tls.Conn, err error) {
 	l.stats.TLSHandshakes++
 	t := l.tls.conns[h.slot]
 	// From here on it is the loop's.
-	w.hs, w.io = nil, &l.tls.io
+	w.hs, w.loop, w.own = nil, l, t
 	t.conn, t.hs = conn, nil
 	h.mu.Lock()
 	early := h.in // what came behind the handshake
