@@ -206,8 +206,11 @@ func (l *loop) call(f func()) {
 func (l *loop) run() {
 	defer close(l.ended)
 	for !l.killed && !(l.stopping && l.live == 0) {
-		l.publish()
-		if err := l.pollSafely(l.sleepMs()); err != nil {
+		ms := l.sleepMs()
+		if l.publish() || l.flushing() { // what wakes it up may have come while it did not look
+			ms = 0
+		}
+		if err := l.pollSafely(ms); err != nil {
 			// Nothing is left to wait with. It can't happen short of a bug.
 			l.g.log.Error("event loop gives up", "loop", l.num, "error", err)
 			l.killed = true
@@ -347,8 +350,11 @@ type reading struct {
 	call, cmd int // the next of each
 }
 
-// readMailbox carries out what was posted.
+// readMailbox carries out what was posted, but while a flush goes on.
 func (l *loop) readMailbox() {
+	if l.flushing() {
+		return
+	}
 	r := &l.reading
 	if !r.begun {
 		l.mu.Lock()

@@ -223,21 +223,22 @@ func (l *loop) dropQueue(c *conn, keepStarted bool) {
 	c.qbytes = left
 }
 
-// flush writes what this turn has produced: one call per connection, whatever it
-// has to write. Between chunks it looks after the sockets, so that a room of
-// thousands does not keep pings and new clients waiting; the mailbox stays shut
-// meanwhile, so that what piles up there goes out in one write later.
+// flush writes what was produced, one call per connection, whatever it has to write.
+// A room of thousands takes several turns, so that it does not keep pings and new
+// clients waiting; the mailbox stays shut meanwhile, so that what piles up there goes
+// out in one write later.
 func (l *loop) flush() {
 	const chunk = 1024
 	// Writing does not pass through the scheduler, so whoever else needs the
 	// processor (the hub, above all) is let in every millisecond or two.
 	const yield = 256
 	o := &l.out
-	l.crowd(len(o.dirty) - o.at)
-	for o.at < len(o.dirty) {
-		i := o.at
+	if o.at == 0 {
+		l.crowd(len(o.dirty))
+	}
+	for end := o.at + chunk; o.at < min(end, len(o.dirty)); {
+		slot := o.dirty[o.at]
 		o.at++
-		slot := o.dirty[i]
 		l.at.slot = slot
 		c := l.conns.at(slot)
 		if !c.has(flagDirty) {
@@ -247,15 +248,13 @@ func (l *loop) flush() {
 		if !c.has(flagArmed) && !c.has(flagDoomed) {
 			l.flushConn(slot, c)
 		}
-		if i%yield == yield-1 {
+		if o.at%yield == 0 {
 			runtime.Gosched()
 		}
-		if i%chunk == chunk-1 {
-			// An error comes back in the turn's own wait.
-			_ = l.poll(0)
-		}
 	}
-	o.dirty, o.at = o.dirty[:0], 0
+	if o.at == len(o.dirty) {
+		o.dirty, o.at = o.dirty[:0], 0
+	}
 	for len(o.doomed) > 0 {
 		slot := o.doomed[len(o.doomed)-1]
 		o.doomed = o.doomed[:len(o.doomed)-1]
@@ -266,6 +265,9 @@ func (l *loop) flush() {
 	}
 	l.at.slot = 0
 }
+
+// flushing says whether there is more to write than a turn takes.
+func (l *loop) flushing() bool { return l.out.at > 0 }
 
 // flushConn writes a connection's queue until it is empty or the socket is full.
 // It does not free the connection, so that it may be called in the middle of a

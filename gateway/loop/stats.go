@@ -244,15 +244,18 @@ func (l *loop) openNow() int {
 	return int(l.published.Open)
 }
 
-// publish makes the loop's figures visible. One uncontended lock per turn is
-// cheaper than an atomic operation per delivery.
-func (l *loop) publish() {
+// publish makes the loop's figures visible, and says whether the mailbox holds
+// something. One uncontended lock per turn is cheaper than an atomic operation per
+// delivery.
+func (l *loop) publish() (mail bool) {
 	l.stats.Heads = int64(l.heads)
 	l.stats.Behind = int64(len(l.slow))
 	l.stats.HeldBytes = int64(l.pool.Lent())
 	l.mu.Lock()
 	l.stats.MaxTurnNs = max(l.stats.MaxTurnNs, l.published.MaxTurnNs)
 	l.published = l.stats
+	mail = len(l.cmds)+len(l.calls) > 0
 	l.mu.Unlock()
 	l.stats.MaxTurnNs = 0
+	return mail
 }
