@@ -161,6 +161,7 @@ func (l *loop) acceptSome() {
 			l.cannotAccept(err)
 			return
 		}
+		l.countAccept()
 		l.accepted(fd)
 	}
 }

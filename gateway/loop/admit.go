@@ -112,16 +112,11 @@ func (l *loop) logRefusal(who string, r *refusal) {
 const acceptBurstMs = 100
 
 // mayAccept holds a storm back to the accept rate: who is too early stays in the
-// kernel's queue. It is the cell algorithm again, one number.
-func (l *loop) mayAccept() bool {
-	if l.acceptEveryMs == 0 {
-		return true
-	}
-	now := float64(l.nowMs)
-	tat := max(l.acceptTat, now)
-	if tat-now > acceptBurstMs {
-		return false
-	}
-	l.acceptTat = tat + l.acceptEveryMs
-	return true
+// kernel's queue. It is the cell algorithm again, one number, which accepting
+// somebody moves on.
+func (l *loop) mayAccept() bool { return l.acceptTat-float64(l.nowMs) <= acceptBurstMs }
+
+// countAccept takes a place of the accept rate.
+func (l *loop) countAccept() {
+	l.acceptTat = max(l.acceptTat, float64(l.nowMs)) + l.acceptEveryMs
 }

@@ -68,7 +68,7 @@ func (l *loop) closeSome(n int, why CloseReason) {
 			l.closeBye(slot, c, why)
 			n--
 		case phaseIdle: // between two polls: it asks elsewhere
-			l.destroy(slot, c, why)
+			l.endIdle(slot, c, why)
 			n--
 		}
 	}
@@ -104,9 +104,21 @@ func (l *loop) startStop() {
 			l.stats.Upgrades[UpgradeUnavailable]++
 			l.destroy(slot, c, ClosedHandshake)
 		case phaseIdle:
-			l.destroy(slot, c, ClosedStop)
+			l.endIdle(slot, c, ClosedStop)
 		case phaseOpen:
 			l.beginClose(slot, c, ClosedStop, "going away")
 		}
 	}
+}
+
+// endIdle ends a connection between two polls, but not in the middle of its last answer:
+// the hub takes for delivered what is in that.
+func (l *loop) endIdle(slot uint32, c *conn, why CloseReason) {
+	if c.qhead == 0 {
+		l.destroy(slot, c, why)
+		return
+	}
+	l.unseat(c)
+	c.why = why
+	l.startClosing(slot, c)
 }

@@ -27,8 +27,8 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
-// maxLoops is what a ConnID has room for.
-const maxLoops = 256
+// maxLoops is how many the hub can tell apart: it keeps a bit of each for every room.
+const maxLoops = 64
 
 // Group is a gateway's event loops.
 type Group struct {

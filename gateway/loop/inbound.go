@@ -87,11 +87,15 @@ func (l *loop) readable(slot uint32, c *conn) {
 		return
 	}
 	l.stats.BytesIn += uint64(n)
-	c.lastRead = l.tick
-	if c.has(flagPinged) && l.g.opts.OnHeartbeat != nil {
-		l.g.opts.OnHeartbeat(time.Duration(l.tick-c.pingedAt) * tickMs * time.Millisecond)
+	// Of who has more to take than its socket holds, taking it is the sign of life: it
+	// could go on talking for ever.
+	if !c.has(flagArmed) || c.phase != phaseOpen {
+		c.lastRead = l.tick
+		if c.has(flagPinged) && l.g.opts.OnHeartbeat != nil {
+			l.g.opts.OnHeartbeat(time.Duration(l.tick-c.pingedAt) * tickMs * time.Millisecond)
+		}
+		c.clear(flagPinged)
 	}
-	c.clear(flagPinged)
 	if c.has(flagTLS) {
 		l.receivedTLS(slot, c, l.readBuf[:n])
 		return

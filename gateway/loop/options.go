@@ -21,8 +21,8 @@ type Options struct {
 	// Addr is where to listen, as "host:port"; an empty host is all addresses,
 	// port 0 a free one.
 	Addr string
-	// Loops is the number of event loops; default GOMAXPROCS. More than cores
-	// only adds switching; fewer leaves cores to the hub.
+	// Loops is the number of event loops; default GOMAXPROCS, and 64 at most. More
+	// than cores only adds switching; fewer leaves cores to the hub.
 	Loops int
 	// Hub is told what happens on connections. Required.
 	Hub edge.Hub
@@ -137,7 +137,7 @@ func (o *Options) normalize() error {
 			*p = v
 		}
 	}
-	def(&o.Loops, runtime.GOMAXPROCS(0))
+	def(&o.Loops, min(runtime.GOMAXPROCS(0), maxLoops))
 	def(&o.TLSWorkers, runtime.GOMAXPROCS(0))
 	def(&o.MaxConns, 1_000_000)
 	def(&o.MaxPerUser, 20)

@@ -10,6 +10,7 @@ import (
 // it up from the log once it has swallowed what it had.
 type slowReader struct {
 	behind bool   // its queue passed the bound and has not been empty since
+	lost   bool   // it lacks what no log has: it gets nothing more and goes
 	since  uint32 // tick it fell behind at
 	// leftOut are the rooms of which something was left out since it fell behind,
 	// with the ID before the first such event.
@@ -20,7 +21,7 @@ type slowReader struct {
 }
 
 func (s *slowReader) tooLong(tick, slowTicks uint32) bool {
-	return s.behind && tick >= s.since+slowTicks
+	return s.lost || s.behind && tick >= s.since+slowTicks
 }
 
 func (s *slowReader) isOut(num edge.RoomNum) bool {
@@ -37,6 +38,10 @@ func (s *slowReader) owes() bool { return len(s.leftOut)+len(s.told) > 0 }
 // deliverBehind is deliverAll's way for a connection that is not simply fine: its
 // socket is full, its queue is long, or something was left out before.
 func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet) {
+	sr := l.slow[slot]
+	if sr != nil && sr.lost {
+		return
+	}
 	i := l.wholeItem(s, c)
 	if c.has(flagArmed) && s.hasShed { // behind: nothing ephemeral is worth the wait
 		l.stats.Shed += uint64(s.events - s.lasting)
@@ -44,7 +49,6 @@ func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet
 			return
 		}
 	}
-	sr := l.slow[slot]
 	if sr == nil || !sr.behind && !sr.isOut(num) {
 		size := uint32(len(l.out.items[i].buf))
 		if c.qbytes+size > l.queueBytes && !c.has(flagArmed) {
@@ -92,7 +96,7 @@ func (l *loop) leaveOut(slot uint32, c *conn, num edge.RoomNum, s *frameSet, sr 
 			l.stats.LeftOut++
 		default:
 			if c.qbytes+uint32(len(f.WS())) > 2*l.queueBytes {
-				sr.since = l.tick - min(l.tick, l.slowTicks) // time is up
+				sr.lost = true
 				l.schedule(slot, c, l.tick)
 				return
 			}
@@ -126,7 +130,7 @@ func (l *loop) caughtBreath(slot uint32, c *conn) {
 
 // endSlow forgets a slow reader that is none any more.
 func (l *loop) endSlow(slot uint32, c *conn, sr *slowReader) {
-	if !sr.behind && !sr.owes() {
+	if !sr.behind && !sr.owes() && !sr.lost {
 		delete(l.slow, slot)
 		c.clear(flagSlow)
 	}
@@ -166,6 +170,10 @@ func (l *loop) unicast(cmd *edge.Cmd) {
 		} else {
 			l.collect(slot, c, cmd.Frame)
 		}
+		return
+	}
+	if c.has(flagSlow) && l.slow[slot].lost {
+		l.closeSlow(slot, c)
 		return
 	}
 	if cmd.Shed && (c.has(flagArmed) || c.has(flagSlow) && l.slow[slot].behind) {

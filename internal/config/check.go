@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -220,7 +221,7 @@ func (c Sockets) check(p *problems) {
 	if _, err := c.Proxies(); err != nil {
 		*p = append(*p, err)
 	}
-	p.between("loops", int64(c.Loops), 0, 255)
+	p.between("loops", int64(c.Loops), 0, 64)
 	p.duration("heartbeat", c.Heartbeat, time.Second, 10*time.Minute)
 	p.duration("heartbeat-grace", c.HeartbeatGrace, time.Second, 10*time.Minute)
 	p.size("max-handshake", c.MaxHandshake, 1<<10)
@@ -233,7 +234,7 @@ func (c Sockets) check(p *problems) {
 	p.size("out-queue", c.OutQueue, 16<<10)
 	p.duration("slow-timeout", c.SlowTimeout, time.Second, time.Hour)
 	p.atLeast("max-conns", int64(c.MaxConns), 0)
-	p.atLeast("max-conns-per-user", int64(c.MaxConnsPerUser), 1)
+	p.between("max-conns-per-user", int64(c.MaxConnsPerUser), 1, math.MaxUint16) // what presence counts with
 	p.atLeast("max-conns-per-addr", int64(c.MaxConnsPerAddr), 0)
 	p.atLeast("accept-rate", int64(c.AcceptRate), 0)
 	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)

@@ -5,7 +5,7 @@ import "time"
 // Sockets is the receivers' side: the sockets and what each may cost.
 type Sockets struct {
 	GatewayAddr string `name:"gateway-addr" help:"Address that clients' sockets connect to." default:":8081" placeholder:"HOST:PORT"`
-	Loops       int    `help:"Event loops. 0: one per core." default:"0"`
+	Loops       int    `help:"Event loops, 64 at most. 0: one per core." default:"0"`
 
 	TLSCert           string   `name:"tls-cert" help:"PEM file of the gateway's certificate chain; with --tls-key the gateway speaks TLS. Files that are renewed are served to new connections within seconds. TLS costs about 12 KB of memory a connection, which a balancer that ends it saves." placeholder:"FILE" type:"path"`
 	TLSKey            string   `name:"tls-key" help:"PEM file of the certificate's key." placeholder:"FILE" type:"path"`

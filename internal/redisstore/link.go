@@ -435,7 +435,7 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 	first := !l.heard
 	l.heard = true
 	took := time.Duration(-1)
-	if number == l.sentWhat {
+	if number == l.sentWhat && !l.sent.IsZero() { // an earlier one's failure wipes it
 		took = now.Sub(l.sent)
 	}
 	l.mu.Unlock()

@@ -54,12 +54,15 @@ func Start(places []Place, jobs []Job) (*Crew, error) {
 		return nil, err
 	}
 	deadline := time.After(startPatience)
-	for range jobs {
+	for ready := 0; ready < len(jobs); {
 		select {
 		case r := <-c.reports:
 			if r.Err != "" {
 				c.Stop()
 				return nil, fmt.Errorf("%w: %s", ErrWorkerDied, r.Err)
+			}
+			if r.Seq == readySeq { // others are of those who were ready a second ago
+				ready++
 			}
 		case <-deadline:
 			c.Stop()
