@@ -71,6 +71,14 @@ func (f *Fleet) Look(now int64, leases []Lease) {
 // Missed takes in that Redis did not answer.
 func (f *Fleet) Missed() { f.blind = true }
 
+// Spare takes in that a gateway could not have given a sign of life: its silence
+// counts from now on.
+func (f *Fleet) Spare(gateway string) {
+	if s := f.seen[gateway]; s != nil {
+		s.silentMs = 0
+	}
+}
+
 // Dead returns the leases of gateways that are dead, as they were seen.
 func (f *Fleet) Dead() (dead []Lease) {
 	for _, s := range f.seen {

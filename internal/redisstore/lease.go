@@ -29,6 +29,7 @@ const (
 var (
 	renewScript   = redis.NewScript(loadScript("renew").text)
 	declareScript = redis.NewScript(loadScript("declare").text)
+	probeScript   = redis.NewScript(loadScript("probe").text)
 )
 
 // The fleet's keys are in no partition, few, and touched once a second: they go
@@ -229,6 +230,12 @@ func (s *Store) look(ctx context.Context) {
 		return
 	}
 	f.judge.Look(time.Since(s.opened).Milliseconds(), leases)
+	for _, l := range f.judge.Dead() {
+		// Of a Redis that answers and takes no writes nobody can renew a lease.
+		if err := probeScript.Run(ctx, s.nodes.client(), []string{s.keys.lease(l.Gateway)}).Err(); err != nil {
+			f.judge.Spare(l.Gateway)
+		}
+	}
 }
 
 func (s *Store) watchFleet() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -354,4 +355,39 @@ func TestACommandReachesTheUsersChannel(t *testing.T) {
 		e.wantEvents(t, userCh(u), `{"type":"do","do":"focus","conn":"x","room":"r1"}`,
 			`{"type":"do","do":"delivered","conn":"x","room":"r1","id":"5-1"}`, `{"type":"do","do":"watch","conn":"x","users":["a","b"]}`)
 	})
+}
+
+// A Redis that answers and takes no writes keeps gateways from renewing their leases:
+// that takes nobody offline.
+func TestAFullRedisTakesNobodyOffline(t *testing.T) {
+	r := testkit.Redis(t)
+	gateway := open(t, r.URL())
+	u, g := name("user"), name("g")
+	take(t, gateway, g, chat.Seat{User: u, Conns: 1, Seq: 1})
+	must(t, gateway.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: 1}))
+	online := func(s *redisstore.Store) bool {
+		t.Helper()
+		found, err := s.Lookup(t.Context(), []string{u})
+		must(t, err)
+		return found[0].Online
+	}
+	silent := func() { // for longer than a gateway may be
+		_, err := r.Do("PEXPIRE", "gateway:"+g, "15000")
+		must(t, err)
+	}
+	silent()
+	observer := open(t, r.URL())
+	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
+	must(t, err)
+	if !online(observer) {
+		t.Error("offline, and no gateway could renew")
+	}
+	_, err = r.Do("CONFIG", "SET", "maxmemory", "0")
+	must(t, err)
+	if !online(observer) {
+		t.Error("offline before a gateway had the time to renew")
+	}
+	if online(open(t, r.URL())) {
+		t.Error("online, and the gateway was silent for longer than it may be")
+	}
 }
