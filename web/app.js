@@ -55,12 +55,16 @@ function start(name) {
   client.on("message", onMessage);
   client.on("joined", onJoined);
   client.on("left", onLeft);
-  client.on("rooms", () => attempt(loadRooms));
-  client.on("fault", (err) => toast(err.message, { bad: true }));
+  client.on("rooms", (what) => attempt(roomsAgain, what));
+  client.on("fault", (err) => passes(err) || toast(err.message, { bad: true }));
   client.connect();
   window.addEventListener("hashchange", openFromURL);
   attempt(openFromURL);
 }
+
+/** Whether it is tried again anyway: the banner tells of that. */
+const passes = (err) => err instanceof TypeError || err instanceof DOMException // fetch: no network, no answer in time
+  || err instanceof Problem && (err.status === 429 || err.status >= 500);
 
 /** Runs something for the user; what goes wrong is told. */
 async function attempt(f, ...args) {
@@ -74,20 +78,20 @@ async function attempt(f, ...args) {
 // ---- the connection ----
 
 const states = { online: "Connected", connecting: "Connecting…", waiting: "Reconnecting…", offline: "Offline" };
-let bannerTimer = 0;
+let bannerTimer = 0; // of this outage, however often it is tried again; 0: there is none
 
 function showState({ state, retryInMs }) {
   $("dot").className = `dot ${state}`;
   $("state").textContent = states[state];
-  clearTimeout(bannerTimer);
   if (state === "online") {
+    clearTimeout(bannerTimer);
+    bannerTimer = 0;
     $("banner").hidden = true;
-  } else { // a hiccup shorter than this is nobody's business
-    bannerTimer = setTimeout(() => {
-      $("banner").textContent = retryInMs > 1500 ? `No connection. Trying again in ${Math.round(retryInMs / 1000)} s…` : "No connection. Trying again…";
-      $("banner").hidden = false;
-    }, 1200);
+    return;
   }
+  const again = state === "offline" ? "" : retryInMs > 1500 ? ` Trying again in ${Math.round(retryInMs / 1000)} s…` : " Trying again…";
+  $("banner").textContent = `No connection.${again}`;
+  bannerTimer ||= setTimeout(() => ($("banner").hidden = false), 1200); // a shorter hiccup is nobody's business
 }
 
 // ---- rooms ----
@@ -107,6 +111,42 @@ async function loadRooms() {
     }
   }));
   showRooms();
+}
+
+let kept = null; // ID of the open room while it is made again
+
+/** Reads the rooms when they may be others than ours. The open one may not be among
+ *  them any more: then it is closed. But one that the server has forgotten, as an
+ *  embedded Redis does at its end, is made again, by the first who comes back: what
+ *  is shown stays, and so does what could not be sent. */
+async function roomsAgain({ lost }) {
+  const room = rooms.get(current);
+  kept = lost && room ? room.id : null;
+  try {
+    await loadRooms();
+    if (!room || room.id !== current || rooms.has(room.id)) return;
+    if (!lost) return dismiss(room);
+    await client.createRoom({ id: room.id, name: room.name }).catch((err) => {
+      if (err.status !== 409) throw err;
+      return client.request("POST", "/dev/join", { room: room.id }); // somebody was faster
+    });
+    Object.assign(room, { unread: 0, read: null });
+    rooms.set(room.id, room);
+    await loadRooms();
+    if (room.id !== current) return;
+    timeline.note("The server has forgotten this room and all that is above. It was made again.");
+    attempt(showMembers);
+    const { messages } = await client.history(room.id, { limit: pageSize }); // those who came back sooner
+    if (room.id === current) for (const m of messages.reverse()) timeline.add(m);
+  } finally {
+    kept = null;
+  }
+}
+
+/** Closes the open room, which is none of ours any more. */
+function dismiss(room) {
+  go("");
+  toast(`You are not in ${room.name} any more`);
 }
 
 const lastOf = (m) => ({ from: m.from, text: m.body?.text || (m.body?.attachments ? "sent a file" : ""), at: new Date(m.sent_at) });
@@ -225,8 +265,8 @@ function onJoined({ room, user }) {
 
 function onLeft({ room, user }) {
   if (user === me) {
+    if (room === current && room !== kept) dismiss(rooms.get(room) ?? { name: room });
     rooms.delete(room);
-    if (room === current) go("");
     return showRooms();
   }
   if (room !== current) return;

@@ -10,7 +10,8 @@
 //
 // With transport: "sse" it receives over server-sent events instead.
 //
-// Events: state, hello, message, gap, filled, joined, left, rooms, event, fault.
+// Events: state, hello, message, gap, filled, joined, left, rooms ({ lost }: read the
+// list of rooms again; lost: Redis has lost data, perhaps rooms), event, fault.
 
 import { EventStream } from "./stream.js";
 
@@ -337,18 +338,20 @@ export class Client {
         this.#heartbeatMs = e.heartbeat_s * 1000;
         this.#alive();
         this.#user = e.user;
-        const moved = this.#roomsRev !== e.rooms_rev; // lower, too: Redis has lost data
+        const before = this.#roomsRev;
         this.#roomsRev = e.rooms_rev;
         this.#emit("hello", e);
         this.#catchUp(this.#socket.leftOut ?? []);
         if (!this.#resuming) this.#setState("online");
-        if (moved) this.#emit("rooms"); // added or removed while away: read the rooms again
+        // Added or removed while away; or, as revisions only grow, Redis has lost data.
+        if (before !== e.rooms_rev) this.#emit("rooms", { lost: e.rooms_rev < before });
         return;
       }
       case "resumed":
         if (this.#roomsRev !== e.rooms_rev) {
+          const lost = e.rooms_rev < this.#roomsRev;
           this.#roomsRev = e.rooms_rev;
-          this.#emit("rooms");
+          this.#emit("rooms", { lost });
         }
         this.#setState("online");
         return;
@@ -368,8 +371,8 @@ export class Client {
         const back = e.rooms_rev < this.#roomsRev;
         this.#roomsRev = e.rooms_rev;
         this.#emit(e.type, e);
-        // Revisions only grow: Redis has lost data, and perhaps rooms with it.
-        if (back) this.#emit("rooms");
+        // Redis has lost data, or the gateway can't vouch for what was missed.
+        if (back) this.#emit("rooms", { lost: false });
         return;
       }
       case "bye":
