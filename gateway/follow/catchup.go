@@ -31,7 +31,7 @@ type job struct {
 	announce  bool        // ends with `resumed`
 	paused    bool        // waits until the socket has taken what was queued
 	pausedAt  uint32      // the mark that says so
-	sent      int         // messages
+	sent      int         // messages, those of started pulls that are still to come too
 	unwritten int         // bytes queued since the last pause
 }
 
@@ -44,7 +44,7 @@ type pull struct {
 	blind   bool        // it is not known what the client has
 	timed   bool        // pos is a time: what is newer is the client's to get
 	lagged  bool        // the socket had not kept up: it is attached, and left out
-	started bool        // some of it was sent: it is finished, however long
+	started bool        // it counts in j.sent: it is finished, however long
 	parked  bool        // in room.parked
 	late    bool        // parked when the log was being read already
 	stalled bool        // the membership is suspended
@@ -309,7 +309,7 @@ func (c *Core) pull(p *pull) {
 		c.arrive(p)
 		return
 	}
-	if i, ok := r.tailAfter(p.pos, p.timed); ok && c.within(p, len(r.tail)-i) {
+	if i, ok := r.tailAfter(p.pos, p.timed); ok && c.start(p, len(r.tail)-i) {
 		c.stats.FromTail++
 		c.push(p, r.tail[i:])
 		return
@@ -344,9 +344,18 @@ func (r *room) tailAfter(pos protocol.ID, timed bool) (int, bool) {
 	return 0, false
 }
 
-// within says whether missed more messages may be pushed (R3).
-func (c *Core) within(p *pull, missed int) bool {
-	return p.started || missed <= c.cfg.ResumeRoom && p.j.sent+missed <= c.cfg.ResumeConn
+// start says whether missed more messages may be pushed, and counts them (R3): of
+// rooms that wait for the socket at the same time, too.
+func (c *Core) start(p *pull, missed int) bool {
+	if p.started {
+		return true
+	}
+	if missed > c.cfg.ResumeRoom || p.j.sent+missed > c.cfg.ResumeConn {
+		return false
+	}
+	p.started = true
+	p.j.sent += missed
+	return true
 }
 
 // push queues frames that follow p.pos, then attaches if that was all; or as many
@@ -360,8 +369,7 @@ func (c *Core) push(p *pull, frames []*edge.Frame) {
 		}
 		c.out.Unicast(j.id, f)
 		j.unwritten += len(f.WS())
-		j.sent++
-		p.pos, p.timed, p.started = f.ID, false, true
+		p.pos, p.timed = f.ID, false
 	}
 	c.arriveOrWait(p)
 }

@@ -169,7 +169,7 @@ func (c *Core) serve(r *room, pg *page) {
 			c.gap(p)
 		case i == len(pg.frames):
 			c.arriveOrWait(p)
-		case !c.within(p, int(pg.n-pg.ns[i])+1):
+		case !c.start(p, int(pg.n-pg.ns[i])+1):
 			c.gap(p)
 		case p.j.paused:
 			c.enqueue(p)
