@@ -106,3 +106,18 @@ func TestWhatIsQueuedGoesBeforeTheDrain(t *testing.T) {
 		t.Errorf("code %d after %v:\n%s", code, took, gateway.Log())
 	}
 }
+
+// A gateway that drained is gone, and that is no death.
+func TestAnOrderlyStopIsNoDeath(t *testing.T) {
+	t.Parallel()
+	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 2, fleet.Flags("gateway", "--drain-timeout=5s", "--drain-delay=2s"))
+	bob := f.User("bob", fleet.OnGateway(1))
+	bob.Connects()
+	stays, goes := f.Gateways[0], f.Gateways[1]
+	fleet.Await(t, "they know each other", func() bool { return stays.Metric("madang_fleet_gateways") == 2 })
+	goes.Signal(syscall.SIGTERM)
+	fleet.Await(t, "one is gone", func() bool { return stays.Metric("madang_fleet_gateways") == 1 })
+	if died := stays.Metric("madang_fleet_deaths_total"); died != 0 {
+		t.Errorf("%v deaths:\n%s", died, stays.Log())
+	}
+}

@@ -256,8 +256,15 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	bob.Connects()
 	watch(t, alice, "bob")
 	wantPresence(t, alice, "bob", "online")
+	says := func(when string) {
+		if status, _ := presenceOf(t, alice, "bob"); status != "online" {
+			t.Errorf("%s the API says %s", when, status)
+		}
+	}
+	says("before") // from here on it looks at the leases
 	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "1")
 	time.Sleep(20 * time.Second) // longer than a gateway may be silent
+	says("meanwhile")
 	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "0")
 	wantQuiet(t, alice, "presence", 12*time.Second)
 	soon(t, 5*time.Second, "the API says online", func() bool { s, _ := presenceOf(t, alice, "bob"); return s == "online" })

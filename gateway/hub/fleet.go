@@ -232,7 +232,9 @@ func (f *fleet) end(ctx context.Context, l chat.Lease) {
 	began := time.Now()
 	n, err := f.seats.SweepSeats(ctx, l.Gateway)
 	f.mu.Lock()
-	f.st.Declared++
+	if !l.Leaving {
+		f.st.Declared++
+	}
 	f.st.Announced += uint64(n)
 	f.mu.Unlock()
 	if err != nil {
@@ -241,7 +243,11 @@ func (f *fleet) end(ctx context.Context, l chat.Lease) {
 		}
 		return
 	}
-	f.log.Info("a gateway died", "gateway", l.Gateway, "addr", l.Addr, "announced", n, "took", time.Since(began))
+	what := "a gateway died"
+	if l.Leaving {
+		what = "a gateway that drained is gone"
+	}
+	f.log.Info(what, "gateway", l.Gateway, "addr", l.Addr, "announced", n, "took", time.Since(began))
 }
 
 // peers are the gateways that live, this one included.
