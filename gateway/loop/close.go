@@ -29,6 +29,11 @@ func (l *loop) beginCloseCode(slot uint32, c *conn, why CloseReason, code protoc
 		l.endHTTP(slot, c, why, byeOf(why, code))
 		return
 	}
+	if code == protocol.CloseTokenExpired && why == ClosedByHub { // as for a key that was withdrawn
+		l.settle(c)
+		l.enqueueEvent(slot, c, func(dst []byte) []byte { return protocol.AppendBye(dst, protocol.ByeRevoked, 0) })
+		text = string(protocol.ByeRevoked)
+	}
 	l.leave(slot, c, why)
 	l.enqueueOwn(slot, c, wsframe.AppendClose(l.pool.Get(len(text)+4), code, text))
 	l.startClosing(slot, c)

@@ -50,6 +50,16 @@ func TestOpenedUnicastBroadcastClose(t *testing.T) {
 	g.eventually("bob's slot is free", func() bool { s := g.Stats(); return s.Closing == 0 && s.Open == 1 && s.Attachments == 0 })
 }
 
+// Who is disconnected by the hub for their token is told so, as over the other
+// transports.
+func TestAHubsRevocationSaysBye(t *testing.T) {
+	g := start(t, nil)
+	c := g.dial("alice")
+	g.post(edge.Cmd{Kind: edge.CmdUnicast, Conn: c.id, Frame: frame(`{"last":1}`)}, edge.Cmd{Kind: edge.CmdClose, Conn: c.id, Code: protocol.CloseTokenExpired})
+	c.want(`{"last":1}`, `{"type":"bye","reason":"revoked","retry_in_ms":0}`)
+	c.wantClose(protocol.CloseTokenExpired)
+}
+
 func TestOrderWithinAConnection(t *testing.T) {
 	g := start(t, nil)
 	c := g.dial("alice")
