@@ -32,7 +32,7 @@ func New(o Options) *Log {
 	var handler slog.Handler
 	newHandler := func(w io.Writer) slog.Handler {
 		if o.JSON {
-			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: &l.level})
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: &l.level, ReplaceAttr: readable})
 		}
 		return tint.NewTextHandler(w, &tint.Options{Level: &l.level, TimeFormat: time.TimeOnly, NoColor: !o.Color})
 	}
@@ -44,6 +44,14 @@ func New(o Options) *Log {
 	handler = newHandler(l.sink)
 	l.flood = newFlood(handler)
 	return l
+}
+
+// readable writes durations as people do; slog writes nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // Logger writes to the log.

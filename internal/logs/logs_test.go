@@ -132,6 +132,16 @@ func TestAFloodOfOneMessageIsThinned(t *testing.T) {
 	}
 }
 
+func TestDurationsAreReadable(t *testing.T) {
+	p := reading()
+	l := New(Options{Out: p, JSON: true})
+	l.Logger().Info("drained", "took", 1500*time.Millisecond, slog.Group("of", "most", time.Minute))
+	l.Close()
+	if line := p.lines()[0]; !strings.Contains(line, `"took":"1.5s","of":{"most":"1m0s"}`) {
+		t.Error(line)
+	}
+}
+
 func TestTheLevelChangesWhileItRuns(t *testing.T) {
 	p := reading()
 	l := New(Options{Out: p, Level: "warn"})
