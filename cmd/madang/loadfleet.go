@@ -91,7 +91,7 @@ func (c *diffCommand) Run(stdout io.Writer) error {
 type checkCommand struct {
 	loadFlags
 	Rate         float64       `help:"Sends per second." default:"50" group:"Sends"`
-	Drops        int           `help:"How often all clients are dropped and come back with their positions." default:"2" group:"Connections"`
+	Drops        int           `help:"How often all clients are dropped and come back with their positions. 0: never, for watching a restart, or on a deployment that people use." default:"2" group:"Connections"`
 	Spread       time.Duration `help:"Clients return after a random part of this." default:"1s" group:"Connections"`
 	AllowNoticed bool          `help:"Losses that a gap told of do not fail the check: for Redis without acknowledging replicas, through a failover." group:"Objectives"`
 	AllowDoubled bool          `help:"A send in the log under two IDs does not fail the check: a retry across a failover may be." group:"Objectives"`

@@ -1,8 +1,8 @@
 // Command madang is the chat backend: every process it needs, one binary.
 //
 // This package owns flags, signals and exit codes, and nothing else: what a
-// subcommand does is in internal/app. Each subcommand has a file of its own
-// here, and a line in the commands type.
+// subcommand does is in internal/app. Each subcommand has a type in a file here,
+// alone or with those that it belongs to, and a line in the commands type.
 package main
 
 import (

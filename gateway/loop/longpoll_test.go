@@ -302,7 +302,7 @@ func TestPollsThatAreRefused(t *testing.T) {
 		"long wait":        {`{"wait_s":61}`, 400, "invalid"},
 		"very long wait":   {`{"wait_s":99999999999999999999}`, 400, "invalid"},
 		"wait as text":     {`{"wait_s":"1"}`, 400, "invalid"},
-		"half a second":    {`{"wait_s":0.5}`, 400, "malformed"},
+		"half a second":    {`{"wait_s":0.5}`, 400, "invalid"},
 		"wait twice":       {`{"wait_s":1,"wait_s":1}`, 400, "malformed"},
 		"a null for rooms": {`{"rooms":null}`, 400, "malformed"},
 		"a room twice":     {`{"rooms":{"r":"1-0","r":"1-0"}}`, 400, "malformed"},

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -115,5 +116,8 @@ func (r *reader) digits() (n int, ok bool) {
 		r.pos++
 	}
 	digits := r.pos - start
+	if r.pos < len(r.text) && strings.IndexByte(".eE", r.text[r.pos]) >= 0 {
+		return 0, false
+	}
 	return n, digits > 0 && digits < 4 && (digits == 1 || r.text[start] != '0')
 }

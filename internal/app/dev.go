@@ -164,7 +164,7 @@ func (d *Dev) Banner() string {
 	return fmt.Sprintf(`
   madang is open:  %s
 
-  Open it in two tabs, pick two names, and talk.
+  Pick a name, make a room, open its link (Share) in a second tab under another name, and talk.
 
   api      http://%s   (reference at /docs)
   gateway  ws://%s/v1/ws

@@ -12,7 +12,7 @@ type Sockets struct {
 	TLSClientCA       string   `name:"tls-client-ca" help:"PEM file of authorities: clients need a certificate of one of them. Empty: none is asked for." placeholder:"FILE" type:"path"`
 	ProxyProtocolFrom []string `name:"proxy-protocol-from" help:"Networks (CIDR) of balancers that say in a PROXY protocol header (v1 or v2) who the client is. From them the header is needed, from others it is refused." placeholder:"CIDR"`
 
-	Heartbeat      time.Duration `help:"Silence after which a client is pinged (SSE: sent a comment). Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
+	Heartbeat      time.Duration `help:"Silence after which a client is pinged (SSE: sent a comment); each connection has 80 to 100 % of it, so that they are not pinged together. Longer notices dead sockets later; shorter costs CPU and wakes phones." default:"25s"`
 	HeartbeatGrace time.Duration `help:"How long a pinged client may stay silent before it is closed." default:"10s"`
 
 	MaxHandshake     Bytes         `help:"Largest head of an upgrade request." default:"8KiB"`
