@@ -16,6 +16,7 @@ import (
 
 	"github.com/madang-chat/madang/internal/app"
 	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/test/proxy"
 )
 
@@ -24,6 +25,14 @@ const pageTimeout = 60 * time.Second
 
 // startDev runs `madang dev` in this process, on free ports.
 func startDev(t *testing.T, change ...func(*config.Dev)) *app.Dev {
+	t.Helper()
+	d := beginDev(t, change...)
+	t.Cleanup(func() { stopDev(t, d) })
+	return d
+}
+
+// beginDev is startDev for a server that the test stops.
+func beginDev(t *testing.T, change ...func(*config.Dev)) *app.Dev {
 	t.Helper()
 	c := config.Defaults[config.Dev]()
 	c.APIAddr, c.GatewayAddr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -37,14 +46,16 @@ func startDev(t *testing.T, change ...func(*config.Dev)) *app.Dev {
 	if err := d.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), pageTimeout)
-		defer cancel()
-		if err := d.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
 	return d
+}
+
+func stopDev(t *testing.T, d *app.Dev) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), pageTimeout)
+	defer cancel()
+	if err := d.Stop(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // browser starts a headless Chromium that ends with the test.
@@ -403,6 +414,36 @@ func TestThePageComesBackByItself(t *testing.T) {
 
 // TestThePageFillsAGap: more was said than a resume pushes; the page is told so
 // and pages the rest from history.
+// The embedded Redis forgets its rooms when the server ends. Whoever has one open goes
+// on in it, and is told so.
+func TestThePageMakesARoomAgainThatTheServerForgot(t *testing.T) {
+	api, gateway := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort()), fmt.Sprintf("127.0.0.1:%d", testkit.FreePort())
+	sameAddrs := func(c *config.Dev) { c.APIAddr, c.GatewayAddr = api, gateway }
+	d := beginDev(t, sameAddrs)
+	b := browser(t)
+	alice := openTab(t, b, 1000, 700, d.URL()+"/")
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (window.told = [], new MutationObserver((list) => list.forEach((m) =>
+		m.addedNodes.forEach((n) => n.classList.contains("bad") && told.push(n.textContent)))).observe(document.getElementById("toasts"), {childList: true}))`))
+	alice.comesInAs("alice")
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "room=yard")`))
+	bob := openTab(t, b, 1000, 700, d.URL()+"/#room=yard")
+	bob.comesInAs("bob")
+	bob.sees("the room", `!document.getElementById("room").hidden`)
+	alice.types("before")
+	bob.sees("before", `document.body.innerText.includes("before")`)
+
+	stopDev(t, d)
+	alice.sees("the banner", `!document.getElementById("banner").hidden`)
+	d = beginDev(t, sameAddrs)
+	t.Cleanup(func() { stopDev(t, d) })
+	for _, tab := range []*tab{alice, bob} {
+		tab.sees("that the room was made again", `document.body.innerText.includes("made again") && document.getElementById("banner").hidden`)
+	}
+	bob.types("answer")
+	alice.sees("the answer", `document.body.innerText.includes("answer")`)
+	alice.sees("no error told beside the banner", `told.join() == ""`)
+}
+
 func TestThePageFillsAGap(t *testing.T) {
 	dev := startDev(t, func(c *config.Dev) { c.ResumePerRoom = 5 })
 	chromium := browser(t)
