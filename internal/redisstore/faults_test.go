@@ -656,3 +656,29 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	wantErr(t, err, chat.ErrUnavailable)
 	must(t, s.Close())
 }
+
+// A retry waits for replicas as the first attempt did, also through a process that wrote
+// nothing of it: since 7.2 WAIT is satisfied at once on a connection that has not written.
+func TestAReplayThroughAnotherProcessWaits(t *testing.T) {
+	g := testkit.Sentinel(t)
+	acked := func(o *redisstore.Options) { o.MinReplicasAck, o.AckTimeout = 1, 300*time.Millisecond }
+	one := open(t, g.Nodes[0].URL(), acked)
+	two := open(t, g.Nodes[0].URL(), acked)
+	id := room(t, one, "alice")
+	// two has a connection, as an API that serves others has.
+	send(t, two, id, "alice", "k0", "x")
+	g.Sentinels[0].Kill()
+	g.Nodes[1].Pause()
+	_, err := trySend(one, id, "k1", 3*time.Second)
+	wantErr(t, err, chat.ErrNotReplicated)
+	sent, err := trySend(two, id, "k1", 3*time.Second) // the client's retry, by the balancer's choice
+	if !errors.Is(err, chat.ErrNotReplicated) {
+		t.Errorf("replay: %+v %v: acknowledged as %q, and the replica is stopped", sent, err, sent.Durability)
+	}
+	// Members scripts likewise (M3).
+	_, err = one.PutMember(t.Context(), as("alice"), id, "bob", "")
+	wantErr(t, err, chat.ErrNotReplicated)
+	if _, err = two.PutMember(t.Context(), as("alice"), id, "bob", ""); !errors.Is(err, chat.ErrNotReplicated) {
+		t.Errorf("put again: %v: acknowledged, and the replica is stopped", err)
+	}
+}

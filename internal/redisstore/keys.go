@@ -34,6 +34,7 @@ const attachmentSweeperKey = "madang:attachments:sweeper"
 //	{p}:revoked                sorted set  user -> time (ms) of the last disconnection; partition 0 alone has
 //	                                   it, for those who follow all users'
 //	{p}:canary                 string  written by canaries, with a TTL
+//	{p}:acked                  string  empty, written before each WAIT, with a TTL
 //	{p}:gateway:G                      channel: the canaries of gateway G
 //	{p}:user:U                         channel: events for the user's own connections
 //	{p}:user:U:rooms           hash    rev, disc, c (rooms in it), r:<room> -> "version head",
@@ -118,6 +119,7 @@ func (k *keyspace) attachmentsDue(p int) string { return k.prefix[p] + "attachme
 func (k *keyspace) outbox(p int) string { return k.prefix[p] + "outbox" }
 func (k *keyspace) epoch(p int) string  { return k.prefix[p] + "epoch" }
 func (k *keyspace) canary(p int) string { return k.prefix[p] + "canary" }
+func (k *keyspace) acked(p int) string  { return k.prefix[p] + "acked" }
 
 // revoked is one list for all users, in one place: who follows it asks one node.
 func (k *keyspace) revoked() (part int, key string) { return 0, k.prefix[0] + "revoked" }

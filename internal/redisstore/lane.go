@@ -239,17 +239,22 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	ctx := until{context.Background(), latest(calls)}
 	pipe := l.client.Pipeline()
 	cmds := make([]redis.Cmd, len(calls))
-	ack := false
+	acked := -1 // the partition of a call that waits for replicas
 	for i, c := range calls {
 		cmds[i] = *redis.NewCmd(ctx, c.args...)
 		_ = pipe.Process(ctx, &cmds[i])
-		ack = ack || c.ack
+		if c.ack {
+			acked = c.part
+		}
 	}
+	var mark *redis.StatusCmd
 	var wait *redis.Cmd
-	if ack && l.s.opt.MinReplicasAck > 0 {
+	if acked >= 0 && l.s.opt.MinReplicasAck > 0 {
 		// On the scripts' own connection: on another one WAIT says nothing about them.
-		// One covers the batch, replays of older writes too: it waits for all that the
-		// primary had written when the last command ran.
+		// One covers the batch. Since Redis 7.2, and in Valkey, it waits for what the
+		// connection itself wrote last, which for a replay of what another one wrote may
+		// be long ago: so something is written that changes nothing.
+		mark = pipe.Set(ctx, l.s.keys.acked(acked), "", ackedTTL)
 		wait = pipe.Do(ctx, "wait", l.s.opt.MinReplicasAck, l.s.opt.AckTimeout.Milliseconds())
 	}
 	start := time.Now()
@@ -260,7 +265,7 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	short := false
 	if wait != nil {
 		n, err := wait.Int()
-		short = err != nil || n < l.s.opt.MinReplicasAck
+		short = err != nil || n < l.s.opt.MinReplicasAck || mark.Err() != nil
 	}
 	for i, c := range calls {
 		c.wentOut, c.cameBack = start, start.Add(took)
@@ -281,6 +286,9 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	}
 	return unknown
 }
+
+// ackedTTL cleans up what is only written to be replicated.
+const ackedTTL = time.Minute
 
 // until is a context that ends at a time and does not tell: a connection's deadline is
 // set from it.
