@@ -185,13 +185,16 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 		return chat.Attachment{}, err
 	}
 	begun = true
-	committing, committed := context.WithTimeout(c.Request.Context(), f.Timeout)
+	// It has come whole: whoever hangs up now has it stored, and charged, all the same.
+	staying := context.WithoutCancel(c.Request.Context())
+	committing, committed := context.WithTimeout(staying, f.Timeout)
 	defer committed()
 	if err := draft.Commit(committing, id); err != nil {
 		return chat.Attachment{}, err
 	}
+	charge = max(got.size, leastCharge)
 	kept := chat.Attachment{ID: id, By: by.User, Name: got.name, Size: got.size, ContentType: got.contentType, SHA256: got.sha256}
-	keeping, done := context.WithTimeout(c.Request.Context(), storeTimeout)
+	keeping, done := context.WithTimeout(staying, storeTimeout)
 	defer done()
 	if err := f.store.KeepUpload(keeping, kept, f.Times.Pending); err != nil {
 		if errors.Is(err, chat.ErrNoAttachment) { // Redis has lost what was announced
@@ -199,7 +202,6 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 		}
 		return chat.Attachment{}, err
 	}
-	charge = max(got.size, leastCharge)
 	return kept, nil
 }
 

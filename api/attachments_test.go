@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -774,5 +775,59 @@ func TestASentFileIsNotLookedAtByTheSweeper(t *testing.T) {
 	alice.attaches("r", id).want(201)
 	if due() != 0 {
 		t.Error("a file that was sent for good is among what comes due")
+	}
+}
+
+// disk takes some time to make a file durable, as disks and buckets do.
+type disk struct{ blob.Store }
+
+func (d disk) Create(ctx context.Context) (blob.Draft, error) {
+	draft, err := d.Store.Create(ctx)
+	return diskDraft{draft}, err
+}
+
+type diskDraft struct{ blob.Draft }
+
+func (d diskDraft) Commit(ctx context.Context, id string) error {
+	time.Sleep(20 * time.Millisecond)
+	return d.Draft.Commit(ctx, id)
+}
+
+// What who hangs up behind the last byte has stored is charged.
+func TestHangingUpIsNoWayAroundTheQuota(t *testing.T) {
+	for name, wrap := range map[string]func(blob.Store) blob.Store{
+		"a disk of 20 ms": func(s blob.Store) blob.Store { return disk{s} },
+		"as it is":        func(s blob.Store) blob.Store { return s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			y := newYard(t, testkit.Redis(t).URL(), func(o *api.Attachments) { o.Quota.Bytes, o.Blobs = 100_000, wrap(o.Blobs) })
+			addr := y.start()
+			bob := y.as("bob")
+			bob.post("/v1/rooms", `{"id":"r"}`).want(201)
+			stop, busy := make(chan struct{}), sync.WaitGroup{}
+			for range 8 { // others, who send
+				busy.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							bob.post("/v1/rooms/r/messages", `{"text":"hi"}`)
+						}
+					}
+				})
+			}
+			defer func() { close(stop); busy.Wait() }()
+			whole := form(fileHead("a"), strings.Repeat("x", 60_000))
+			for range 20 {
+				l := y.dial(t, addr, "eve", fmt.Sprintf("Content-Length: %d", len(whole)))
+				l.says(whole)
+				l.conn.Close()
+				time.Sleep(60 * time.Millisecond) // for the next not to come before this one's end
+			}
+			if n := len(y.files()); n > 1 {
+				t.Errorf("%d files of 60,000 bytes are stored under a quota of 100,000", n)
+			}
+		})
 	}
 }

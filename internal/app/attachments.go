@@ -139,35 +139,42 @@ func (s *attachmentSweeper) sweep(ctx context.Context, every time.Duration) erro
 	}
 	swept := 0
 	for some := range slices.Chunk(due, attachmentSweepPage) {
-		n, err := s.delete(ctx, some)
-		if swept += n; err != nil {
-			return err
+		n, deleteErr := s.delete(ctx, some)
+		swept, err = swept+n, errors.Join(err, deleteErr)
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	if swept > 0 {
 		s.log.Info("attachments that were not sent, or are past their time, are deleted", "attachments", swept)
 	}
-	_, err = s.blobs.Clean(ctx, draftsIdle)
-	return err
+	_, cleanErr := s.blobs.Clean(ctx, draftsIdle)
+	return errors.Join(err, cleanErr)
 }
 
 // delete deletes some attachments. What is deleted is forgotten even when the time
-// is over: or the next turn would begin with the same ones.
+// is over: or the next turn would begin with the same ones. One that can't be deleted
+// (its object is locked, say) keeps no other; of several errors the first is told.
 func (s *attachmentSweeper) delete(ctx context.Context, ids []string) (n int, err error) {
+	var gone []string
 	for _, id := range ids {
-		if err = s.blobs.Delete(ctx, id); err != nil {
+		if deleteErr := s.blobs.Delete(ctx, id); deleteErr == nil {
+			gone = append(gone, id)
+		} else if err == nil {
+			err = deleteErr
+		}
+		if ctx.Err() != nil {
 			break
 		}
-		n++
 	}
-	if n == 0 {
+	if len(gone) == 0 {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
 	defer cancel()
-	if forgetErr := s.known.ForgetAttachments(ctx, ids[:n]); forgetErr != nil {
+	if forgetErr := s.known.ForgetAttachments(ctx, gone); forgetErr != nil {
 		return 0, errors.Join(err, forgetErr)
 	}
-	s.swept(n)
-	return n, err
+	s.swept(len(gone))
+	return len(gone), err
 }

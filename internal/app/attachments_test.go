@@ -89,3 +89,21 @@ func TestOnlyWhatIsDueIsDeleted(t *testing.T) {
 		t.Fatal(err, there(), known.forgotten, swept)
 	}
 }
+
+// One blob that can't be deleted (a lock on the object, say) must not keep all others for ever.
+func TestOneBlobThatStaysKeepsNoOther(t *testing.T) {
+	files := blob.NewFiles(t.TempDir())
+	if err := files.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	var ids []string
+	for range 5 {
+		ids = append(ids, blobtest.Put(t, files, []byte("hello")))
+	}
+	known, swept := &dueList{due: ids}, 0
+	s := &attachmentSweeper{known: known, blobs: &stubborn{Store: files, keeps: ids[0]}, log: slog.New(slog.DiscardHandler), swept: func(n int) { swept += n }}
+	if err := s.sweep(t.Context(), time.Second); err == nil || swept != 4 {
+		t.Errorf("%d of the 4 others are deleted, %v", swept, err)
+	}
+}

@@ -37,26 +37,25 @@ func (s *Store) AnnounceUpload(ctx context.Context, by chat.Actor, id string, mo
 	part := s.keys.partition(id)
 	announce := newCall(part, announceScript, []string{s.keys.attachmentsDue(part)}, id, (pending + bytesLater).Milliseconds())
 	announce.ack = true
-	calls := []*call{announce}
-	if q.Bytes > 0 && !by.Server {
+	// The quota first: who is refused leaves nothing, however often they ask.
+	taken := q.Bytes > 0 && !by.Server
+	if taken {
 		part := s.keys.partition(by.User)
-		calls = append(calls, newCall(part, quotaScript, []string{s.keys.user(part, by.User).uploads()}, most, q.Bytes, q.In.Milliseconds()))
-	}
-	s.doAll(ctx, writes, calls) // of what is refused, the announcement comes due in time
-	var again int64
-	for _, c := range calls {
-		reply, err := c.result()
+		reply, err := s.do(ctx, writes, newCall(part, quotaScript, []string{s.keys.user(part, by.User).uploads()}, most, q.Bytes, q.In.Milliseconds()))
 		if err != nil {
 			return err
 		}
-		if c != announce {
-			again, _ = reply.(int64)
+		if again, _ := reply.(int64); again > 0 {
+			return &chat.QuotaError{Again: time.Duration(again) * time.Millisecond}
 		}
 	}
-	if again > 0 {
-		return &chat.QuotaError{Again: time.Duration(again) * time.Millisecond}
+	_, err := s.do(ctx, writes, announce)
+	if err != nil && taken { // nothing will be uploaded
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.CommandTimeout)
+		defer cancel()
+		_ = s.GiveBack(ctx, by, most)
 	}
-	return nil
+	return err
 }
 
 // GiveBack implements chat.Attachments.

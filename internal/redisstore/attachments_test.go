@@ -11,6 +11,7 @@ import (
 	"github.com/madang-chat/madang/internal/blob"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // upload makes an attachment of a user's.
@@ -184,4 +185,38 @@ func TestWhatWasSentOutlivesWhatWasNot(t *testing.T) {
 			must(t, err)
 		}
 	})
+}
+
+func TestWhatAQuotaRefusesLeavesNothing(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL(), func(o *redisstore.Options) { o.Partitions, o.Links = 1, 1 })
+	q := chat.Quota{Bytes: 1 << 20, In: 24 * time.Hour}
+	must(t, s.AnnounceUpload(t.Context(), as("eve"), blob.NewID(), 1<<20, q, 24*time.Hour))
+	for range 1000 {
+		var over *chat.QuotaError
+		if err := s.AnnounceUpload(t.Context(), as("eve"), blob.NewID(), 16<<10, q, 24*time.Hour); !errors.As(err, &over) {
+			t.Fatal(err)
+		}
+	}
+	n, err := r.Do("ZCARD", "{0}:attachments:due")
+	must(t, err)
+	if n != int64(1) {
+		t.Errorf("%v uploads announced, 1 was allowed", n)
+	}
+}
+
+func TestAnAnnouncementThatFailedIsNotCharged(t *testing.T) {
+	r := testkit.Redis(t) // has no replicas
+	s := open(t, r.URL(), func(o *redisstore.Options) {
+		o.Partitions, o.Links, o.MinReplicasAck, o.AckTimeout = 1, 1, 1, 20*time.Millisecond
+	})
+	q := chat.Quota{Bytes: 100 << 20, In: 24 * time.Hour}
+	for range 4 {
+		wantErr(t, s.AnnounceUpload(t.Context(), as("eve"), blob.NewID(), 25<<20, q, 24*time.Hour), chat.ErrNotReplicated)
+	}
+	later := open(t, r.URL(), func(o *redisstore.Options) { o.Partitions, o.Links = 1, 1 }) // replicas are back
+	var over *chat.QuotaError
+	if err := later.AnnounceUpload(t.Context(), as("eve"), blob.NewID(), 25<<20, q, 24*time.Hour); errors.As(err, &over) {
+		t.Errorf("after four 503s: over quota for %v, and nothing was uploaded", over.Again)
+	}
 }
