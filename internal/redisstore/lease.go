@@ -206,7 +206,7 @@ type fleetView struct {
 }
 
 // seeFleet makes sure that there is a view of the leases.
-func (s *Store) seeFleet(ctx context.Context) error {
+func (s *Store) seeFleet() error {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -216,15 +216,16 @@ func (s *Store) seeFleet(ctx context.Context) error {
 		}
 		f.looking, f.judge.TrustAge = true, true
 		go s.watchFleet()
-		s.look(ctx)
+		s.look()
 	}
 	return f.err
 }
 
-// look reads the leases; the view's mu is held.
-func (s *Store) look(ctx context.Context) {
+// look reads the leases; the view's mu is held. What is seen is everybody's, so whoever
+// asked may have gone meanwhile.
+func (s *Store) look() {
 	f := &s.fleet
-	leases, err := s.readLeases(ctx, true)
+	leases, err := s.readLeases(s.ctx, true)
 	if f.err = err; err != nil {
 		f.judge.Missed()
 		return
@@ -232,10 +233,16 @@ func (s *Store) look(ctx context.Context) {
 	f.judge.Look(time.Since(s.opened).Milliseconds(), leases)
 	for _, l := range f.judge.Dead() {
 		// Of a Redis that answers and takes no writes nobody can renew a lease.
-		if err := probeScript.Run(ctx, s.nodes.client(), []string{s.keys.lease(l.Gateway)}).Err(); err != nil {
+		if err := s.probe(l.Gateway); err != nil {
 			f.judge.Spare(l.Gateway)
 		}
 	}
+}
+
+func (s *Store) probe(gateway string) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.opt.CommandTimeout)
+	defer cancel()
+	return probeScript.Run(ctx, s.nodes.client(), []string{s.keys.lease(gateway)}).Err()
 }
 
 func (s *Store) watchFleet() {
@@ -248,7 +255,7 @@ func (s *Store) watchFleet() {
 			return
 		case <-ticker.C:
 			s.fleet.mu.Lock()
-			s.look(s.ctx)
+			s.look()
 			s.fleet.mu.Unlock()
 		}
 	}
@@ -256,12 +263,12 @@ func (s *Store) watchFleet() {
 
 // lives says whether a gateway that holds a seat is alive. One that nobody has
 // seen yet may be new.
-func (s *Store) lives(ctx context.Context, gateway string) bool {
+func (s *Store) lives(gateway string) bool {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.judge.Knows(gateway) {
-		s.look(ctx)
+		s.look()
 	}
 	return f.judge.Lives(gateway)
 }

@@ -132,13 +132,16 @@ func (s *Store) SweepSeats(ctx context.Context, gateway string) (swept int, err 
 	s.doAll(ctx, ephemeral, calls)
 	var seats []chat.Seat
 	for _, c := range calls {
-		reply, err := c.result()
-		if err != nil {
-			return 0, err
+		// A partition that is away keeps nobody online in the others.
+		reply, err1 := c.result()
+		if err1 != nil {
+			err = errors.Join(err, err1)
+			continue
 		}
-		users, err := list("seal", reply, 1)
-		if err != nil {
-			return 0, err
+		users, err1 := list("seal", reply, 1)
+		if err1 != nil {
+			err = errors.Join(err, err1)
+			continue
 		}
 		for _, u := range users {
 			if name := text(u); name != "" {
@@ -259,7 +262,7 @@ func parseSeat(user, value string) (seat chat.Seat, err error) {
 
 // Lookup implements chat.Live.
 func (s *Store) Lookup(ctx context.Context, users []string) ([]chat.Presence, error) {
-	if err := s.seeFleet(ctx); err != nil {
+	if err := s.seeFleet(); err != nil {
 		return nil, err
 	}
 	found, errs := s.ReadPresence(ctx, users)
@@ -273,7 +276,7 @@ func (s *Store) Lookup(ctx context.Context, users []string) ([]chat.Presence, er
 		for _, gateway := range slices.Sorted(maps.Keys(p.Seats)) {
 			is, judged := live[gateway]
 			if !judged {
-				is = s.lives(ctx, gateway)
+				is = s.lives(gateway)
 				live[gateway] = is
 			}
 			if !is {

@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -389,5 +390,35 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	}
 	if online(open(t, r.URL())) {
 		t.Error("online, and the gateway was silent for longer than it may be")
+	}
+}
+
+func TestAShardThatIsAwayKeepsNobodyOnlineElsewhere(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL())
+	var seats []chat.Seat
+	for i := range 60 {
+		seats = append(seats, chat.Seat{User: fmt.Sprintf("u%d", i), Conns: 1, Seq: 1})
+	}
+	take(t, s, "gw1", seats...)
+	c.Nodes[2].Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	n, err := s.SweepSeats(ctx, "gw1")
+	if n == 0 || err == nil {
+		t.Errorf("announced %d, %v", n, err)
+	}
+	time.Sleep(1100 * time.Millisecond) // go-redis sleeps for a second before it tries the dead node again
+}
+
+func TestACancelledLookupFailsNobodyElse(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	must(t, s.Check(t.Context()))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _ = s.Lookup(gone, []string{"alice"})
+	if _, err := s.Lookup(t.Context(), []string{"alice"}); err != nil {
+		t.Errorf("the next one: %v", err)
 	}
 }
