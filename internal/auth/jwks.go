@@ -57,6 +57,7 @@ type JWKSOptions struct {
 // fetches inside Verify, which would stop an event loop.)
 type JWKS struct {
 	opt    JWKSOptions
+	where  string                         // URL for the log: without user, password and query
 	keys   atomic.Pointer[[]publishedKey] // nil until the first fetch
 	wanted chan struct{}                  // a token named an unknown key
 	last   published                      // the goroutine's own
@@ -112,7 +113,8 @@ func NewJWKS(o JWKSOptions) (*JWKS, error) {
 	if o.gap == 0 {
 		o.gap, o.retry = jwksGap, jwksRetryMin
 	}
-	return &JWKS{opt: o, wanted: make(chan struct{}, 1), done: make(chan struct{})}, nil
+	where := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	return &JWKS{opt: o, where: where, wanted: make(chan struct{}, 1), done: make(chan struct{})}, nil
 }
 
 func noDowngrade(req *http.Request, via []*http.Request) error {
@@ -204,7 +206,7 @@ func (j *JWKS) run(ctx context.Context) {
 			j.opt.Client.CloseIdleConnections()
 			wait = retry
 			retry = min(2*retry, jwksRetryMax)
-			j.opt.Logger.Warn("fetching the JWT keys failed; the last ones stay", "url", j.opt.URL, "err", err, "again_in", wait)
+			j.opt.Logger.Warn("fetching the JWT keys failed; the last ones stay", "url", j.where, "err", err, "again_in", wait)
 		} else {
 			retry = j.opt.retry
 		}
@@ -246,6 +248,9 @@ func (j *JWKS) fetch(ctx context.Context) error {
 	}
 	resp, err := j.opt.Client.Do(req)
 	if err != nil {
+		if told := (*url.Error)(nil); errors.As(err, &told) {
+			err = told.Err // without the URL, whose query may be a secret
+		}
 		return err
 	}
 	defer resp.Body.Close()
@@ -278,7 +283,7 @@ func (j *JWKS) fetch(ctx context.Context) error {
 	}
 	added, withdrawn := without(keys, old), without(old, keys)
 	if len(added) > 0 || len(withdrawn) > 0 {
-		j.opt.Logger.Info("the issuer's JWT keys have changed", "url", j.opt.URL, "added", len(added), "withdrawn", len(withdrawn))
+		j.opt.Logger.Info("the issuer's JWT keys have changed", "url", j.where, "added", len(added), "withdrawn", len(withdrawn))
 	}
 	if len(withdrawn) > 0 {
 		j.opt.OnWithdrawn(withdrawn)

@@ -367,3 +367,31 @@ func mustURL(t *testing.T, s string) *url.URL {
 	}
 	return u
 }
+
+type writes chan string
+
+func (w writes) Write(p []byte) (int, error) {
+	select {
+	case w <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func TestNothingSecretOfTheURLIsLogged(t *testing.T) {
+	log := make(writes, 1)
+	j, err := NewJWKS(JWKSOptions{URL: "http://fetcher:s3cret@127.0.0.1:1/jwks?token=t0ken", Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Start()
+	defer j.Stop()
+	select {
+	case line := <-log:
+		if !strings.Contains(line, "127.0.0.1:1/jwks") || strings.Contains(line, "s3cret") || strings.Contains(line, "t0ken") {
+			t.Error(line)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a fetch that failed is not told")
+	}
+}
