@@ -299,6 +299,7 @@ func (c *Core) begin(ref *connRef, m *membership) {
 				if p.stalled {
 					p.stalled = false
 					c.enqueue(p)
+					c.run(ref.job) // it may wait for nothing else (F4)
 				}
 				return
 			}

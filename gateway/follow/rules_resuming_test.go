@@ -316,3 +316,27 @@ func TestACatchUpWaitsUntilTheSocketHasTakenIt(t *testing.T) {
 	late.drained()
 	late.gets("4-0", "resumed 7")
 }
+
+// A partition that does not answer (r2's) does not keep a room waiting whose member
+// was suspended, and turned out to be one, while it caught up (F4).
+func TestF4ADeafPartitionKeepsNoOtherRoomWaiting(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	alice := s.resumes("alice")
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r", "r2")
+	s.confirmed("r") // r2 is never confirmed
+	s.answers("room r alice").room("5-0", 100, "alice")
+	s.after(6000) // hello is overdue: it does not wait for r2
+	alice.gets("hello 7")
+	alice.has("r 1-0")
+	s.published("r", left("r", "alice", 0)) // overtaken by a joined: suspended, and asked
+	alice.got = nil
+	s.answers("log r 1-0").log("5-0", "1-0", "2-0", "3-0", "4-0", "5-0") // comes first: the pull stalls
+	s.answers("room r alice").room("5-0", 102, "alice")                  // it is a member
+	s.after(60_000)
+	s.published("r", "6-0")
+	if len(s.asked) == 0 && len(alice.got) == 0 {
+		t.Fatal("nothing is read, nothing comes: it waits for r2's partition")
+	}
+}

@@ -151,3 +151,61 @@ func TestNoMoreLoopsThanTheHubTellsApart(t *testing.T) {
 		}
 	}
 }
+
+// answerOf is an answer to a poll of a quarter of a megabyte.
+func answerOf(id edge.ConnID) []edge.Cmd {
+	pad := strings.Repeat("x", 8000)
+	frames := []*edge.Frame{polledAt("alice", 17)}
+	for range 31 {
+		frames = append(frames, frame(`{"type":"x","pad":"`+pad+`"}`))
+	}
+	return unicast(id, append(frames, resumedFrame)...)
+}
+
+// A poll that is the last on its socket, and of a client that takes nothing of its
+// answer, is not kept because it talks.
+func TestWhoTakesNothingOfItsLastAnswerIsClosed(t *testing.T) {
+	g := start(t, func(o *loop.Options) {
+		o.Loops, o.SendBufferBytes = 1, 16<<10
+		o.SlowTimeout, o.CloseTimeout = 500*time.Millisecond, 500*time.Millisecond
+	})
+	r := g.dialRaw()
+	if err := r.Conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	id := g.polls(r, "alice", "{}", "Connection", "close")
+	g.post(answerOf(id)...)
+	g.eventually("its answer is on its way", func() bool { return g.Stats().Closing == 1 })
+	for range 15 { // now and then, for six times the time-outs
+		_, _ = r.Conn.Write([]byte("x"))
+		time.Sleep(200 * time.Millisecond)
+	}
+	if g.Stats().Closing != 0 {
+		t.Error("it is still there")
+	}
+}
+
+// Whoever asks again and again and takes no answer is not given more than one.
+func TestPollsWithoutReadingAreBounded(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Loops, o.SendBufferBytes, o.QueueBytes = 1, 16<<10, 64<<10 })
+	r := g.dialRaw()
+	if err := r.Conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() bool { return g.Stats().Upgrades[loop.UpgradeRate] > 0 }
+	for range 30 { // fewer than may come at once
+		if _, err := r.Conn.Write([]byte(request("POST", "/v1/poll", "alice", "{}"))); err != nil {
+			t.Fatal(err)
+		}
+		g.eventually("it is taken or refused", func() bool { return refused() || g.hub.count(edge.EvOpened) > 0 })
+		if refused() {
+			break
+		}
+		id := g.polled("alice")
+		g.post(answerOf(id)...)
+		g.hub.of(t, id, edge.EvClosed) // answered
+	}
+	if n := g.Stats().QueuedBytes; n > 1<<20 {
+		t.Errorf("%d KiB wait for one client that takes nothing", n>>10)
+	}
+}

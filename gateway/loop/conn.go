@@ -73,7 +73,7 @@ type conn struct {
 	// The timing wheel's list, and the tick the connection is due at (0: not in
 	// the wheel). wnext also links free slots.
 	wnext, wprev, due uint32
-	lastRead          uint32 // tick of the last byte received
+	lastRead          uint32 // tick of the last sign of life: bytes that came, or went out while it was full
 	pingedAt          uint32 // tick
 	deadline          uint32 // tick: of the head, of the positions, of the close, of the answer; 0: none
 
@@ -87,6 +87,10 @@ func (c *conn) clear(f connFlags)    { c.flags &^= f }
 
 // waits says whether bytes are queued that may wait for more.
 func (c *conn) waits() bool { return c.qhead != 0 && c.flags&(flagArmed|flagDirty) == 0 }
+
+// unwritten says whether there is more than the socket has taken: in the queue, or
+// encrypted already.
+func (c *conn) unwritten() bool { return c.qhead != 0 || c.has(flagArmed) }
 
 const (
 	chunkBits = 10

@@ -114,7 +114,7 @@ func (l *loop) startStop() {
 // endIdle ends a connection between two polls, but not in the middle of its last answer:
 // the hub takes for delivered what is in that.
 func (l *loop) endIdle(slot uint32, c *conn, why CloseReason) {
-	if c.qhead == 0 {
+	if !c.unwritten() {
 		l.destroy(slot, c, why)
 		return
 	}

@@ -89,7 +89,7 @@ func (l *loop) readable(slot uint32, c *conn) {
 	l.stats.BytesIn += uint64(n)
 	// Of who has more to take than its socket holds, taking it is the sign of life: it
 	// could go on talking for ever.
-	if !c.has(flagArmed) || c.phase != phaseOpen {
+	if !c.has(flagArmed) {
 		c.lastRead = l.tick
 		if c.has(flagPinged) && l.g.opts.OnHeartbeat != nil {
 			l.g.opts.OnHeartbeat(time.Duration(l.tick-c.pingedAt) * tickMs * time.Millisecond)

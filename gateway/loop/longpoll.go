@@ -67,7 +67,8 @@ func (l *loop) openPoll(slot uint32, c *conn, req *request, claims auth.Claims, 
 		l.stats.Upgrades[UpgradeOK]++
 		l.seated(c)
 	}
-	if !c.session.Allow(l.nowMs, &l.g.opts.Session) {
+	// One that asks again before it has taken its answers is not given more of them.
+	if !c.session.Allow(l.nowMs, &l.g.opts.Session) || c.qbytes > l.queueBytes {
 		return errPollRate
 	}
 	w := &waiting{since: l.tick, closes: req.closes, wait: ticksOf(ask.Wait), origin: string(l.g.readableBy(req))}
@@ -198,7 +199,7 @@ func (l *loop) answerPoll(slot uint32, c *conn) {
 // takesAnswer: a poll's answer is being written, and its client still takes some of
 // it. It is all that it gets: were it cut, it would ask for the same again.
 func (l *loop) takesAnswer(c *conn) bool {
-	if c.form != collected || c.qhead == 0 || l.tick >= c.lastRead+l.slowTicks {
+	if c.form != collected || !c.unwritten() || l.tick >= c.lastRead+l.slowTicks {
 		return false
 	}
 	c.deadline = c.lastRead + l.slowTicks
