@@ -109,12 +109,19 @@ func (b *inbox) empty() bool {
 }
 
 func (b *inbox) reset() {
-	clear(b.events)
-	clear(b.links)
-	clear(b.answers)
-	clear(b.calls)
-	b.events, b.links, b.answers, b.calls = b.events[:0], b.links[:0], b.answers[:0], b.calls[:0]
+	b.events, b.links, b.answers, b.calls = emptied(b.events), emptied(b.links), emptied(b.answers), emptied(b.calls)
 	b.linkBytes = 0
+}
+
+// emptied is a slice to be filled again, without what was in it and without the memory
+// of a storm.
+func emptied[T any](s []T) []T {
+	const most = 1 << 14
+	if cap(s) > most {
+		return nil
+	}
+	clear(s)
+	return s[:0]
 }
 
 // linkInput is a call of chat.Listener, kept.
@@ -423,15 +430,13 @@ func (h *Hub) flush(now int64) {
 	for i, ops := range o.subs {
 		if len(ops) > 0 {
 			h.flushSubs(i, ops)
-			clear(ops)
-			o.subs[i] = ops[:0]
+			o.subs[i] = emptied(ops)
 		}
 	}
 	for i, cmds := range o.cmds {
 		if len(cmds) > 0 {
 			h.loops.Post(i, cmds)
-			clear(cmds)
-			o.cmds[i] = cmds[:0]
+			o.cmds[i] = emptied(cmds)
 		}
 	}
 	h.dispatch()

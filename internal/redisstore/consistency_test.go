@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -409,5 +410,34 @@ func TestPasswordsAreUsed(t *testing.T) {
 		}
 		must(t, s.Ready(t.Context()))
 		e.wantHealthy(t, 5*time.Second)
+	}
+}
+
+// A member whom the index lacks, because what adds them is on its way still, follows
+// from the moment of joining, also when others have joined since (F3).
+func TestARepairKnowsTheMomentOfJoining(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	half := open(t, r.URL(), func(o *redisstore.Options) { o.MinReplicasAck, o.AckTimeout = 1, 10*time.Millisecond }) // stops after the members script
+	for _, other := range []bool{false, true} {
+		id, bob := room(t, s, "alice"), name("bob")
+		first := send(t, s, id, "alice", "k1", "before bob")
+		_, err := half.PutMember(t.Context(), as("alice"), id, bob, "") // its answer is lost, or the process dies
+		wantErr(t, err, chat.ErrNotReplicated)
+		send(t, s, id, "alice", "k2", "one")
+		send(t, s, id, "alice", "k3", "two")
+		if other {
+			_, err = s.PutMember(t.Context(), as("alice"), id, name("carol"), "")
+			must(t, err)
+		}
+		_, err = s.PutMember(t.Context(), as("alice"), id, bob, "") // the retry
+		must(t, err)
+		rooms, _, _, err := s.Rooms(t.Context(), bob, "", 10)
+		must(t, err)
+		states, errs := s.ReadUsers(t.Context(), []string{bob})
+		must(t, errors.Join(errs...))
+		if rooms[0].Unread != 2 || states[0].Rooms[0].Head != first.ID {
+			t.Errorf("with another join in between %v: unread %d, want 2; follows from %v, joined at %v", other, rooms[0].Unread, states[0].Rooms[0].Head, first.ID)
+		}
 	}
 }

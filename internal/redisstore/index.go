@@ -103,14 +103,42 @@ func (s *Store) repair(ctx context.Context, user string, found []chat.IndexedRoo
 		if is == indexed {
 			continue
 		}
-		changes = append(changes, change{
+		ch := change{
 			room: r.Room, user: user, joined: is, head: states[i].Head, n: states[i].N,
 			version: states[i].Version, repair: formatUint(r.Version),
-		})
+		}
+		if is {
+			underWay, err := s.underWay(ctx, r.Room, user)
+			if err != nil {
+				continue
+			}
+			if underWay.joined {
+				ch = underWay
+			}
+		}
+		changes = append(changes, ch)
 	}
 	if len(changes) > 0 {
 		s.writeIndex(ctx, changes)
 	}
+}
+
+// underWay is the newest change of a membership that is still in the outbox, if there
+// is one among the newest of its partition. It knows the head at the moment of joining,
+// of which the room's side knows no more.
+func (s *Store) underWay(ctx context.Context, room, user string) (change, error) {
+	part := s.keys.partition(room)
+	reply, err := s.do(ctx, reads, newCommand(part, "xrevrange", s.keys.outbox(part), "+", "-", "count", sweepPage))
+	if err != nil {
+		return change{}, err
+	}
+	entries, _ := reply.([]any)
+	for _, e := range entries {
+		if ch, err := parseOutbox(part, e); err == nil && ch.room == room && ch.user == user {
+			return ch, nil
+		}
+	}
+	return change{}, nil
 }
 
 // index is a user's hash.

@@ -189,7 +189,14 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 		}
 		ch.entry = text(v[5])
 	} else {
-		ch.repair = "0" // a member that the index does not know is put there (F3)
+		// A member that the index does not know is put there, if nothing else is about to (F3).
+		underWay, err := s.underWay(ctx, room, user)
+		if err != nil {
+			return "", err
+		}
+		if ch.repair = "0"; underWay.joined {
+			ch = underWay
+		}
 	}
 	s.writeIndex(ctx, []change{ch})
 	return chat.Role(text(v[4])), nil
