@@ -412,8 +412,6 @@ func TestThePageComesBackByItself(t *testing.T) {
 	}
 }
 
-// TestThePageFillsAGap: more was said than a resume pushes; the page is told so
-// and pages the rest from history.
 // The embedded Redis forgets its rooms when the server ends. Whoever has one open goes
 // on in it, and is told so.
 func TestThePageMakesARoomAgainThatTheServerForgot(t *testing.T) {
@@ -444,6 +442,8 @@ func TestThePageMakesARoomAgainThatTheServerForgot(t *testing.T) {
 	alice.sees("no error told beside the banner", `told.join() == ""`)
 }
 
+// TestThePageFillsAGap: more was said than a resume pushes; the page is told so
+// and pages the rest from history.
 func TestThePageFillsAGap(t *testing.T) {
 	dev := startDev(t, func(c *config.Dev) { c.ResumePerRoom = 5 })
 	chromium := browser(t)

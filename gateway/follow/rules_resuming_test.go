@@ -269,8 +269,8 @@ func TestR3TooMuchInARoomIsAGap(t *testing.T) {
 	tooMuch.gets("hello 7", "gap r after 0-0 head 3-0", "resumed 7")
 }
 
-func TestR3TooMuchOnAConnectionIsAGap(t *testing.T) {
-	s := play(t, func(c *follow.Config) { c.ResumeConn = 3 })
+// missesTwoInEachOfTwo resumes for alice in r and rother, and answers what is asked.
+func missesTwoInEachOfTwo(s *scene) *phone {
 	s.linksUp()
 	late := s.resumes("alice")
 	s.confirmed("alice")
@@ -281,22 +281,19 @@ func TestR3TooMuchOnAConnectionIsAGap(t *testing.T) {
 	late.has("r 0-0", "rother 0-0")
 	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
 	s.answers("log rother 0-0").log("2-0", "1-0", "2-0")
+	return late
+}
+
+func TestR3TooMuchOnAConnectionIsAGap(t *testing.T) {
+	s := play(t, func(c *follow.Config) { c.ResumeConn = 3 })
+	late := missesTwoInEachOfTwo(s)
 	late.gets("hello 7", "1-0", "2-0", "gap rother after 0-0 head 2-0", "resumed 7")
 }
 
 // What was begun counts whole, also while it waits for the socket.
 func TestR3CountsWhatIsStillToCome(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.ResumeConn, c.CreditBytes = 3, 1 })
-	s.linksUp()
-	late := s.resumes("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r", "rother")
-	s.confirmed("r", "rother")
-	s.answers("room r alice").room("2-0", 100, "alice")
-	s.answers("room rother alice").room("2-0", 100, "alice")
-	late.has("r 0-0", "rother 0-0")
-	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
-	s.answers("log rother 0-0").log("2-0", "1-0", "2-0")
+	late := missesTwoInEachOfTwo(s)
 	late.gets("hello 7", "1-0", "gap rother after 0-0 head 2-0")
 	late.drained()
 	s.answers("log r 1-0").log("2-0", "1-0", "2-0")

@@ -132,7 +132,8 @@ func TestNobodyIsHeldBackBelowTheAcceptRate(t *testing.T) {
 		time.Sleep(time.Second / 30)
 	}
 	g.eventually("all are accepted", func() bool { return g.Stats().Accepted == 45 })
-	if n := g.Stats().AcceptPauses; n > 0 {
+	// Now and then, on a machine that is busy and lets them come together.
+	if n := g.Stats().AcceptPauses; n > 45/4 {
 		t.Errorf("held back %d times", n)
 	}
 }

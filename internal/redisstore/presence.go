@@ -132,17 +132,12 @@ func (s *Store) SweepSeats(ctx context.Context, gateway string) (swept int, err 
 	s.doAll(ctx, ephemeral, calls)
 	var seats []chat.Seat
 	for _, c := range calls {
-		// A partition that is away keeps nobody online in the others.
 		reply, err1 := c.result()
-		if err1 != nil {
-			err = errors.Join(err, err1)
-			continue
+		var users []any
+		if err1 == nil {
+			users, err1 = list("seal", reply, 1)
 		}
-		users, err1 := list("seal", reply, 1)
-		if err1 != nil {
-			err = errors.Join(err, err1)
-			continue
-		}
+		err = errors.Join(err, err1) // a partition that is away keeps nobody online in the others
 		for _, u := range users {
 			if name := text(u); name != "" {
 				seats = append(seats, chat.Seat{User: name})

@@ -372,13 +372,10 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 		must(t, err)
 		return found[0].Online
 	}
-	silent := func() { // for longer than a gateway may be
-		_, err := r.Do("PEXPIRE", "gateway:"+g, "15000")
-		must(t, err)
-	}
-	silent()
+	_, err := r.Do("PEXPIRE", "gateway:"+g, "15000") // silent for longer than a gateway may be
+	must(t, err)
 	observer := open(t, r.URL())
-	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
+	_, err = r.Do("CONFIG", "SET", "maxmemory", "1")
 	must(t, err)
 	if !online(observer) {
 		t.Error("offline, and no gateway could renew")
@@ -393,6 +390,7 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	}
 }
 
+// A dead gateway's users are announced where that can be done.
 func TestAShardThatIsAwayKeepsNobodyOnlineElsewhere(t *testing.T) {
 	c := testkit.Cluster(t, 3, 0)
 	s := open(t, c.URL())
@@ -410,6 +408,7 @@ func TestAShardThatIsAwayKeepsNobodyOnlineElsewhere(t *testing.T) {
 	}
 }
 
+// What is known of the fleet is everybody's, whoever asked first.
 func TestACancelledLookupFailsNobodyElse(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())
