@@ -35,6 +35,17 @@ type mark struct {
 	n    uint64      // its ordinal; 0 when it has to be found first
 	by   edge.ConnID // who claimed it last
 	told protocol.ID // what Redis was told last
+	// sure is the furthest it has come to that is known to be a message, with its ordinal:
+	// what counts when a claim beyond it is of none.
+	sure  protocol.ID
+	sureN uint64
+}
+
+// know takes in that there is such a message.
+func (m *mark) know(id protocol.ID, n uint64) {
+	if m.sure.Less(id) {
+		m.sure, m.sureN = id, n
+	}
 }
 
 // cooling is how long a mark waits, as an index.
@@ -95,10 +106,16 @@ func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, 
 	}
 	key := markKey{kind, user, name}
 	m := c.marks.all[key]
-	if m == nil {
+	fresh := m == nil
+	if fresh {
 		m = &mark{markKey: key, id: id, n: n}
 		c.marks.all[key] = m
 		c.marks.ready = append(c.marks.ready, m)
+	}
+	if n != 0 {
+		m.know(id, n)
+	}
+	if fresh {
 		return m
 	}
 	if !m.id.Less(id) {
@@ -167,6 +184,9 @@ func (c *Core) MessageFound(now int64, kind chat.MarkerKind, asked chat.Marker, 
 	if m == nil {
 		return
 	}
+	if err == nil && found {
+		m.know(asked.ID, n)
+	}
 	switch {
 	case m.id != asked.ID && m.n != 0: // it has come further meanwhile
 		c.write(now, m)
@@ -180,10 +200,14 @@ func (c *Core) MessageFound(now int64, kind chat.MarkerKind, asked chat.Marker, 
 		c.write(now, m)
 		return
 	default:
-		m.id = m.told // what comes next counts from there
 		if cn := c.conns[m.by]; cn != nil {
 			delete(cn.markers, claimKey{m.kind, m.room})
 			c.refuse(m.by, protocol.ErrInvalid, "no such message")
+		}
+		m.id, m.n = m.sure, m.sureN // what comes next counts from there
+		if m.id != m.told {
+			c.write(now, m)
+			return
 		}
 	}
 	c.cool(now, m)

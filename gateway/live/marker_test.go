@@ -110,6 +110,29 @@ func TestAnIDThatDoesNotExistIsRefused(t *testing.T) {
 	b.want("read carol r 9")
 }
 
+// A claim of a message that is none takes nothing with it: neither what was claimed before it and
+// still being looked up, nor what was read by looking at the room meanwhile.
+func TestAnIDThatDoesNotExistTakesNothingWithIt(t *testing.T) {
+	b := inRoom(t)
+	b.says(3, edge.EvRead, "r", 5)
+	b.want("find r 5-0")
+	b.says(3, edge.EvRead, "r", 999)
+	b.c.MessageFound(b.now, chat.ReadMarker, b.finds[0], 5, true, nil)
+	b.want("find r 999-0")
+	b.c.MessageFound(b.now, chat.ReadMarker, b.finds[1], 0, false, nil)
+	b.want("refuse 3 invalid", "read carol r 5")
+
+	b = inRoom(t)
+	b.forget()
+	b.says(1, edge.EvRead, "r", 999) // alice looks at the room
+	b.want("find r 999-0")
+	b.message("r")
+	b.answerMarks(chat.MarkerMoved, nil) // bob's
+	b.forget()
+	b.c.MessageFound(b.now, chat.ReadMarker, b.finds[0], 0, false, nil)
+	b.want("refuse 1 invalid", "read alice r 11")
+}
+
 // Redis did not answer; the marker moves when it does.
 func TestAMarkerThatFailedIsWrittenLater(t *testing.T) {
 	b := inRoom(t)
