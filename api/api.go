@@ -192,13 +192,22 @@ func (a *API) build(o Options) (err error) {
 	e.NoRoute(func(c *gin.Context) { a.fail(c, errNoRoute) })
 	e.NoMethod(func(c *gin.Context) { a.fail(c, errNoMethod) })
 	for _, r := range routes {
-		e.Handle(r.method, r.path, a.endpoint(r))
+		addRoute(e, r.method, r.path, a.endpoint(r))
 	}
 	for _, x := range o.Extra {
-		e.Handle(x.Method, x.Path, gin.WrapH(x.Handler))
+		addRoute(e, x.Method, x.Path, gin.WrapH(x.Handler))
 	}
 	a.engine = e
 	return nil
+}
+
+// addRoute adds a route. What is served to GET is to HEAD (RFC 9110, section 9.1); net/http leaves
+// the body out.
+func addRoute(e *gin.Engine, method, path string, h gin.HandlerFunc) {
+	e.Handle(method, path, h)
+	if method == http.MethodGet {
+		e.Handle(http.MethodHead, path, h)
+	}
 }
 
 // Handler is the whole API as an http.Handler, for tests and for embedding.

@@ -53,6 +53,38 @@ func TestNewStartsNothing(t *testing.T) {
 	}
 }
 
+// TestHeadIsGetWithoutTheBody: whatever GET serves, the routes of others included.
+func TestHeadIsGetWithoutTheBody(t *testing.T) {
+	w := newWorld(t, newMemory(), func(o *api.Options) {
+		o.Extra = []api.Extra{{Method: "GET", Path: "/", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a page") })}}
+	})
+	alice := w.as("alice")
+	alice.post("/v1/rooms", `{"id":"r"}`).want(201)
+	addr := w.start()
+	ask := func(method, path string) (*http.Response, string) {
+		req, _ := http.NewRequest(method, "http://"+addr+path, nil)
+		req.Header.Set("Authorization", "Bearer "+alice.token)
+		req.Header.Set("Accept-Encoding", "identity")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(b)
+	}
+	for _, path := range []string{"/", "/docs", "/openapi.json", "/v1/rooms", "/v1/rooms/r", "/v1/rooms/r/members", "/v1/rooms/r/messages", "/v1/presence?user=alice", "/v1/rooms/none"} {
+		get, body := ask("GET", path)
+		head, nothing := ask("HEAD", path)
+		if head.StatusCode != get.StatusCode || nothing != "" || body == "" || head.ContentLength != get.ContentLength || head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
+			t.Errorf("%s: GET %d, %d bytes; HEAD %d, %d bytes, of which came %q", path, get.StatusCode, get.ContentLength, head.StatusCode, head.ContentLength, nothing)
+		}
+	}
+}
+
 func TestStartTellsWhatIsWrong(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
