@@ -20,6 +20,7 @@ type request struct {
 	ticket       []byte // nil: none
 	resume       bool
 	compression  deflate.Params // the first offer that can be honoured
+	otherConn    bool           // a Connection line of several does not name the upgrade
 
 	// Of events and long polls.
 	since   uint64 // the client has everything up to this time (Unix ms); 0: it does not say
@@ -266,11 +267,14 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 		}
 	case len("Connection"):
 		if is(name, "connection") && req.route == routeWS {
-			// Each of several must name it, because the upgrader wants it so.
-			if eachToken(value, func(t []byte) bool { return is(t, "upgrade") }) != listFound {
+			switch namesUpgrade(value) {
+			case listFound:
+				*seen |= seenConnection
+			case listDone: // another line may: together they are one list (RFC 9110, section 5.3)
+				req.otherConn = true
+			default:
 				return errConnection
 			}
-			*seen |= seenConnection
 		}
 	case len("Authorization"):
 		if is(name, "authorization") {
@@ -319,6 +323,26 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 		}
 	}
 	return nil
+}
+
+func namesUpgrade(value []byte) listResult {
+	return eachToken(value, func(t []byte) bool { return is(t, "upgrade") })
+}
+
+// forUpgrader is the head of an upgrade for the upgrader, which wants every Connection line
+// to name it: without those that do not.
+func (req *request) forUpgrader(head []byte) []byte {
+	if !req.otherConn {
+		return head
+	}
+	kept := make([]byte, 0, len(head))
+	for line := range bytes.Lines(head) {
+		name, value, _ := bytes.Cut(line, []byte{':'})
+		if !is(name, "connection") || namesUpgrade(trim(bytes.TrimSuffix(value, []byte("\r\n")))) == listFound {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
 }
 
 // readProtocols looks for the browser's way to hand over a token. Whether

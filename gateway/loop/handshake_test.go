@@ -90,22 +90,23 @@ func TestRequestsThatAreAccepted(t *testing.T) {
 		resume bool
 		token  string
 	}{
-		"plain":                  {okHead, false, "t.o.k"},
-		"odd case and spaces":    {with(t, "Upgrade: websocket", "uPGRADE:WebSocket\t ", "Connection: Upgrade", "connection:  keep-alive , upgrade"), false, "t.o.k"},
-		"resume":                 {with(t, "/v1/ws", "/v1/ws?resume"), true, "t.o.k"},
-		"resume=1":               {with(t, "/v1/ws", "/v1/ws?a=b&resume=1"), true, "t.o.k"},
-		"resume=false":           {with(t, "/v1/ws", "/v1/ws?resume=false"), false, "t.o.k"},
-		"browser":                {with(t, end, "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: https://chat.example\r\nCookie: x=y\r\n"), false, "a.b.c"},
-		"protocols in two lines": {with(t, end, "Sec-WebSocket-Protocol: madang.v1\r\nSec-WebSocket-Protocol: bearer.a.b.c\r\n"), false, "a.b.c"},
-		"no token":               {with(t, end, ""), false, ""},
-		"IPv6 host":              {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
-		"two Connections":        {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
+		"plain":                   {okHead, false, "t.o.k"},
+		"odd case and spaces":     {with(t, "Upgrade: websocket", "uPGRADE:WebSocket\t ", "Connection: Upgrade", "connection:  keep-alive , upgrade"), false, "t.o.k"},
+		"resume":                  {with(t, "/v1/ws", "/v1/ws?resume"), true, "t.o.k"},
+		"resume=1":                {with(t, "/v1/ws", "/v1/ws?a=b&resume=1"), true, "t.o.k"},
+		"resume=false":            {with(t, "/v1/ws", "/v1/ws?resume=false"), false, "t.o.k"},
+		"browser":                 {with(t, end, "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: https://chat.example\r\nCookie: x=y\r\n"), false, "a.b.c"},
+		"protocols in two lines":  {with(t, end, "Sec-WebSocket-Protocol: madang.v1\r\nSec-WebSocket-Protocol: bearer.a.b.c\r\n"), false, "a.b.c"},
+		"no token":                {with(t, end, ""), false, ""},
+		"IPv6 host":               {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
+		"two Connections":         {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
+		"… of which one names it": {with(t, "Connection: Upgrade", "connection: keep-alive\r\nConnection: Upgrade\r\nConnection:\tx-hop, y"), false, "t.o.k"},
 	} {
 		req, bad := parseRequest([]byte(tc.head), false)
 		if bad != nil || req.resume != tc.resume || string(req.token) != tc.token {
 			t.Errorf("%s: got %+v, %v", name, req, bad)
 		}
-		h := headReader{head: []byte(tc.head)}
+		h := headReader{head: req.forUpgrader([]byte(tc.head))}
 		if _, err := upgrader.Upgrade(&h); err != nil || !bytes.HasPrefix(h.out, []byte("HTTP/1.1 101 ")) {
 			t.Errorf("%s: the upgrader says %v", name, err)
 		}
@@ -165,6 +166,7 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte(okHead))
 	f.Add([]byte(strings.Replace(okHead, "Authorization: Bearer t.o.k", "Sec-WebSocket-Protocol: madang.v1, bearer.a.b.c\r\nOrigin: http://x", 1)))
 	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "/v1/ws?resume&a=b", 1)))
+	f.Add([]byte(strings.Replace(okHead, "Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade", 1)))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 	f.Add([]byte("GET /v1/events?last_event_id=5&ticket=x HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nLast-Event-ID: 1700000000000\r\n\r\n"))
 	f.Add([]byte("POST /v1/poll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 12\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"))
@@ -203,7 +205,7 @@ func FuzzHandshake(f *testing.F) {
 		if std.ContentLength != 0 || len(std.TransferEncoding) != 0 {
 			t.Fatal("it has a body")
 		}
-		h := headReader{head: head}
+		h := headReader{head: req.forUpgrader(head)}
 		if _, err := upgrader.Upgrade(&h); err != nil {
 			t.Fatalf("the upgrader refuses it: %v", err)
 		}

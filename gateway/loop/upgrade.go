@@ -170,7 +170,7 @@ func (l *loop) openWS(slot uint32, c *conn, head []byte, req *request, claims au
 		l.g.open.Add(-1)
 		return l.full()
 	}
-	l.http = headReader{head: head, out: l.http.out[:0]}
+	l.http = headReader{head: req.forUpgrader(head), out: l.http.out[:0]}
 	if _, err := upgrader.Upgrade(&l.http); err != nil {
 		l.g.open.Add(-1)
 		return badRequest(err.Error())
