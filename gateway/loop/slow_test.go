@@ -183,7 +183,7 @@ func TestABurstForAReaderThatReads(t *testing.T) {
 
 // Everybody else gets everything while some do not read.
 func TestStalledReadersDoNotHurtTheOthers(t *testing.T) {
-	g := start(t, func(o *loop.Options) { o.QueueBytes = 64 << 10; o.MaxPerUser = 1000 })
+	g := start(t, func(o *loop.Options) { o.QueueBytes, o.MaxPerUser, o.SlowTimeout = 64<<10, 1000, time.Hour })
 	for range 20 {
 		r, id := g.dialWS("stalled")
 		r.Conn.(*net.TCPConn).SetReadBuffer(4096)
