@@ -42,10 +42,11 @@ func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet
 	if sr != nil && sr.lost {
 		return
 	}
-	i := l.wholeItem(s, c)
+	i, events := l.wholeItem(s, c), s.events
 	if c.has(flagArmed) && s.hasShed { // behind: nothing ephemeral is worth the wait
-		l.stats.Shed += uint64(s.events - s.lasting)
-		if i = l.durableItem(s, c); i == itemNone {
+		i, events = l.durableItem(s, c), s.lasting
+		if i == itemNone {
+			l.stats.Shed += uint64(s.events)
 			return
 		}
 	}
@@ -56,7 +57,8 @@ func (l *loop) deliverBehind(slot uint32, c *conn, num edge.RoomNum, s *frameSet
 		}
 		if c.qbytes+size <= l.queueBytes || c.qbytes == 0 {
 			l.enqueue(slot, c, i)
-			l.stats.Deliveries += uint64(s.events)
+			l.stats.Deliveries += uint64(events)
+			l.stats.Shed += uint64(s.events - events)
 			return
 		}
 		sr = l.fallBehind(slot, c)

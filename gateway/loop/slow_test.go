@@ -93,6 +93,9 @@ func TestASlowReaderIsLeftOutToldAndAttachedAgain(t *testing.T) {
 	}
 	slow.want(`{"type":"unicast"}`)
 	ev := g.hub.of(t, slow.id, edge.EvLagged)
+	if n := g.Stats().Shed; n != 2 {
+		t.Errorf("%d ephemeral events were dropped, want two", n)
+	}
 	if len(ev.Lag) != 2 || ev.Lag[room1] != (protocol.ID{Ms: next - 1}) || ev.Lag[room2] != other.Prev {
 		t.Fatalf("told %v, had room1 up to %d of %d", ev.Lag, next-1, last)
 	}
