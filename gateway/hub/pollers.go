@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,8 @@ type pollers struct {
 
 	byID   map[edge.ConnID]*poller
 	byPoll map[edge.ConnID]*poller // by the polls that wait
-	ends   []pollerEnd             // in order of time
+	byUser map[string][]*poller
+	ends   []pollerEnd // in order of time
 }
 
 // poller is a client that polls.
@@ -57,7 +59,7 @@ const (
 func newPollers(core *follow.Core, cfg live.Config) *pollers {
 	return &pollers{
 		Core: core, prefix: cfg.ConnPrefix, graceMs: min(cfg.WithDefaults().GraceMs, mostPollerMs),
-		byID: map[edge.ConnID]*poller{}, byPoll: map[edge.ConnID]*poller{},
+		byID: map[edge.ConnID]*poller{}, byPoll: map[edge.ConnID]*poller{}, byUser: map[string][]*poller{},
 	}
 }
 
@@ -67,6 +69,7 @@ func (ps *pollers) opened(ev *edge.Event) {
 	if p == nil || p.user != ev.User {
 		p = &poller{id: ev.Conn, user: ev.User}
 		ps.byID[p.id] = p
+		ps.byUser[p.user] = append(ps.byUser[p.user], p)
 	}
 	p.poll = ev.Conn
 	ps.byPoll[ev.Conn] = p
@@ -105,6 +108,15 @@ func (ps *pollers) known(conn string) *poller {
 	return ps.byID[edge.ConnID(id)]
 }
 
+// forget takes in that a client has not polled again.
+func (ps *pollers) forget(p *poller) {
+	delete(ps.byID, p.id)
+	rest := slices.DeleteFunc(ps.byUser[p.user], func(o *poller) bool { return o == p })
+	if ps.byUser[p.user] = rest; len(rest) == 0 {
+		delete(ps.byUser, p.user)
+	}
+}
+
 // is says whether an ID of live's is a poller's.
 func (ps *pollers) is(id edge.ConnID) bool { return ps.byID[id] != nil }
 
@@ -140,7 +152,9 @@ func (ps *pollers) Connection(id edge.ConnID) (user string, greeted bool) {
 	}
 }
 
-// Connections is follow's, without the polls that another has taken over from.
+// Connections is follow's, without the polls that another has taken over from, and
+// with the pollers between two polls: they can't be told anything, and what they said
+// stands.
 func (ps *pollers) Connections(user string, f func(id edge.ConnID, greeted bool)) {
 	ps.Core.Connections(user, func(id edge.ConnID, greeted bool) {
 		p := ps.byPoll[id]
@@ -151,6 +165,11 @@ func (ps *pollers) Connections(user string, f func(id edge.ConnID, greeted bool)
 			f(p.id, greeted)
 		}
 	})
+	for _, p := range ps.byUser[user] {
+		if p.poll == 0 {
+			f(p.id, false)
+		}
+	}
 }
 
 // Membership is follow's.
@@ -216,7 +235,7 @@ func (a *alive) endPollers(now int64) {
 		ps.ends[0] = pollerEnd{}
 		ps.ends = ps.ends[1:]
 		if p := end.p; p.poll == 0 && p.answers == end.answers {
-			delete(ps.byID, p.id)
+			ps.forget(p)
 			a.core.Forget(now, p.id, p.user)
 		}
 	}

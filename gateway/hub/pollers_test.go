@@ -68,3 +68,37 @@ func TestWhispersAreToldOnceWhateverPollTakesThem(t *testing.T) {
 		t.Error("another client, or none, is this one")
 	}
 }
+
+// Whoever is between two polls is connected still, though nothing can be told now.
+func TestWhoIsBetweenTwoPollsIsOneOfTheUsersConnections(t *testing.T) {
+	ps := newPollers(follow.New(follow.Config{}, nil), live.Config{ConnPrefix: "gw.", GraceMs: 1000})
+	a := &alive{pollers: ps, core: live.New(live.Config{}, ps, nil)}
+	one, two := edge.MakeConnID(0, 1, 1), edge.MakeConnID(0, 2, 1)
+	want := func(want ...edge.ConnID) {
+		t.Helper()
+		var got []edge.ConnID
+		ps.Connections("alice", func(id edge.ConnID, greeted bool) {
+			if greeted {
+				t.Errorf("%v can be told", id)
+			}
+			got = append(got, id)
+		})
+		if !slices.Equal(got, want) {
+			t.Fatalf("alice's are %v, want %v", got, want)
+		}
+	}
+	for _, conn := range []edge.ConnID{one, two} {
+		ps.opened(&edge.Event{Conn: conn, User: "alice"})
+		ps.closed(0, &edge.Event{Conn: conn})
+	}
+	want(one, two)
+	next := edge.MakeConnID(0, 3, 1)
+	ps.opened(&edge.Event{Conn: next, User: "alice", Known: "gw." + two.String()})
+	want(one) // the other one is follow's to tell of
+	a.endPollers(1000)
+	want()
+	ps.closed(1000, &edge.Event{Conn: next})
+	want(two)
+	a.endPollers(2000)
+	want()
+}

@@ -255,6 +255,35 @@ func TestFocusStandsBetweenPolls(t *testing.T) {
 	b.want("to 1 "+typing, "to 2 "+typing)
 }
 
+// What somebody who polls looks at is told to Redis like anybody's, however short the
+// polls are: between two of them there is no connection, and the focus stands.
+func TestFocusIsKeptWithTheSeatBetweenPolls(t *testing.T) {
+	b := newBench(t)
+	b.room("r", "alice", 0)
+	b.open(1, "alice")
+	b.answerSeats(nil)
+	b.forget()
+	polls := func(ms int64) {
+		for range ms / 500 {
+			b.polls(1)
+			b.c.Flush(b.now)
+			b.answered(1)
+			b.pass(500)
+		}
+	}
+	b.says(1, edge.EvFocus, "r", 0)
+	b.answered(1)
+	polls(10_000)
+	b.want("take alice 0 r")
+	b.answerSeats(nil)
+	b.says(1, edge.EvFocus, "", 0) // done with the next poll
+	polls(10_000)
+	b.want("take alice 0")
+	b.answerSeats(nil)
+	polls(10_000)
+	b.want()
+}
+
 func TestFocusEndsBetweenPollsWithTheMembership(t *testing.T) {
 	b := inRoom(t)
 	b.answered(1)

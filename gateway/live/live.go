@@ -60,7 +60,8 @@ type Rooms interface {
 	// Connection says whose a connection is ("" when it is gone), and whether it
 	// has had its hello.
 	Connection(conn edge.ConnID) (user string, greeted bool)
-	// Connections calls f with every connection of a user.
+	// Connections calls f with every connection of a user, those between two polls
+	// included.
 	Connections(user string, f func(conn edge.ConnID, greeted bool))
 	// Membership says whether a connection's user is a member of a room, and the
 	// room's number; deciding: that is being asked, and known in a moment.

@@ -249,6 +249,15 @@ func (c *Core) focusOf(user string) (rooms []string) {
 	return rooms
 }
 
+// here says whether a user is connected, or between two polls.
+func (c *Core) here(st *seat) (is bool) {
+	if st.conns == 0 {
+		c.rooms.Connections(st.user, func(edge.ConnID, bool) { is = true })
+		return is
+	}
+	return true
+}
+
 // SeatDone takes in that a seat was taken or left, or that it failed. A nil error
 // is what makes a seat that was left go.
 func (c *Core) SeatDone(now int64, incarnation uint64, user string, left bool, err error) {
@@ -343,7 +352,7 @@ func (c *Core) tickSeats(now int64) {
 			continue
 		}
 		st.flags &^= seatLazy
-		if st.conns > 0 && (st.conns != st.told || st.flags&seatFocus != 0) {
+		if st.conns > 0 && st.conns != st.told || st.flags&seatFocus != 0 && c.here(st) {
 			c.touch(num)
 		}
 	}
