@@ -78,7 +78,7 @@ func (c *Core) unfocus(now int64, cn *conn) {
 	r.focused[cn.focusAt], last.focusAt = last, cn.focusAt
 	r.focused[len(r.focused)-1] = nil
 	r.focused = r.focused[:len(r.focused)-1]
-	cn.focus, cn.muted, cn.away = nil, false, false
+	cn.focus, cn.muted, cn.away, cn.missed = nil, false, false, false
 	c.stats.Focused--
 	if len(r.focused) == 0 {
 		c.renumber(r, edge.NoRoom)
@@ -130,11 +130,11 @@ func (c *Core) recheck(now int64, cn *conn, name string) {
 	switch num, member, deciding := c.rooms.Membership(cn.id, name); {
 	case member:
 		c.renumber(cn.focus, num)
-		if cn.away { // what came meanwhile comes with its poll
+		if cn.away || cn.missed { // what came meanwhile comes with its poll, or has come
 			head, n := c.rooms.Head(num)
 			c.advance(chat.ReadMarker, cn.user, name, head, n)
 		}
-		cn.muted, cn.away = false, false
+		cn.muted, cn.away, cn.missed = false, false, false
 	case deciding:
 		c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: cn.id, Room: name}, recheck: true})
 	default:

@@ -171,6 +171,17 @@ func TestWhoIsStillAMemberKeepsTheFocus(t *testing.T) {
 	b.want("read alice r 11", "read bob r 11")
 }
 
+// What came while that was asked is in front of who still looks, and may be the last
+// for long.
+func TestWhatComesWhileMembershipIsAskedIsReadByWhoKeepsTheFocus(t *testing.T) {
+	b := inRoom(t)
+	b.c.Detached(b.now, 1, b.nums["r"])
+	b.message("r")
+	b.want("read bob r 11")
+	b.pass(100)
+	b.want("read alice r 11")
+}
+
 func TestADroppedRoomIsLookedAtByNobody(t *testing.T) {
 	b := inRoom(t)
 	b.c.Dropped(b.now, b.nums["r"])

@@ -231,6 +231,7 @@ type conn struct {
 	focusAt int  // in focus.focused
 	muted   bool // whether it may look at focus is being asked
 	away    bool // muted, because it is between two polls
+	missed  bool // messages came while it was muted
 
 	watches   []watch
 	watchNext []string // to be watched when it may change its set again

@@ -147,6 +147,7 @@ func (c *Core) pumpMarks(now int64) {
 		id, n := c.rooms.Head(r.num)
 		for _, cn := range r.focused {
 			if cn.muted {
+				cn.missed = true
 				continue
 			}
 			c.advance(chat.ReadMarker, cn.user, r.name, id, n)
