@@ -2,6 +2,7 @@ package follow
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/protocol"
@@ -401,7 +402,12 @@ func (c *Core) park(p *pull) {
 	p.parked, p.late = true, p.r.logTok != 0
 	p.j.parked++
 	c.wake(p.r)
-	p.r.parked = append(p.r.parked, p)
+	ps := p.r.parked
+	if len(ps) == cap(ps) { // who is gone meanwhile goes before it grows; half of it is free then, at least
+		ps = slices.DeleteFunc(ps, func(p *pull) bool { return p.done || p.j.dead })
+		ps = slices.Grow(ps, len(ps)+1)
+	}
+	p.r.parked = append(ps, p)
 }
 
 // unpark lets those who waited for a room go on.

@@ -1,8 +1,10 @@
 package follow_test
 
 import (
+	"runtime"
 	"testing"
 
+	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/follow"
 )
 
@@ -336,4 +338,38 @@ func TestF4ADeafPartitionKeepsNoOtherRoomWaiting(t *testing.T) {
 	if len(s.asked) == 0 && len(alice.got) == 0 {
 		t.Fatal("nothing is read, nothing comes: it waits for r2's partition")
 	}
+}
+
+// Who resumes while a link is down waits at the room. Clients that come, wait and go,
+// over and over, leave nothing behind.
+func TestWhoIsGoneWaitsNoMore(t *testing.T) {
+	s, _ := playing(t)
+	s.linkDown(0)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const clients, leftBytes = 20_000, 1 << 20
+	before := heap()
+	gone := &phone{s: s, nums: map[string]edge.RoomNum{}}
+	s.phones = append(s.phones, gone)
+	for i := range uint32(clients) {
+		gone.id = edge.MakeConnID(0, uint32(len(s.phones)-1), i)
+		s.core.Open(s.now, gone.id, "alice", follow.Opening{Resume: true})
+		gone.has("r 0-5")
+		gone.closes()
+		gone.got, gone.times = nil, nil
+	}
+	if after := heap(); after > before+leftBytes {
+		t.Fatalf("%d KB are left of clients that are gone", (after-before)>>10)
+	}
+	late := s.resumes("alice") // who waits is served
+	late.has("r 0-0")
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("1-0", 100)
+	s.answers("log r 0-0").log("1-0", "1-0")
+	late.gets("hello 7", "1-0", "resumed 7")
 }
