@@ -74,8 +74,8 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 	j := c.jobOf(ref)
 	for room, at := range pos {
 		// Until hello, and until its index is known, every room may turn out to be
-		// the user's (F4).
-		if ref.state == connHeld && u.known && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
+		// the user's (F4); and also while the index is to be read again.
+		if ref.state == connHeld && u.current() && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
 			continue
 		}
 		j.positions[room] = at

@@ -33,7 +33,7 @@ var mutations = []struct {
 	{"F3: a room that the index has lost is asked about", "member.go", "\tm.indexed = false\n\tif m.state == memberRefused {", "\tm.indexed = false\n\tif true {"},
 	{"F4: hello has a deadline", "follow.go", "\t\tc.helloOverdue(id)\n", "\t\t_ = id\n"},
 	{"F4: a room that answers after hello has its position caught up", "member.go", "if pos, ok := ref.job.positions[r.name]; ok {", "if pos, ok := ref.job.positions[r.name]; ok && false {"},
-	{"F4: positions are kept until the index is known", "catchup.go", "ref.state == connHeld && u.known && ", "ref.state == connHeld && "},
+	{"F4: positions are kept until the index is known", "catchup.go", "ref.state == connHeld && u.current() && ", "ref.state == connHeld && "},
 	{"L2: a room is audited after it was subscribed again", "link.go", "\t\t\tr.sub.confirmed = true\n\t\t\tr.audit = r.state != roomNew\n", "\t\t\tr.sub.confirmed = true\n"},
 	{"L2: an index is read again after it was subscribed again", "link.go", "\t\t\tu.sub.confirmed = true\n\t\t\tc.compare(u)\n", "\t\t\tu.sub.confirmed = true\n\t\t\tif !u.known {\n\t\t\t\tc.readUser(u)\n\t\t\t}\n"},
 	{"L2: an audit's answers from before a break do not count", "link.go", "\t\t\tr.unask()\n\t\t\tr.logTok = 0\n", "\t\t\tr.logTok = 0\n"},
@@ -98,7 +98,8 @@ var mutations = []struct {
 	{"R4: a slow reader who takes times is told in any case", "catchup.go", "\tif ref.via == edge.SSE {\n\t\tc.jobOf(ref)\n\t}\n", ""},
 	{"R4: a poll is told where it starts", "catchup.go", "\t\tc.polled(u, ref)\n", ""},
 	{"R4: a poll starts at the beginning of a room that can't be followed yet", "opening.go", "if m.state == memberRefused {", "if m.state != memberIn {"},
-	{"R4: a poll whose rooms are not known keeps its positions", "opening.go", "\t\tif !u.known {\n\t\t\tfor", "\t\tif false {\n\t\t\tfor"},
+	{"R4: a poll whose rooms are not known keeps its positions", "opening.go", "\t\tif !u.current() {\n\t\t\tfor", "\t\tif false {\n\t\t\tfor"},
+	{"R4: … also while the index is to be read again", "user.go", "return u.known && u.sub.confirmed && u.readTok == 0", "return u.known"},
 	{"reads that fail are tried again", "follow.go", "\t\tc.again(r)\n", "\t\t_ = r\n"},
 }
 

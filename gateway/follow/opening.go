@@ -49,7 +49,7 @@ func (c *Core) owe(link int32, o owing) {
 // settled says whether it has been read since, or is followed no more.
 func (c *Core) settled(o owing) bool {
 	if u := o.u; u != nil {
-		return c.people.list[u.num] != u || u.sub.confirmed && u.known && u.readTok == 0
+		return c.people.list[u.num] != u || u.current()
 	}
 	r := o.r
 	return r.dropped || r.sub.confirmed && !r.audit && r.state == roomLive
@@ -98,7 +98,7 @@ func (c *Core) timeOf(ms uint64) uint64 {
 // at its position or, without one, at the head. What it gets after this moves the
 // positions. In a room that could not be followed yet and has no position it starts
 // at the beginning, which is true whatever will be found; as long as it is not known
-// which rooms there are, its positions are repeated.
+// which rooms there are, or there may be more by now, its other positions are repeated.
 func (c *Core) polled(u *user, ref *connRef) {
 	j := ref.job
 	known := ref.id
@@ -122,9 +122,11 @@ func (c *Core) polled(u *user, ref *connRef) {
 			}
 			b = edge.AppendPosition(b, room, at)
 		}
-		if !u.known {
+		if !u.current() {
 			for room, at := range j.positions {
-				b = edge.AppendPosition(b, room, at)
+				if c.membershipIn(u, room) == nil {
+					b = edge.AppendPosition(b, room, at)
+				}
 			}
 		}
 		return append(b, '}', '}')

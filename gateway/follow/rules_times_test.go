@@ -352,3 +352,29 @@ func TestR4APollWhoseRoomsAreNotKnownKeepsItsPositions(t *testing.T) {
 	s.after(10_000)
 	poll.gets(`polled 1 {"r":"1-0"}`)
 }
+
+// A user's channel was silent, and the index is to be read again: whoever says to be
+// somewhere else may have been added there meanwhile. What such a poll is not told it
+// would not say again, and the next would start at the head.
+func TestR4APollKeepsItsPositionsUntilTheIndexHasBeenReadAgain(t *testing.T) {
+	s, _ := playing(t)
+	s.linkDown(0)
+	polls := func(want ...string) {
+		t.Helper()
+		poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+		poll.has("r 1-0", "rnew2 5-0")
+		poll.gets(want...)
+		poll.closes()
+	}
+	polls(`polled 7 {"r":"1-0","rnew2":"5-0"}`, "resumed 7")
+	s.linkUp(0)
+	s.confirmed("alice")
+	polls(`polled 7 {"r":"1-0","rnew2":"5-0"}`, "resumed 7")
+	s.answers("user alice").index(8, "r", "rnew2@4-0")
+	s.confirmed("r", "rnew2")
+	s.answers("room rnew2 alice").room("6-0", 100, "alice")
+	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+	poll.has("r 1-0", "rnew2 5-0", "rother 9-0")
+	s.answers("log rnew2 4-0").log("6-0", "4-0", "5-0", "6-0")
+	poll.gets(`polled 8 {"r":"1-0","rnew2":"5-0"}`, "6-0", "resumed 8")
+}

@@ -59,6 +59,10 @@ func (u *user) channel() chat.Channel {
 // decided says whether all rooms of the index are followed or refused.
 func (u *user) decided() bool { return u.known && u.undecided == 0 }
 
+// current says whether no room can be missing from what is known of the index: it has
+// been read since the user's channel may have been silent.
+func (u *user) current() bool { return u.known && u.sub.confirmed && u.readTok == 0 }
+
 func (u *user) conn(id edge.ConnID) *connRef {
 	for i := range u.conns {
 		if u.conns[i].id == id {
