@@ -50,7 +50,7 @@ func (c *Core) setFocus(now int64, cn *conn, name string, num edge.RoomNum) {
 		r.focused = append(r.focused, cn)
 		c.stats.Focused++
 		id, n := c.rooms.Head(num)
-		c.advance(chat.ReadMarker, cn.user, name, id, n)
+		c.advance(chat.ReadMarker, cn.user, name, id, n, 0)
 	}
 	c.refocused(now, cn.user)
 }
@@ -132,7 +132,7 @@ func (c *Core) recheck(now int64, cn *conn, name string) {
 		c.renumber(cn.focus, num)
 		if cn.away || cn.missed { // what came meanwhile comes with its poll, or has come
 			head, n := c.rooms.Head(num)
-			c.advance(chat.ReadMarker, cn.user, name, head, n)
+			c.advance(chat.ReadMarker, cn.user, name, head, n, 0)
 		}
 		cn.muted, cn.away, cn.missed = false, false, false
 	case deciding:

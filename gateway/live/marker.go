@@ -39,12 +39,23 @@ type mark struct {
 	// what counts when a claim beyond it is of none.
 	sure  protocol.ID
 	sureN uint64
+	// unsure is the furthest claim before id that has not been looked up either, and whose
+	// it was: it is, when id is of no message.
+	unsure   protocol.ID
+	unsureBy edge.ConnID
 }
 
 // know takes in that there is such a message.
 func (m *mark) know(id protocol.ID, n uint64) {
 	if m.sure.Less(id) {
 		m.sure, m.sureN = id, n
+	}
+}
+
+// keep remembers a claim that something further has overtaken.
+func (m *mark) keep(id protocol.ID, by edge.ConnID) {
+	if m.unsure.Less(id) {
+		m.unsure, m.unsureBy = id, by
 	}
 }
 
@@ -94,36 +105,34 @@ func (c *Core) claim(now int64, cn *conn, kind chat.MarkerKind, name string, num
 	if !ok {
 		n = 0
 	}
-	if m := c.advance(kind, cn.user, name, id, n); m != nil {
-		m.by = cn.id
-	}
+	c.advance(kind, cn.user, name, id, n, cn.id)
 }
 
-// advance moves a marker; nil when it is there or further.
-func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, n uint64) *mark {
+// advance moves a marker. by is who claims it, 0 for who looks at the room.
+func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, n uint64, by edge.ConnID) {
 	if id.IsZero() {
-		return nil
+		return
 	}
 	key := markKey{kind, user, name}
 	m := c.marks.all[key]
-	fresh := m == nil
-	if fresh {
-		m = &mark{markKey: key, id: id, n: n}
+	if m == nil {
+		m = &mark{markKey: key, id: id, n: n, by: by}
 		c.marks.all[key] = m
 		c.marks.ready = append(c.marks.ready, m)
 	}
 	if n != 0 {
 		m.know(id, n)
 	}
-	if fresh {
-		return m
+	switch {
+	case m.id.Less(id):
+		if m.n == 0 {
+			m.keep(m.id, m.by)
+		}
+		c.stats.MarkersCoalesced++
+		m.id, m.n, m.by = id, n, by
+	case id.Less(m.id) && n == 0 && m.n == 0:
+		m.keep(id, by)
 	}
-	if !m.id.Less(id) {
-		return nil
-	}
-	c.stats.MarkersCoalesced++
-	m.id, m.n = id, n
-	return m
 }
 
 // refuseLarge says that a claim counts for nothing, so that a client can stop.
@@ -150,7 +159,7 @@ func (c *Core) pumpMarks(now int64) {
 				cn.missed = true
 				continue
 			}
-			c.advance(chat.ReadMarker, cn.user, r.name, id, n)
+			c.advance(chat.ReadMarker, cn.user, r.name, id, n, 0)
 		}
 	}
 	clear(ms.moved)
@@ -204,6 +213,11 @@ func (c *Core) MessageFound(now int64, kind chat.MarkerKind, asked chat.Marker, 
 		if cn := c.conns[m.by]; cn != nil {
 			delete(cn.markers, claimKey{m.kind, m.room})
 			c.refuse(m.by, protocol.ErrInvalid, "no such message")
+		}
+		if m.sure.Less(m.unsure) {
+			m.id, m.by, m.unsure = m.unsure, m.unsureBy, protocol.ID{}
+			c.out.FindMessage(kind, c.marker(now, m))
+			return
 		}
 		m.id, m.n = m.sure, m.sureN // what comes next counts from there
 		if m.id != m.told {

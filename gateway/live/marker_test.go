@@ -133,6 +133,28 @@ func TestAnIDThatDoesNotExistTakesNothingWithIt(t *testing.T) {
 	b.want("refuse 1 invalid", "read alice r 11")
 }
 
+// Neither does it take what nobody has looked up yet, whichever of two devices claimed it.
+func TestAnIDThatDoesNotExistTakesNothingWithItThatWaits(t *testing.T) {
+	for _, first := range []uint64{5, 999} {
+		b := inRoom(t)
+		b.open(4, "carol")
+		b.says(3, edge.EvRead, "r", 3)
+		b.c.MessageFound(b.now, chat.ReadMarker, b.finds[0], 3, true, nil)
+		b.answerMarks(chat.MarkerMoved, nil) // it cools
+		b.pass(500)
+		b.forget()
+		b.says(3, edge.EvRead, "r", first)
+		b.says(4, edge.EvRead, "r", 5+999-first)
+		b.pass(500)
+		b.want("find r 999-0")
+		b.c.MessageFound(b.now, chat.ReadMarker, b.finds[1], 0, false, nil)
+		refused := map[uint64]string{5: "refuse 4 invalid", 999: "refuse 3 invalid"}[first]
+		b.want(refused, "find r 5-0")
+		b.c.MessageFound(b.now, chat.ReadMarker, b.finds[2], 5, true, nil)
+		b.want("read carol r 5")
+	}
+}
+
 // Redis did not answer; the marker moves when it does.
 func TestAMarkerThatFailedIsWrittenLater(t *testing.T) {
 	b := inRoom(t)
