@@ -295,6 +295,23 @@ func TestFocusIsKeptWithTheSeatBetweenPolls(t *testing.T) {
 	b.want()
 }
 
+// Of what is looked at, and of who is watched, the last counts: what came before is not
+// kept until the next poll, and leaves nothing else out.
+func TestWhatIsSaidBetweenPollsIsKeptOnce(t *testing.T) {
+	b := inRoom(t)
+	b.answered(3)
+	b.says(3, edge.EvRead, "r", 9)
+	for range 50 {
+		b.says(3, edge.EvFocus, "r", 0)
+		b.watches(3, "dave")
+		b.says(3, edge.EvFocus, "", 0)
+		b.watches(3)
+	}
+	b.polls(3)
+	b.c.Flush(b.now)
+	b.want("read carol r 9")
+}
+
 func TestFocusEndsBetweenPollsWithTheMembership(t *testing.T) {
 	b := inRoom(t)
 	b.answered(1)

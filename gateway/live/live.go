@@ -21,6 +21,8 @@
 package live
 
 import (
+	"slices"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -387,6 +389,9 @@ func (c *Core) handle(now int64, cn *conn, p postponed) {
 		return // something newer was said
 	}
 	if c.rooms.Away(cn.id) {
+		if ev.Kind == edge.EvFocus || ev.Kind == edge.EvWatch {
+			cn.waits = slices.DeleteFunc(cn.waits, func(o postponed) bool { return o.ev.Kind == p.ev.Kind })
+		}
 		if len(cn.waits) == maxWaits {
 			cn.waits = cn.waits[1:]
 		}
