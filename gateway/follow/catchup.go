@@ -27,6 +27,7 @@ type job struct {
 	queue     []*pull     // those of them that need not wait
 	parked    int         // those of them that wait at their room
 	complete  bool        // all positions have come
+	cut       bool        // too many to keep: where the client is in a room without one is not known
 	timed     bool        // instead of positions it has a time,
 	since     protocol.ID // from which every room is repeated
 	announce  bool        // ends with `resumed`
@@ -53,7 +54,7 @@ type pull struct {
 }
 
 // mostPositions bounds what a client may have kept: as many as a user can have
-// rooms.
+// rooms by default. Who has more is told a gap in rooms whose positions were left out.
 const mostPositions = 10_000
 
 // maxParked bounds how many rooms one connection waits for at once.
@@ -75,7 +76,11 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 	for room, at := range pos {
 		// Until hello, and until its index is known, every room may turn out to be
 		// the user's (F4); and also while the index is to be read again.
-		if ref.state == connHeld && u.current() && c.membershipIn(u, room) == nil || len(j.positions) >= mostPositions {
+		if ref.state == connHeld && u.current() && c.membershipIn(u, room) == nil {
+			continue
+		}
+		if _, again := j.positions[room]; !again && len(j.positions) >= mostPositions {
+			j.cut = true
 			continue
 		}
 		j.positions[room] = at
@@ -91,7 +96,7 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
-	if ref.via == edge.LongPoll {
+	if ref.via == edge.LongPoll && (u.current() || !j.cut) { // else it is refused, and keeps the positions it has
 		c.polled(u, ref)
 	}
 	start, joined := j.start, j.joined
@@ -109,7 +114,7 @@ func (c *Core) resume(u *user, ref *connRef) {
 		}
 		pos, known := j.positions[r.name]
 		delete(j.positions, r.name)
-		if !known {
+		if !known && !j.cut {
 			pos, known = start[r.name]
 		}
 		if j.timed {
@@ -117,7 +122,7 @@ func (c *Core) resume(u *user, ref *connRef) {
 		}
 		p := j.add(r, pos)
 		p.timed = j.timed
-		p.blind = !known // greeted before the room could be followed
+		p.blind = !known // greeted before the room could be followed, or told too many positions
 		c.enqueue(p)
 		if joined[r.name] {
 			c.tellJoined(ref, m, pos)

@@ -70,6 +70,7 @@ var mutations = []struct {
 	{"M4: a missed disconnection is found", "user.go", "if made != 0 && made <= before || made == 0 && news {", "if (made != 0 || news) && false {"},
 	{"M4: a connection is as old as the token that it has now", "user.go", "\tu.conns[i].issuedAt = uint32(issuedAt)\n", ""},
 	{"R1: nothing comes before the positions", "user.go", "\tif ref.resume {\n", "\tif false {\n"},
+	{"R1: a position that could not be kept is not taken for one that was not told", "catchup.go", "j.cut = true", "_ = j.cut"},
 	{"R1: a room that is not named starts at hello", "catchup.go", "\t\t\tpos, known = start[r.name]\n", "\t\t\tpos, known = r.head, start != nil\n"},
 	{"R1: resumed waits for every room", "catchup.go", "if j.dead || len(j.pulls) > 0 || !j.u.decided() {", "if j.dead {"},
 	{"R1: a connection is attached when it has what came before", "catchup.go", "\t\tp.blind = !known", "\t\tc.attach(ref.id, r)\n\t\tp.blind = !known"},

@@ -96,9 +96,10 @@ func (c *Core) timeOf(ms uint64) uint64 {
 
 // polled tells a long poll's loop where the poll starts in every room of the user:
 // at its position or, without one, at the head. What it gets after this moves the
-// positions. In a room that could not be followed yet and has no position it starts
-// at the beginning, which is true whatever will be found; as long as it is not known
-// which rooms there are, or there may be more by now, its other positions are repeated.
+// positions. In a room that could not be followed yet and has no position, or one that
+// could not be kept, it starts at the beginning, which is true whatever will be found;
+// as long as it is not known which rooms there are, or there may be more by now, its
+// other positions are repeated.
 func (c *Core) polled(u *user, ref *connRef) {
 	j := ref.job
 	known := ref.id
@@ -117,7 +118,7 @@ func (c *Core) polled(u *user, ref *connRef) {
 			}
 			room := c.roomOf(m).name
 			at, given := j.positions[room]
-			if !given {
+			if !given && !j.cut {
 				at = j.start[room]
 			}
 			b = edge.AppendPosition(b, room, at)

@@ -1,11 +1,13 @@
 package follow_test
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/protocol"
 )
 
 func TestL5APositionNewerThanTheHeadIsLookedUp(t *testing.T) {
@@ -338,6 +340,37 @@ func TestF4ADeafPartitionKeepsNoOtherRoomWaiting(t *testing.T) {
 	if len(s.asked) == 0 && len(alice.got) == 0 {
 		t.Fatal("nothing is read, nothing comes: it waits for r2's partition")
 	}
+}
+
+// More positions than are kept: what a client has in the rooms of the others is not
+// known, and it is told so; they do not start at the head as if it had not named them.
+func TestR1APositionThatIsOneTooManyIsAGap(t *testing.T) {
+	many := map[string]protocol.ID{}
+	for i := range 10_000 {
+		many[fmt.Sprint("rx", i)] = id("5-0")
+	}
+	opens := func(s *scene, via edge.Transport) *phone {
+		late := s.opensAs("alice", follow.Opening{Via: via, Resume: true})
+		s.core.Positions(late.id, many, true)
+		late.has("r 1-0")
+		return late
+	}
+	for via, begins := range map[edge.Transport]string{edge.WebSocket: "hello 7", edge.LongPoll: `polled 7 {"r":"0-0"}`} {
+		s := play(t)
+		s.linksUp()
+		late := opens(s, via) // before its index is read: every room may be the user's
+		s.confirmed("alice")
+		s.answers("user alice").index(7, "r")
+		s.confirmed("r")
+		s.answers("room r alice").room("3-0", 100, "alice")
+		late.gets(begins, "gap r after 0-0 head 3-0", "resumed 7")
+	}
+	// A poll that can't be told all of them asks again with what it has.
+	s := play(t)
+	s.linksUp()
+	late := opens(s, edge.LongPoll)
+	s.after(10_000)
+	late.gets()
 }
 
 // Who resumes while a link is down waits at the room. Clients that come, wait and go,
