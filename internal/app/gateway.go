@@ -20,6 +20,7 @@ import (
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 	"github.com/madang-chat/madang/internal/procs"
+	"github.com/madang-chat/madang/internal/trace"
 )
 
 // Gateway is the process that people receive from.
@@ -125,12 +126,7 @@ func (g *gatewayPart) start(context.Context) error {
 				GraceMs: max(1, c.PresenceGrace.Milliseconds()), RefreshMs: c.PresenceRefresh.Milliseconds(),
 				WatchMax: c.MaxWatched, ReceiptMembers: c.ReceiptMembers,
 			},
-			Follow: follow.Config{
-				Version: Version(), TailBytes: int(c.HotTail),
-				ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
-				LingerMs: linger.Milliseconds(),
-				Trace:    traceDeliveries(g.process.tracer),
-			},
+			Follow: following(c.Sockets, g.process.tracer),
 		},
 		Rebalance: balance.Config{Percent: c.Rebalance},
 		DrainOver: time.Duration(drainShare * float64(c.DrainTimeout)),
@@ -147,6 +143,15 @@ func (g *gatewayPart) start(context.Context) error {
 	g.process.ready.set("gateway", "")
 	g.process.log.Info("the gateway serves", "addr", g.addr())
 	return nil
+}
+
+func following(c config.Sockets, tracer *trace.Tracer) follow.Config {
+	return follow.Config{
+		Version: Version(), TailBytes: max(1, int(c.HotTail)), // less than any message: none is kept
+		ResumeRoom: c.ResumePerRoom, ResumeConn: c.ResumeMessages,
+		LingerMs: linger.Milliseconds(),
+		Trace:    traceDeliveries(tracer),
+	}
 }
 
 func (g *gatewayPart) stop(ctx context.Context) error {

@@ -34,7 +34,7 @@ type Sockets struct {
 	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`
 	ShedPercent     int   `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which new connections are refused. Higher risks the kernel ending the process." default:"85"`
 	Rebalance       int   `help:"Percent above the mean of the fleet's gateways from which some clients at a time are asked to move, after others have joined. Lower evens out more and moves more clients. 0: nobody is asked." default:"20"`
-	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis." default:"64KiB"`
+	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis. 0: none, and every one of them costs a read." default:"64KiB"`
 
 	PresenceGrace   time.Duration `help:"How long a user without a connection stays online. Longer hides longer reconnects; shorter tells sooner who left." default:"5s"`
 	PresenceRefresh time.Duration `help:"How often it is said again in Redis who is online. Shorter heals sooner what Redis lost unnoticed; every user costs two Redis commands each time." default:"4m"`
