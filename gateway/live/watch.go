@@ -345,7 +345,12 @@ func (c *Core) tickWatched(now int64) {
 		if !ok {
 			break
 		}
-		if !w.dropped && len(w.watchers) == 0 && w.lingersAt <= now {
+		switch {
+		case w.dropped || len(w.watchers) > 0 || w.lingersAt > now:
+		case w.asking: // the answer would be taken for that to whoever watches next
+			w.lingersAt = now + c.cfg.WatchLingerMs
+			c.watched.lingers.push(w.lingersAt, w)
+		default:
 			c.unwatched(w)
 		}
 	}

@@ -215,3 +215,30 @@ func TestNothingIsToldBeforeHello(t *testing.T) {
 	b.pass(100)
 	b.want("to 2 " + bobOn)
 }
+
+// A read is under way when somebody who is watched no more would be let go. Whoever
+// watches next would take its answer for that to a read of theirs, and what happened in
+// between was heard by nobody.
+func TestAnAnswerToAnEarlierWatchIsNotTaken(t *testing.T) {
+	b := newBench(t)
+	b.open(1, "alice")
+	b.watches(1, "dave")
+	b.c.Confirmed(b.now, 0, 1, "dave")
+	b.answerPresence(false, nil)
+	b.watches(1)
+	b.pass(10_450)
+	b.c.LinkUp(0, 2) // shortly before dave is let go
+	b.c.Flush(b.now)
+	b.c.Canary(b.now, 0, 2, 0, "a")
+	b.c.Confirmed(b.now, 0, 2, "dave")
+	b.forget()
+	b.pass(100)
+	b.c.Changed(0, 2, "dave", []byte("1"))
+	b.watches(1, "dave")
+	b.want(`to 1 {"type":"presence","user":"dave","status":"online"}`)
+	b.answerPresence(false, nil) // as it was before dave came
+	b.want()
+	b.watches(1)
+	b.pass(20_500)
+	b.want("unsub 0.2 dave")
+}
