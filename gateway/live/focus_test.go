@@ -146,6 +146,27 @@ func TestWhatIsNeverDecidedIsRefused(t *testing.T) {
 	b.want("refuse 1 unavailable")
 }
 
+// Over HTTP a client may say a lot; what waits to be decided is bounded.
+func TestWhatWaitsToBeDecidedIsBounded(t *testing.T) {
+	b := inRoom(t)
+	b.room("new", "alice carol", 3)
+	b.asking["new"] = true
+	for n := range uint64(100) {
+		b.says(1, edge.EvRead, "new", n+1)
+	}
+	b.pass(5_000)
+	if refused := len(b.said); refused != 36 || b.said[0] != "refuse 1 unavailable" {
+		t.Fatalf("%d of 100 were refused: %v", refused, b.said)
+	}
+	b.forget()
+	b.says(3, edge.EvRead, "new", 2) // others wait as before
+	delete(b.asking, "new")
+	b.pass(100)
+	b.want("find new 64-0", "read carol new 2")
+	b.says(1, edge.EvRead, "new", 65) // and there is room again
+	b.want()
+}
+
 func TestALeaverLooksAtNothing(t *testing.T) {
 	b := inRoom(t)
 	b.room("r", "bob carol", 10)

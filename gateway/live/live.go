@@ -245,8 +245,9 @@ type conn struct {
 	// focusSaid and watchSaid count what was said: of two that were postponed, or
 	// one that was and one that was not, the last one counts.
 	focusSaid, watchSaid uint32
-	// waits is what it said between two polls.
+	// waits is what it said between two polls; later counts what else is postponed.
 	waits []postponed
+	later int
 	// markers are what the connection itself has claimed: it may not go back.
 	markers map[claimKey]protocol.ID
 }
@@ -256,7 +257,8 @@ type claimKey struct {
 	room string
 }
 
-// maxWaits bounds conn.waits; over it what was said first is left out.
+// maxWaits bounds conn.waits, over which what was said first is left out, and conn.later,
+// over which what is said is refused: over HTTP a client may say more than on its socket.
 const maxWaits = 64
 
 // maxClaims bounds conn.markers; over it the memory of all rooms goes.
@@ -403,7 +405,8 @@ func (c *Core) handle(now int64, cn *conn, p postponed) {
 		num, member, deciding = c.rooms.Membership(ev.Conn, ev.Room)
 	}
 	if _, greeted := c.rooms.Connection(ev.Conn); !greeted || deciding {
-		if p.tries++; p.tries <= maxPostpones {
+		if p.tries++; p.tries <= maxPostpones && cn.later < maxWaits {
+			cn.later++
 			c.later.push(now+postponeMs, p)
 			return
 		}
@@ -445,6 +448,7 @@ func (c *Core) Tick(now int64) {
 		case p.recheck:
 			c.recheck(now, cn, p.ev.Room)
 		default:
+			cn.later--
 			c.handle(now, cn, p)
 		}
 	}
