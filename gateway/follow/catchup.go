@@ -96,7 +96,7 @@ func (c *Core) Positions(id edge.ConnID, pos map[string]protocol.ID, more bool) 
 func (c *Core) resume(u *user, ref *connRef) {
 	ref.state = connLive
 	j := ref.job
-	if ref.via == edge.LongPoll && (u.current() || !j.cut) { // else it is refused, and keeps the positions it has
+	if ref.via == edge.LongPoll && u.known && (u.current() || !j.cut) { // else it is refused, and keeps the positions it has
 		c.polled(u, ref)
 	}
 	start, joined := j.start, j.joined

@@ -99,8 +99,9 @@ var mutations = []struct {
 	{"R4: a slow reader who takes times is told in any case", "catchup.go", "\tif ref.via == edge.SSE {\n\t\tc.jobOf(ref)\n\t}\n", ""},
 	{"R4: a poll is told where it starts", "catchup.go", "\t\tc.polled(u, ref)\n", ""},
 	{"R4: a poll starts at the beginning of a room that can't be followed yet", "opening.go", "if m.state == memberRefused {", "if m.state != memberIn {"},
-	{"R4: a poll whose rooms are not known keeps its positions", "opening.go", "\t\tif !u.current() {\n\t\t\tfor", "\t\tif false {\n\t\t\tfor"},
-	{"R4: … also while the index is to be read again", "user.go", "return u.known && u.sub.confirmed && u.readTok == 0", "return u.known"},
+	{"R4: a poll whose rooms are not known is not told where it starts", "catchup.go", "edge.LongPoll && u.known && (", "edge.LongPoll && ("},
+	{"R4: a poll keeps its positions while the index is to be read again", "opening.go", "\t\tif !u.current() {\n\t\t\tfor", "\t\tif false {\n\t\t\tfor"},
+	{"R4: … which it is when the channel may have been silent", "user.go", "return u.known && u.sub.confirmed && u.readTok == 0", "return u.known"},
 	{"reads that fail are tried again", "follow.go", "\t\tc.again(r)\n", "\t\t_ = r\n"},
 }
 

@@ -98,20 +98,17 @@ func (c *Core) timeOf(ms uint64) uint64 {
 // at its position or, without one, at the head. What it gets after this moves the
 // positions. In a room that could not be followed yet and has no position, or one that
 // could not be kept, it starts at the beginning, which is true whatever will be found;
-// as long as it is not known which rooms there are, or there may be more by now, its
-// other positions are repeated.
+// as long as there may be more rooms by now than are known, its other positions are
+// repeated. While none are known there is nothing to tell: what the answer leaves out
+// the next poll does not say, and would start at the head.
 func (c *Core) polled(u *user, ref *connRef) {
 	j := ref.job
 	known := ref.id
 	if j.known != 0 {
 		known = j.known
 	}
-	rev := u.rev
-	if !u.known {
-		rev = noRev
-	}
 	f := edge.NewFrame(96+48*len(u.rooms), func(b []byte) []byte {
-		b = edge.AppendPolled(b, c.cfg.ConnPrefix+known.String(), u.name, rev)
+		b = edge.AppendPolled(b, c.cfg.ConnPrefix+known.String(), u.name, u.rev)
 		for m := range c.members.each(u.rooms) {
 			if m.state == memberRefused {
 				continue
