@@ -377,6 +377,25 @@ func TestRetentionOfOneRoom(t *testing.T) {
 	}
 }
 
+// Fewer bytes than a message takes: what was just acknowledged is in the log all the same.
+func TestAMessageOutlivesItsOwnSend(t *testing.T) {
+	few := int64(100)
+	for _, a := range arrangements[:2] {
+		t.Run(a, func(t *testing.T) {
+			s := open(t, servers.url(t, a))
+			id := room(t, s, "alice")
+			must(t, s.Retain(t.Context(), id, chat.Retention{Bytes: &few}))
+			for range 32 {
+				sent := send(t, s, id, "alice", name("k"), strings.Repeat("x", 1000))
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, From: sent.ID, Limit: 10}})
+				if got := pages[0].Entries; len(got) != 1 || got[0].ID != sent.ID {
+					t.Fatalf("message %d was acknowledged, and the log has %v", sent.N, got)
+				}
+			}
+		})
+	}
+}
+
 func TestIdempotencyEndsWithItsWindow(t *testing.T) {
 	for _, a := range arrangements[:2] {
 		t.Run(a, func(t *testing.T) {

@@ -87,7 +87,8 @@ if bytes ~= '0' then
   local takes = redis.pcall('MEMORY', 'USAGE', KEYS[3], 'SAMPLES', 5)
   if type(takes) ~= 'number' then takes = has * (#ARGV[5] + 80) end
   if takes > tonumber(bytes) then
-    bybytes = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', math.floor(has * tonumber(bytes) / takes))
+    -- However few bytes, one stays: 0 would take the last node too, and with it what this very script appends.
+    bybytes = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', math.max(1, math.floor(has * tonumber(bytes) / takes)))
   end
 end
 return at .. ' ' .. bycount .. ' ' .. byage .. ' ' .. bybytes .. ' ' .. redis.call('XLEN', KEYS[3])
