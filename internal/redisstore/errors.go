@@ -56,8 +56,7 @@ func (o outcome) String() string { return outcomeNames[o] }
 // its first word, which scripts pass on unchanged.
 func classify(err error) outcome {
 	if redisErr := redis.Error(nil); errors.As(err, &redisErr) {
-		word, _, _ := strings.Cut(redisErr.Error(), " ")
-		switch word {
+		switch firstWord(redisErr) {
 		case "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED":
 			return moved
 		case "NOREPLICAS":
@@ -78,6 +77,21 @@ func classify(err error) outcome {
 		return unreachable
 	}
 	return broken
+}
+
+func firstWord(err redis.Error) string {
+	word, _, _ := strings.Cut(err.Error(), " ")
+	return word
+}
+
+// onTheMove says whether a slot's primary refused because it is giving the slot away.
+func onTheMove(err error) bool {
+	redisErr := redis.Error(nil)
+	if !errors.As(err, &redisErr) {
+		return false
+	}
+	word := firstWord(redisErr)
+	return word == "ASK" || word == "TRYAGAIN"
 }
 
 // forCaller turns a command's error into one of chat's.

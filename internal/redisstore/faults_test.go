@@ -288,6 +288,56 @@ func TestAMovedSlotIsFollowed(t *testing.T) {
 	e.wantHealthy(t, 10*time.Second)
 }
 
+// A slot that is on its way refuses canaries as it refuses sends, for as long as
+// its keys take. Its link delivers nothing less for that, and the gateway is no
+// less ready for everybody else.
+func TestASlotThatIsBeingMovedDeafensNoLink(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	var link, back atomic.Int64
+	link.Store(-1)
+	s := open(t, c.URL(), func(o *redisstore.Options) {
+		o.Observer.CanaryBack = func(of int, _ time.Duration) {
+			if int64(of) == link.Load() {
+				back.Add(1)
+			}
+		}
+	})
+	id := room(t, s, "alice")
+	e := listen(s)
+	e.follow(t, roomCh(id))
+	e.wantHealthy(t, 10*time.Second)
+	slot := slotOf(t, c, id)
+	to := c.Nodes[0]
+	if c.Owner(slot) == to {
+		to = c.Nodes[1]
+	}
+	wantCanaries := func(when string) {
+		t.Helper()
+		back.Store(0)
+		soon(t, 10*time.Second, "canaries back "+when, func() bool { return back.Load() >= 2 })
+		if ok, why := s.Healthy(); !ok {
+			t.Error(when, why)
+		}
+	}
+	must(t, c.BeginMove(slot, to))
+	link.Store(int64(s.LinkOf(roomCh(id))))
+	_, err := trySend(s, id, "k", 100*time.Millisecond)
+	wantErr(t, err, chat.ErrUnavailable)
+	wantCanaries("while the slot's owner has its keys")
+	if errs := s.PublishLive(t.Context(), []chat.LiveEvent{{Room: id, Event: []byte("typing")}}); errs != nil {
+		t.Fatal(errs)
+	}
+	e.wantEvents(t, roomCh(id), "typing")
+	must(t, c.MoveKeys(slot, to))
+	wantCanaries("while the slot's owner has none of its keys")
+	if n := e.count(e.downs, s.LinkOf(roomCh(id))); n != 0 {
+		t.Errorf("%d breaks", n)
+	}
+	must(t, c.MoveSlot(slot, to))
+	e.wantDelivery(t, id, 4*time.Second)
+	e.wantHealthy(t, 10*time.Second)
+}
+
 // slotOf finds a room's slot by its key.
 func slotOf(t testing.TB, c *testkit.RedisCluster, room string) int {
 	t.Helper()

@@ -362,9 +362,30 @@ func (l *link) sendCanary(gen, what uint64) {
 	// A new epoch with each canary: one that this process gave before would hide
 	// that Redis has lost its data since.
 	c := newCall(l.home, canaryScript, keys, token, crand.Text(), s.publish, canaryTTL.Milliseconds(), s.keys.database)
-	c.deadline = time.Now().Add(canaryEvery)
+	c.then = func(reply any, err error) {
+		if onTheMove(err) {
+			l.sendBare(gen, what, token)
+			return
+		}
+		l.canarySent(gen, what, reply, err)
+	}
+	l.submit(c)
+}
+
+// sendBare sends what is left of a canary whose slot is being moved, so that its
+// script is refused for as long as that takes: the publication. Only the slot's
+// primary refuses for that reason, sends are refused there as well and go nowhere
+// else, and when the slot has moved the server says so on the link.
+func (l *link) sendBare(gen, what uint64, token string) {
+	c := newCommand(l.home, l.s.publish, l.channel, token)
 	c.then = func(reply any, err error) { l.canarySent(gen, what, reply, err) }
-	lane, err := s.lane(s.ctx, writes, s.keys.prefix[l.home])
+	l.submit(c)
+}
+
+// submit gives a canary to the lane that sends take.
+func (l *link) submit(c *call) {
+	c.deadline = time.Now().Add(canaryEvery)
+	lane, err := l.s.lane(l.s.ctx, writes, l.s.keys.prefix[l.home])
 	if err != nil {
 		c.finish(nil, errUnsent)
 		return
@@ -441,6 +462,9 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 	l.mu.Unlock()
 	if f := l.s.opt.Observer.CanaryBack; f != nil && took >= 0 {
 		f(l.id, took)
+	}
+	if epoch == "" {
+		return // a bare one
 	}
 	listener.Canary(l.id, gen, l.home, epoch, ms)
 	// The other partitions of the link are on the same server, and share its fate:

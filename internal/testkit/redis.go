@@ -557,6 +557,29 @@ func (c *RedisCluster) Owner(slot int) *RedisServer {
 
 // MoveSlot moves a slot and its keys to another primary, as a resharding does.
 func (c *RedisCluster) MoveSlot(slot int, to *RedisServer) error {
+	if err := c.BeginMove(slot, to); err != nil {
+		return err
+	}
+	if err := c.MoveKeys(slot, to); err != nil {
+		return err
+	}
+	toID, err := to.Do("CLUSTER", "MYID")
+	if err != nil {
+		return err
+	}
+	// The new owner first: the other way round the slot has no owner for a moment.
+	for _, s := range append([]*RedisServer{to, c.Owner(slot)}, c.Nodes[:c.Masters]...) {
+		_, err := s.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "NODE", fmt.Sprint(toID))
+		if err != nil && !strings.Contains(err.Error(), "only with masters") { // a first primary that is a replica now
+			return err
+		}
+	}
+	return nil
+}
+
+// BeginMove is the first step of MoveSlot: from here on the owner refuses what
+// asks for keys that it does not have.
+func (c *RedisCluster) BeginMove(slot int, to *RedisServer) error {
 	from := c.Owner(slot)
 	if from == nil || from == to {
 		return fmt.Errorf("slot %d: nowhere to move it from", slot)
@@ -573,17 +596,22 @@ func (c *RedisCluster) MoveSlot(slot int, to *RedisServer) error {
 	if _, err := to.Do("CLUSTER", "SETSLOT", n, "IMPORTING", fmt.Sprint(fromID)); err != nil {
 		return err
 	}
-	if _, err := from.Do("CLUSTER", "SETSLOT", n, "MIGRATING", fmt.Sprint(toID)); err != nil {
-		return err
-	}
+	_, err = from.Do("CLUSTER", "SETSLOT", n, "MIGRATING", fmt.Sprint(toID))
+	return err
+}
+
+// MoveKeys is the second step of MoveSlot: the owner has none of the keys then,
+// and still is the owner.
+func (c *RedisCluster) MoveKeys(slot int, to *RedisServer) error {
+	from := c.Owner(slot)
 	for {
-		v, err := from.Do("CLUSTER", "GETKEYSINSLOT", n, "100")
+		v, err := from.Do("CLUSTER", "GETKEYSINSLOT", strconv.Itoa(slot), "100")
 		if err != nil {
 			return err
 		}
 		keys, _ := v.([]any)
 		if len(keys) == 0 {
-			break
+			return nil
 		}
 		cmd := []string{"MIGRATE", "127.0.0.1", strconv.Itoa(to.Port), "", "0", "5000", "KEYS"}
 		for _, k := range keys {
@@ -593,14 +621,6 @@ func (c *RedisCluster) MoveSlot(slot int, to *RedisServer) error {
 			return err
 		}
 	}
-	// The new owner first: the other way round the slot has no owner for a moment.
-	for _, s := range append([]*RedisServer{to, from}, c.Nodes[:c.Masters]...) {
-		_, err := s.Do("CLUSTER", "SETSLOT", n, "NODE", fmt.Sprint(toID))
-		if err != nil && !strings.Contains(err.Error(), "only with masters") { // a first primary that is a replica now
-			return err
-		}
-	}
-	return nil
 }
 
 // Kill ends all nodes.
