@@ -338,11 +338,45 @@ func TestASlotThatIsBeingMovedDeafensNoLink(t *testing.T) {
 	e.wantHealthy(t, 10*time.Second)
 }
 
+// What travels with a call whose slot is being moved is acknowledged all the same.
+func TestASlotThatIsBeingMovedTakesNoOthersAcknowledgement(t *testing.T) {
+	c := testkit.Cluster(t, 2, 1)
+	s := open(t, c.URL(), func(o *redisstore.Options) { o.MinReplicasAck = 1 })
+	id := room(t, s, "alice")
+	// Two that are in different slots of one node, so that they are kept in one pipeline.
+	var ids []string
+	var slot int
+	for len(ids) < 2 {
+		a := upload(t, s, "alice")
+		at := slotOfKey(t, c, "*:attachment:"+a.ID)
+		if len(ids) == 0 || at != slot && c.Owner(at) == c.Owner(slot) {
+			ids, slot = append(ids, a.ID), at
+		}
+	}
+	to := c.Nodes[0]
+	if c.Owner(slot) == to {
+		to = c.Nodes[1]
+	}
+	// The second's, which is last, so that the pipeline ends with a write to its slot; of what
+	// is written there nothing is left, as after a minute without an acknowledgement.
+	must(t, c.BeginMove(slot, to))
+	key := keysLike(t, c.Owner(slot), "*:attachment:"+ids[1])
+	if _, err := c.Owner(slot).Do("DEL", strings.TrimSuffix(key, "attachment:"+ids[1])+"acked"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.Attach(t.Context(), as("alice"), id, ids, 0))
+}
+
 // slotOf finds a room's slot by its key.
 func slotOf(t testing.TB, c *testkit.RedisCluster, room string) int {
 	t.Helper()
+	return slotOfKey(t, c, "*:room:"+room)
+}
+
+func slotOfKey(t testing.TB, c *testkit.RedisCluster, pattern string) int {
+	t.Helper()
 	for _, n := range c.Nodes {
-		v, err := n.Do("KEYS", "*:room:"+room)
+		v, err := n.Do("KEYS", pattern)
 		must(t, err)
 		if keys := v.([]any); len(keys) == 1 {
 			slot, err := n.Do("CLUSTER", "KEYSLOT", keys[0].(string))
@@ -350,7 +384,7 @@ func slotOf(t testing.TB, c *testkit.RedisCluster, room string) int {
 			return int(slot.(int64))
 		}
 	}
-	t.Fatal("no node has the room")
+	t.Fatalf("no node has %s", pattern)
 	return 0
 }
 

@@ -247,25 +247,19 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 			acked = c.part
 		}
 	}
-	var mark *redis.StatusCmd
-	var wait *redis.Cmd
-	if acked >= 0 && l.s.opt.MinReplicasAck > 0 {
-		// On the scripts' own connection: on another one WAIT says nothing about them.
-		// One covers the batch. Since Redis 7.2, and in Valkey, it waits for what the
-		// connection itself wrote last, which for a replay of what another one wrote may
-		// be long ago: so something is written that changes nothing.
-		mark = pipe.Set(ctx, l.s.keys.acked(acked), "", ackedTTL)
-		wait = pipe.Do(ctx, "wait", l.s.opt.MinReplicasAck, l.s.opt.AckTimeout.Milliseconds())
+	var end ack
+	waits := acked >= 0 && l.s.opt.MinReplicasAck > 0
+	if waits {
+		end = l.ack(ctx, pipe, acked)
 	}
 	start := time.Now()
 	_, err := pipe.Exec(ctx)
 	took := time.Since(start)
 	l.observe(len(calls), took, err)
 
-	short := false
-	if wait != nil {
-		n, err := wait.Int()
-		short = err != nil || n < l.s.opt.MinReplicasAck || mark.Err() != nil
+	short := waits && !end.enough(l.s.opt.MinReplicasAck)
+	if short && classify(end.mark.Err()) == moved {
+		short = !l.ackElsewhere(ctx, calls, cmds, acked)
 	}
 	for i, c := range calls {
 		c.wentOut, c.cameBack = start, start.Add(took)
@@ -285,6 +279,43 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 		c.finish(reply, err)
 	}
 	return unknown
+}
+
+// ack is the end of a pipeline whose answers wait for replicas.
+type ack struct {
+	mark *redis.StatusCmd
+	wait *redis.Cmd
+}
+
+// ack waits on the scripts' own connection: on another one WAIT says nothing about
+// them. One covers the batch. Since Redis 7.2, and in Valkey, it waits for what the
+// connection itself wrote last, which for a replay of what another one wrote may be
+// long ago: so something is written that changes nothing.
+func (l *lane) ack(ctx context.Context, pipe redis.Pipeliner, part int) ack {
+	return ack{
+		mark: pipe.Set(ctx, l.s.keys.acked(part), "", ackedTTL),
+		wait: pipe.Do(ctx, "wait", l.s.opt.MinReplicasAck, l.s.opt.AckTimeout.Milliseconds()),
+	}
+}
+
+func (a ack) enough(replicas int) bool {
+	n, err := a.wait.Int()
+	return err == nil && n >= replicas && a.mark.Err() == nil
+}
+
+// ackElsewhere is a second ack for a pipeline whose first was refused because its
+// partition is on the move: the others' calls have run, and are nobody else's loss. A
+// write after theirs is replicated after theirs, on whatever connection.
+func (l *lane) ackElsewhere(ctx context.Context, calls []*call, cmds []redis.Cmd, not int) bool {
+	for i, c := range calls {
+		if c.ack && c.part != not && cmds[i].Err() == nil {
+			pipe := l.client.Pipeline()
+			end := l.ack(ctx, pipe, c.part)
+			_, _ = pipe.Exec(ctx)
+			return end.enough(l.s.opt.MinReplicasAck)
+		}
+	}
+	return false
 }
 
 // ackedTTL cleans up what is only written to be replicated.
