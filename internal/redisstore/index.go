@@ -165,9 +165,10 @@ func parseMarker(value string) (m marker, err error) {
 	return m, err
 }
 
-// further is the one of two markers that has come further.
+// further is the one of two markers of a room that has come further: by the IDs, as
+// ordinals begin again at what a failover has lost.
 func further(a, b marker) marker {
-	if a.n < b.n {
+	if a.id.Less(b.id) {
 		return b
 	}
 	return a

@@ -171,10 +171,42 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 			Room: r, Role: role, Read: marker.id, ReadN: marker.n, Unread: r.N - min(marker.n, r.N),
 		})
 	}
+	if err := s.recount(ctx, rooms); err != nil {
+		return nil, 0, "", err
+	}
 	if len(stale) > 0 {
 		s.repair(ctx, user, stale)
 	}
 	return rooms, index.rev, next, nil
+}
+
+// recount puts right what is unread in rooms whose marker is at a message that a
+// failover has lost, so that its ordinal is another one's by now. It is known by an
+// ordinal that the head has not passed, while its ID has; beyond that what was lost
+// is missing from the count, until the marker moves.
+func (s *Store) recount(ctx context.Context, rooms []chat.UserRoom) error {
+	var qs []chat.LogQuery
+	var at []*chat.UserRoom
+	for i := range rooms {
+		if r := &rooms[i]; r.ReadN >= r.Room.N && r.Read.Less(r.Room.Head) {
+			qs = append(qs, chat.LogQuery{Room: r.Room.ID, From: r.Read, Limit: 1})
+			at = append(at, r)
+		}
+	}
+	if len(qs) == 0 {
+		return nil
+	}
+	pages, errs := s.ReadLogs(ctx, qs)
+	for i, r := range at {
+		if errs != nil && errs[i] != nil {
+			return errs[i]
+		}
+		if first := pages[i].Entries; len(first) > 0 {
+			r.ReadN = first[0].N - 1
+			r.Unread = r.Room.N - min(r.ReadN, r.Room.N)
+		}
+	}
+	return nil
 }
 
 // MarkRead implements chat.Store.

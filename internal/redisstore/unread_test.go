@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -210,4 +211,103 @@ func TestAHalfDoneJoiningStartsAtTheSameMarker(t *testing.T) {
 			})
 		}
 	}
+}
+
+// pass waits until a new message's ID is a later one, as after any failover.
+func pass(t testing.TB, id protocol.ID) {
+	t.Helper()
+	soon(t, time.Second, "another millisecond", func() bool { return uint64(time.Now().UnixMilli()) > id.Ms })
+}
+
+// A room whose primary was lost goes on from what a replica had: its ordinals begin
+// again there, with other messages. Who had read what was lost has not read those.
+func TestWhatCameAfterALostTailIsUnread(t *testing.T) {
+	server := testkit.Redis(t)
+	s := open(t, server.URL())
+	alice, bob := name("alice"), name("bob")
+	r := room(t, s, alice, bob)
+	e := listen(s)
+	e.follow(t, roomCh(r), userCh(bob))
+	say := func() chat.Sent { t.Helper(); return send(t, s, r, alice, name("k"), "x") }
+	say()
+	replica := map[string]string{}
+	keys, err := server.Do("KEYS", "*:room:"+r+"*")
+	must(t, err)
+	for _, key := range keys.([]any) {
+		if strings.Contains(key.(string), ":idem:") {
+			continue
+		}
+		dump, err := server.Do("DUMP", key.(string))
+		must(t, err)
+		replica[key.(string)] = dump.(string)
+	}
+	say()
+	lost := say()
+	must(t, s.MarkRead(t.Context(), bob, r, lost.ID))
+	markers := func(kind chat.MarkerKind, to chat.Sent, want chat.MarkerResult) {
+		t.Helper()
+		rs, errs := s.AdvanceMarkers(t.Context(), kind, []chat.Marker{{User: bob, Room: r, ID: to.ID, N: to.N}}, 10)
+		if errs != nil || rs[0] != want {
+			t.Errorf("the marker %d to %d: %v, %v", kind, to.N, rs, errs)
+		}
+	}
+	markers(chat.DeliveredMarker, lost, chat.MarkerMoved)
+	for key, dump := range replica {
+		_, err := server.Do("RESTORE", key, "0", dump, "REPLACE")
+		must(t, err)
+	}
+
+	pass(t, lost.ID)
+	wantList := func(unread uint64, read protocol.ID) {
+		t.Helper()
+		wantUnread(t, s, r, bob, unread, read)
+	}
+	first := say()
+	if first.N != 2 {
+		t.Fatalf("%+v after a lost tail", first)
+	}
+	wantList(1, lost.ID)
+	second := say()
+	wantList(2, lost.ID)
+	before := len(e.heard(userCh(bob)))
+	must(t, s.MarkRead(t.Context(), bob, r, first.ID))
+	soon(t, 3*time.Second, "the receipt of what has the ordinal of a lost one", func() bool { return len(e.heard(userCh(bob))) > before })
+	wantList(1, first.ID)
+	markers(chat.DeliveredMarker, second, chat.MarkerMoved)
+	markers(chat.ReadMarker, second, chat.MarkerMoved)
+	markers(chat.ReadMarker, first, chat.MarkerBehind)
+	wantList(0, second.ID)
+}
+
+// Likewise a room that is made again after its partition was lost: who joins it has
+// read what was said before, and not as much as the old one had.
+func TestWhoJoinsARoomThatIsMadeAgainStartsAtItsHead(t *testing.T) {
+	server := testkit.Redis(t)
+	s := open(t, server.URL())
+	alice, bob := name("alice"), name("bob")
+	r := room(t, s, alice, bob)
+	var last chat.Sent
+	say := func(times int) {
+		for range times {
+			last = send(t, s, r, alice, name("k"), "x")
+		}
+	}
+	say(5)
+	must(t, s.MarkRead(t.Context(), bob, r, last.ID))
+	keys, err := server.Do("KEYS", "*:room:"+r+"*")
+	must(t, err)
+	for _, key := range keys.([]any) {
+		_, err := server.Do("DEL", key.(string))
+		must(t, err)
+	}
+	pass(t, last.ID)
+	_, err = s.CreateRoom(t.Context(), as(alice), r, "", nil)
+	must(t, err)
+	say(3)
+	_, err = s.PutMember(t.Context(), as(alice), r, bob, "")
+	must(t, err)
+	wantUnread(t, s, r, bob, 0, last.ID)
+	joined := last.ID
+	say(1)
+	wantUnread(t, s, r, bob, 1, joined)
 }

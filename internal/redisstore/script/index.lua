@@ -35,8 +35,11 @@ if ARGV[3] == '+' then
   redis.call('DEL', KEYS[2])
   if not is then redis.call('HINCRBY', KEYS[1], 'c', 1) end
   if ARGV[9] ~= '0' then
-    local marked = redis.call('HGET', KEYS[1], 'm:' .. ARGV[1])
-    if not marked or tonumber(string.match(marked, '%d+$')) < tonumber(ARGV[9]) then
+    local ms, seq = string.match(redis.call('HGET', KEYS[1], 'm:' .. ARGV[1]) or '0-0', '^(%d+)-(%d+)')
+    local toms, toseq = string.match(ARGV[4], '^(%d+)-(%d+)$')
+    ms, seq, toms, toseq = tonumber(ms), tonumber(seq), tonumber(toms), tonumber(toseq)
+    -- By the IDs: ordinals begin again at what a failover has lost.
+    if toms > ms or (toms == ms and toseq > seq) then
       redis.call('HSET', KEYS[1], 'm:' .. ARGV[1], ARGV[4] .. ' ' .. ARGV[9])
     end
   end

@@ -5,7 +5,13 @@
 -- Returns 1 when the marker moved, 0 when it is there or further.
 local field = 'm:' .. ARGV[1]
 local is = redis.call('HGET', KEYS[1], field)
-if is and tonumber(string.match(is, '%d+$')) >= tonumber(ARGV[3]) then return 0 end
+if is then
+  -- By the IDs: ordinals begin again at what a failover has lost.
+  local ms, seq = string.match(is, '^(%d+)-(%d+)')
+  local toms, toseq = string.match(ARGV[2], '^(%d+)-(%d+)$')
+  ms, seq, toms, toseq = tonumber(ms), tonumber(seq), tonumber(toms), tonumber(toseq)
+  if toms < ms or (toms == ms and toseq <= seq) then return 0 end
+end
 redis.call('HSET', KEYS[1], field, ARGV[2] .. ' ' .. ARGV[3])
 redis.call(ARGV[4], ARGV[6] .. KEYS[2], ARGV[5])
 return 1
