@@ -153,6 +153,36 @@ func TestWhatCannotBeSweptHoldsUpNothing(t *testing.T) {
 	}
 }
 
+// A clock that was set back, or a new primary's that is behind, leaves outboxes whose
+// IDs are in the future. What waits there is not put off until the clock is there.
+func TestChangesAreSweptWhenTheClockWentBack(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	do := func(args ...string) any {
+		t.Helper()
+		v, err := r.Do(args...)
+		must(t, err)
+		return v
+	}
+	id := room(t, s, "alice", "bob")
+	roomKey, bob := keysLike(t, r, "*:room:"+id), keysLike(t, r, "*:user:bob:rooms")
+	outbox := strings.TrimSuffix(roomKey, "room:"+id) + "outbox"
+	do("DEL", bob)
+	version := fmt.Sprint(do("HGET", roomKey, "ver"))
+	inAnHour := time.Now().Add(time.Hour).UnixMilli()
+	for i := range 250 { // more than a page of them
+		do("XADD", outbox, fmt.Sprintf("%d-%d", inAnHour, i), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
+	}
+	_, err := s.Sweep(t.Context())
+	must(t, err)
+	if _, ok := agree(t, s, id, "bob"); !ok {
+		t.Error("bob's change was not swept")
+	}
+	if left := do("XLEN", outbox); left != int64(0) {
+		t.Errorf("%v entries are left", left)
+	}
+}
+
 func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())
