@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -114,5 +116,34 @@ func TestASignalBeforeTheStartIsNoFailure(t *testing.T) {
 	code := run(ctx, []string{"dev", "--api-addr=127.0.0.1:0", "--gateway-addr=127.0.0.1:0", "--admin-addr="}, &stdout, &stderr)
 	if code != 0 {
 		t.Errorf("code %d: %s", code, stderr.String())
+	}
+}
+
+// A collector of logs that dies must not take a process with it that holds
+// everybody's sockets.
+func TestWhoReadsTheLogMayGo(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "dev", "--api-addr=127.0.0.1:0", "--gateway-addr=127.0.0.1:0", "--admin-addr=")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdout.Read(make([]byte, 1)); err != nil { // the banner: it serves
+		t.Fatal(err)
+	}
+	if err := stderr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil { // it says so in the log
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with: %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/madang-chat/madang/internal/app"
@@ -25,6 +27,9 @@ const stopMargin = 2 * time.Second
 // serve runs a role until ctx ends, and stops it within its time. started is
 // called once it serves.
 func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, started func()) error {
+	// The log's reader may go while clients are here. Go would end the process with
+	// the next line; other subcommands are to end so, in a pipe.
+	signal.Ignore(syscall.SIGPIPE)
 	if err := r.Start(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil // asked to stop while it waited for something
