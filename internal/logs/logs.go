@@ -100,7 +100,8 @@ func (l *Log) SetLevel(name string) error {
 // Level is the present one.
 func (l *Log) Level() string { return strings.ToLower(l.level.Level().String()) }
 
-// Lost is how many lines nobody got because the log was not read fast enough.
+// Lost is how many lines nobody got because the log was not read fast enough, or
+// could not be written.
 func (l *Log) Lost() uint64 { return l.sink.lost() }
 
 // LeftOut is how many lines were left out because there were too many alike.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -88,6 +90,43 @@ func TestNobodyWaitsForWhoReadsTheLog(t *testing.T) {
 	last := p.lines()[len(p.lines())-1]
 	if !strings.Contains(last, `"lines_lost":`) {
 		t.Errorf("the last line is %.100s", last)
+	}
+}
+
+// disk is a log's file whose disk may be full.
+type disk struct {
+	*page
+	full  atomic.Bool
+	asked chan struct{} // one for each try to write
+}
+
+func (d *disk) Write(b []byte) (int, error) {
+	defer func() { d.asked <- struct{}{} }()
+	if d.full.Load() {
+		return 0, syscall.ENOSPC
+	}
+	return d.page.Write(b)
+}
+
+// What can't be written is counted as lost, and the log says so when it can again.
+func TestWhatCanNotBeWrittenIsLostAndTold(t *testing.T) {
+	d := &disk{page: reading(), asked: make(chan struct{}, 100)}
+	d.full.Store(true)
+	l := New(Options{Out: d, JSON: true})
+	l.Logger().Info("a line")
+	<-d.asked // the line
+	<-d.asked // that it is lost
+	if n := l.Lost(); n != 1 {
+		t.Errorf("%d lines are lost, want 1", n)
+	}
+	d.full.Store(false)
+	l.Logger().Info("another")
+	l.Close()
+	if text := strings.Join(d.lines(), "\n"); strings.Contains(text, "a line") || !strings.Contains(text, "another") || !strings.Contains(text, `"lines_lost":1`) {
+		t.Errorf("the log is %s", text)
+	}
+	if n := l.Lost(); n != 1 {
+		t.Errorf("%d lines are lost, want 1", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"io"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ func (s *sink) Write(line []byte) (int, error) {
 
 func (s *sink) run() {
 	defer close(s.done)
+	var untold uint64 // lines lost that the log does not tell of yet
 	for range s.wake {
 		for {
 			s.mu.Lock()
@@ -65,9 +67,11 @@ func (s *sink) run() {
 				s.mu.Unlock()
 				break
 			}
-			_, _ = s.out.Write(chunk) // when the log is gone, there is nowhere to say so
-			if missing > 0 {
-				_, _ = s.out.Write(s.note(missing))
+			untold += missing + s.write(chunk)
+			if untold > 0 {
+				if _, err := s.out.Write(s.note(untold)); err == nil {
+					untold = 0
+				} // else the log is gone, or its disk full: there is nowhere to say so
 			}
 			if cap(chunk) > sinkBytes/4 {
 				chunk = nil // a flood's buffer is not kept
@@ -77,6 +81,19 @@ func (s *sink) run() {
 			s.mu.Unlock()
 		}
 	}
+}
+
+// write writes lines out and counts those that could not be.
+func (s *sink) write(chunk []byte) (failed uint64) {
+	n, err := s.out.Write(chunk)
+	if err == nil {
+		return 0
+	}
+	failed = uint64(bytes.Count(chunk[n:], []byte{'\n'}))
+	s.mu.Lock()
+	s.total += failed
+	s.mu.Unlock()
+	return failed
 }
 
 func (s *sink) lost() uint64 {

@@ -26,7 +26,7 @@ func WatchReady(r prometheus.Registerer, ready func() bool) {
 }
 
 // WatchLog registers how many log lines nobody will read: lost because the log
-// was not read fast enough, left out because there were too many alike.
+// was not read fast enough or could not be written, left out because there were too many alike.
 func WatchLog(r prometheus.Registerer, lines func() (lost, leftOut uint64)) {
 	type snapshot struct{ lost, leftOut uint64 }
 	c := &collector[snapshot]{snapshot: func() snapshot { lost, leftOut := lines(); return snapshot{lost, leftOut} }}
