@@ -13,8 +13,8 @@ import (
 const (
 	floodLines  = 20
 	floodWindow = time.Second
-	// floodMessages bounds the memory for messages. They are constants of the
-	// code, some hundred; beyond it lines are kept unsampled.
+	// floodMessages bounds the memory for messages. Ours are constants, some
+	// hundred; net/http's, on level debug, hold addresses.
 	floodMessages = 4096
 )
 
@@ -72,7 +72,7 @@ func (k *kinds) admit(what kind, at time.Time) (pass bool, before uint64) {
 	w := k.by[what]
 	if w == nil {
 		if len(k.by) >= floodMessages {
-			return true, 0
+			k.forgetOne(at)
 		}
 		w = &window{since: at}
 		k.by[what] = w
@@ -88,6 +88,19 @@ func (k *kinds) admit(what kind, at time.Time) (pass bool, before uint64) {
 	}
 	w.passed++
 	return true, before
+}
+
+// forgetOne makes room: for choice a kind that was quiet for a window and has
+// nothing to tell, among the few it looks at (a map's order is random).
+func (k *kinds) forgetOne(at time.Time) {
+	const looks = 8
+	looked := 0
+	for what, w := range k.by {
+		if looked++; looked == looks || w.leftOut == 0 && at.Sub(w.since) >= floodWindow {
+			delete(k.by, what)
+			return
+		}
+	}
 }
 
 func (f *flood) leftOut() uint64 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,34 @@ func TestAFloodOfOneMessageIsThinned(t *testing.T) {
 	}
 	if l.LeftOut() != 9980 {
 		t.Errorf("%d left out", l.LeftOut())
+	}
+}
+
+// Messages that hold what clients send (net/http's do) fill the memory for them, and
+// take nothing from the others for it.
+func TestAFloodIsThinnedAfterManyMessages(t *testing.T) {
+	p := reading()
+	l := New(Options{Out: p, JSON: true})
+	h := l.Logger().Handler()
+	now := time.Unix(1000, 0)
+	say := func(message string) {
+		if err := h.Handle(t.Context(), slog.NewRecord(now, slog.LevelWarn, message, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 2 * floodMessages {
+		say("http: TLS handshake error from " + strconv.Itoa(i))
+	}
+	now = now.Add(floodWindow)
+	for range 10_000 {
+		say("a client's mistake")
+	}
+	l.Close()
+	if n := l.LeftOut(); n != 10_000-floodLines {
+		t.Errorf("%d lines of 10,000 were left out", n)
+	}
+	if n := len(l.flood.kinds.by); n > floodMessages {
+		t.Errorf("%d messages are remembered", n)
 	}
 }
 
