@@ -122,7 +122,7 @@ func (d *Dev) build() (*sequence, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &page{store: p.store, secret: secret, auth: c.Auth, gatewayAddr: gateway.addr}
+	page := &page{store: p.store, secret: secret, auth: c.Auth, gatewayAddr: gateway.addr, gatewayScheme: scheme("ws", c.TLSCert)}
 	apiConfig := c.API()
 	extra, err := page.routes()
 	if err != nil {
@@ -140,7 +140,15 @@ func (d *Dev) build() (*sequence, error) {
 func (d *Dev) Stop(ctx context.Context) error { return d.seq.stop(ctx) }
 
 // URL is where the page is, for a browser on this machine.
-func (d *Dev) URL() string { return "http://" + local(d.APIAddr()) }
+func (d *Dev) URL() string { return scheme("http", d.config.APITLSCert) + local(d.APIAddr()) }
+
+// scheme is how a URL begins: with an s where there is a certificate.
+func scheme(name, cert string) string {
+	if cert != "" {
+		name += "s"
+	}
+	return name + "://"
+}
 
 // APIAddr is where the API and the page are served, once started.
 func (d *Dev) APIAddr() string { return d.api.Addr().String() }
@@ -166,15 +174,15 @@ func (d *Dev) Banner() string {
 
   Pick a name, make a room, open its link (Share) in a second tab under another name, and talk.
 
-  api      http://%s   (reference at /docs)
-  gateway  ws://%s/v1/ws
+  api      %s   (reference at /docs)
+  gateway  %s/v1/ws
   admin    %s   (metrics, health, profiles)
   redis    %s
   secret   %s
 
   Ctrl-C stops it. It hands a token to whoever asks: not for production.
 
-`, d.URL(), local(d.APIAddr()), local(d.GatewayAddr()), admin, redis, d.SecretSource)
+`, d.URL(), d.URL(), scheme("ws", d.config.TLSCert)+local(d.GatewayAddr()), admin, redis, d.SecretSource)
 }
 
 // local is an address as a browser on this machine would write it.

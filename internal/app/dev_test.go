@@ -2,10 +2,17 @@ package app_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -136,6 +143,66 @@ func TestDevServesThePage(t *testing.T) {
 	if ws.Hostname() != "localhost" || ws.Port() != port || ws.Path != "/v1/ws" {
 		t.Errorf("the page is told %s", ws)
 	}
+}
+
+func TestDevWithCertificatesSaysSo(t *testing.T) {
+	cert, key := certificate(t)
+	d := startDev(t, func(c *config.Dev) {
+		c.APITLSCert, c.APITLSKey, c.TLSCert, c.TLSKey = cert, key, cert, key
+	})
+	_, apiPort, _ := net.SplitHostPort(d.APIAddr())
+	_, gatewayPort, _ := net.SplitHostPort(d.GatewayAddr())
+	for _, want := range []string{"open:  https://localhost:" + apiPort, "api      https://localhost:" + apiPort, "wss://localhost:" + gatewayPort + "/v1/ws"} {
+		if !strings.Contains(d.Banner(), want) {
+			t.Errorf("the banner does not say %q:\n%s", want, d.Banner())
+		}
+	}
+	pool := x509.NewCertPool()
+	text, err := os.ReadFile(cert)
+	if err != nil || !pool.AppendCertsFromPEM(text) {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	defer client.CloseIdleConnections()
+	res, err := client.Get(d.URL() + "/dev/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var page struct{ WS string }
+	if err := json.NewDecoder(res.Body).Decode(&page); err != nil || page.WS != "wss://localhost:"+gatewayPort+"/v1/ws" {
+		t.Errorf("the page is told %q, %v", page.WS, err)
+	}
+}
+
+// certificate makes one for localhost, in files.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("tls.crt", "CERTIFICATE", der), write("tls.key", "PRIVATE KEY", keyDER)
 }
 
 func TestDevHandsOutTokensAndSeats(t *testing.T) {

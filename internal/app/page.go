@@ -32,6 +32,8 @@ type page struct {
 	secret      []byte
 	auth        config.Auth
 	gatewayAddr func() string
+	// gatewayScheme is how a URL of its sockets begins.
+	gatewayScheme string
 }
 
 // routes are served beside the API's own.
@@ -88,7 +90,7 @@ func (p *page) settings(w http.ResponseWriter, r *http.Request) {
 	}
 	_, port, _ := net.SplitHostPort(p.gatewayAddr())
 	answer(w, http.StatusOK, map[string]string{
-		"api": "", "ws": "ws://" + net.JoinHostPort(strings.Trim(host, "[]"), port) + "/v1/ws", "version": Version(),
+		"api": "", "ws": p.gatewayScheme + net.JoinHostPort(strings.Trim(host, "[]"), port) + "/v1/ws", "version": Version(),
 	})
 }
 
