@@ -128,10 +128,15 @@ func (a *API) upload(_ context.Context, c *gin.Context, by chat.Actor) error {
 		return errAttachmentsOff
 	}
 	began := time.Now()
-	kept, err := a.files.receive(c, by, a.limits.StoreTimeout)
+	body := &bounded{from: c.Request.Body}
+	kept, err := a.files.receive(c, by, body, a.limits.StoreTimeout)
 	a.observer.Upload(uploadOutcome(err), kept.Size, time.Since(began))
 	if err != nil {
-		a.abandonBody(c)
+		// Behind the body net/http only looks whether the client is there still. A
+		// deadline would end that as if it were not, and who went away is not logged.
+		if !body.whole() {
+			a.abandonBody(c)
+		}
 		return err
 	}
 	c.Writer.Header().Set("Location", "/v1/attachments/"+kept.ID)
@@ -140,7 +145,7 @@ func (a *API) upload(_ context.Context, c *gin.Context, by chat.Actor) error {
 
 // receive takes an upload in. What goes wrong leaves nothing, or, where it is not
 // known whether the blob is there, an ID that comes due.
-func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.Duration) (_ chat.Attachment, err error) {
+func (f *attachments) receive(c *gin.Context, by chat.Actor, body *bounded, storeTimeout time.Duration) (_ chat.Attachment, err error) {
 	boundary, err := f.boundaryOf(c.Request)
 	if err != nil {
 		return chat.Attachment{}, err
@@ -179,8 +184,8 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, storeTimeout time.D
 		return chat.Attachment{}, err
 	}
 	defer draft.Discard()
-	patience := patienceFor(c.Writer, f.IdleTimeout, f.Timeout, storeTimeout)
-	got, err := readUpload(&bounded{from: c.Request.Body, progress: patience}, boundary, draft, f.MaxBytes, f.takes)
+	body.progress = patienceFor(c.Writer, f.IdleTimeout, f.Timeout, storeTimeout)
+	got, err := readUpload(body, boundary, draft, f.MaxBytes, f.takes)
 	if err != nil {
 		return chat.Attachment{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"mime"
 	"net"
 	"net/http"
@@ -830,4 +831,81 @@ func TestHangingUpIsNoWayAroundTheQuota(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failing is a store that takes its time to find out that it can't.
+type failing struct {
+	blob.Store
+	after time.Duration
+}
+
+func (f failing) Create(ctx context.Context) (blob.Draft, error) {
+	d, err := f.Store.Create(ctx)
+	return failingDraft{d, f.after}, err
+}
+
+type failingDraft struct {
+	blob.Draft
+	after time.Duration
+}
+
+func (d failingDraft) Commit(context.Context, string) error {
+	time.Sleep(d.after)
+	return errors.New("disk on fire")
+}
+
+// Whoever is told that the log knows more finds it there, however an upload ended
+// that had come whole.
+func TestAnUploadThatCanNotBeStoredIsLogged(t *testing.T) {
+	const idle = 500 * time.Millisecond
+	for name, after := range map[string]time.Duration{"at once": 0, "after longer than a body may pause": 2 * idle} {
+		t.Run(name, func(t *testing.T) {
+			var log lockedText
+			y := newYard(t, testkit.Mini(t).URL(), nil)
+			files := blob.NewFiles(y.dir)
+			if err := files.Prepare(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = files.Close() })
+			y.world = newWorld(t, y.store, func(o *api.Options) {
+				o.Attachments = &api.Attachments{Blobs: failing{files, after}, IdleTimeout: idle}
+				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			})
+			addr := y.start()
+			whole := form(fileHead("a"), strings.Repeat("x", 100_000))
+			const times = 20
+			var all sync.WaitGroup
+			for i := range times {
+				all.Go(func() {
+					l := y.dial(t, addr, fmt.Sprint("user", i), fmt.Sprintf("Content-Length: %d", len(whole)))
+					l.says(whole[:len(whole)-1])
+					time.Sleep(idle / 4) // so that the end is progress
+					l.says(whole[len(whole)-1:])
+					l.wantStatus(500)
+				})
+			}
+			all.Wait()
+			if n := strings.Count(log.String(), "disk on fire"); n != times {
+				t.Errorf("%d of %d failures are in the log", n, times)
+			}
+		})
+	}
+}
+
+// lockedText is a text that many write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

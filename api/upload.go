@@ -70,11 +70,14 @@ func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.from.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	b.err = err
-	if n > 0 {
+	if n > 0 && err == nil { // at its end nothing more is awaited
 		b.progress()
 	}
 	return n, err
 }
+
+// whole says whether all of the body has come.
+func (b *bounded) whole() bool { return b.err == io.EOF } //nolint:errorlint // bodies return EOF itself
 
 // why is what an error of the form's parser comes from.
 func (b *bounded) why() error {
