@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -282,8 +283,14 @@ func (a *API) download(ctx context.Context, c *gin.Context, by chat.Actor) error
 		return missing(err)
 	}
 	defer content.Close()
-	sent, err := serve(c, known, content)
+	sent, cut, err := serve(c, known, content)
 	a.observer.Download(sent)
+	if cut { // half of it is out: the client must not take it for whole
+		if c.Request.Context().Err() == nil {
+			a.log.LogAttrs(c.Request.Context(), slog.LevelWarn, "a download was cut off", slog.String("request_id", requestID(c)), slog.Any("err", err))
+		}
+		panic(http.ErrAbortHandler)
+	}
 	return missing(err)
 }
 

@@ -892,6 +892,64 @@ func TestAnUploadThatCanNotBeStoredIsLogged(t *testing.T) {
 	}
 }
 
+// half is a store whose files can be read to their middle.
+type half struct{ blob.Store }
+
+func (h half) Open(ctx context.Context, id string, size int64) (io.ReadSeekCloser, error) {
+	r, err := h.Store.Open(ctx, id, size)
+	return &halfReader{r, size / 2}, err
+}
+
+type halfReader struct {
+	io.ReadSeekCloser
+	left int64
+}
+
+func (r *halfReader) Read(b []byte) (int, error) {
+	if r.left == 0 {
+		return 0, errors.New("disk on fire")
+	}
+	n, err := r.ReadSeekCloser.Read(b[:min(int64(len(b)), r.left)])
+	r.left -= int64(n)
+	return n, err
+}
+
+// A download that the store breaks off is no whole file to its client, and no secret
+// to operators.
+func TestADownloadThatBreaksOffIsLogged(t *testing.T) {
+	var log lockedText
+	seen := &uploads{}
+	y := newYard(t, testkit.Mini(t).URL(), nil)
+	id := y.as("alice").uploads("a", strings.Repeat("x", 100_000)).want(201).field("id")
+	files := blob.NewFiles(y.dir)
+	if err := files.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = files.Close() })
+	y.world = newWorld(t, y.store, func(o *api.Options) {
+		o.Attachments, o.Observer, o.Logger = &api.Attachments{Blobs: half{files}}, seen, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	req, err := http.NewRequest(http.MethodGet, "http://"+y.start()+"/v1/attachments/"+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n, err := io.Copy(io.Discard, res.Body); err == nil || n > 50_000 {
+		t.Errorf("%d bytes came, %v", n, err)
+	}
+	if said := log.String(); !strings.Contains(said, "disk on fire") || !strings.Contains(said, res.Header.Get("X-Request-Id")) {
+		t.Errorf("the log has %q", said)
+	}
+	if seen.down != 50_000 {
+		t.Errorf("%d bytes were counted", seen.down)
+	}
+}
+
 // lockedText is a text that many write.
 type lockedText struct {
 	mu   sync.Mutex

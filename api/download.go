@@ -26,8 +26,8 @@ const downloadStall = writeTimeout
 var errRange = &problem{status: http.StatusRequestedRangeNotSatisfiable, code: protocol.ErrRange, detail: "the file ends before the range begins"}
 
 // serve answers with a file, or the part of it that was asked for, and returns
-// how much went out.
-func serve(c *gin.Context, known chat.Attachment, content io.ReadSeeker) (sent int64, err error) {
+// how much went out. cut: that is not all, and it is too late for a problem.
+func serve(c *gin.Context, known chat.Attachment, content io.ReadSeeker) (sent int64, cut bool, err error) {
 	kind := "attachment"
 	if inlineTypes[known.ContentType] {
 		kind = "inline"
@@ -46,9 +46,7 @@ func serve(c *gin.Context, known chat.Attachment, content io.ReadSeeker) (sent i
 	http.ServeContent(w, c.Request, "", time.Time{}, from)
 	switch {
 	case w.begun:
-		if from.err != nil { // half of it is out: the client must not take it for whole
-			panic(http.ErrAbortHandler)
-		}
+		return w.sent, from.err != nil, from.err
 	case w.status == http.StatusRequestedRangeNotSatisfiable:
 		err = errRange
 	case from.err != nil:
@@ -66,7 +64,7 @@ func serve(c *gin.Context, known chat.Attachment, content io.ReadSeeker) (sent i
 		}
 		h["Cache-Control"] = noStore
 	}
-	return w.sent, err
+	return w.sent, false, err
 }
 
 // plainRange leaves the conditions that ServeContent is to look at: one range at
