@@ -164,8 +164,22 @@ func (c Secret) check(p *problems) {
 func (p *problems) httpURL(flag, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		p.add(flag, "%q is not an http or https URL", s)
+		p.add(flag, "%q is not an http or https URL", shown(s))
 	}
+}
+
+// shown is a URL as an error may show it: without user and password, and without
+// the query, which may hold a key.
+func shown(s string) string {
+	begin := 0
+	if i := strings.Index(s, "://"); i >= 0 {
+		begin = i + len("://")
+	}
+	if at := strings.LastIndexByte(s, '@'); at >= begin {
+		s = s[:begin] + s[at+1:]
+	}
+	s, _, _ = strings.Cut(s, "?")
+	return s
 }
 
 func (c Origins) check(p *problems) {

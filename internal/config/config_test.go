@@ -139,6 +139,9 @@ func TestErrorsNameTheSetting(t *testing.T) {
 			"--blob-s3-bucket: --blob-s3-endpoint needs it", `--blob-s3-endpoint: "s3.example.com"`, "--blob-s3-secret-key-file: --blob-s3-access-key needs it",
 		}},
 		{name: "attachments that go before they may be sent", args: []string{"--attachment-keep=2h"}, want: []string{"--attachment-keep: 2h0m0s is not between 24h0m0s"}},
+		{name: "URLs with passwords", args: []string{
+			"--jwks-url=htps://secret:word?secret:word@id.example.com/keys?key=secret:word", "--trace-endpoint=secret:word@tempo:4318", "--blob-s3-endpoint=https://secret:word@", "--blob-s3-bucket=b",
+		}, want: []string{`--jwks-url: "htps://id.example.com/keys" is not`, `--trace-endpoint: "tempo:4318" is not`, `--blob-s3-endpoint: "https://" is not`}},
 		{name: "no secret of S3", args: []string{"--blob-s3-secret-key-file=/does/not/exist"}, want: []string{"--blob-s3-secret-key-file: open /does/not/exist"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

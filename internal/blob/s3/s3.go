@@ -49,7 +49,7 @@ const (
 func New(o Options) (*Store, error) {
 	u, err := url.Parse(o.Endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
-		return nil, fmt.Errorf("s3: %q is not an http or https URL without a path", o.Endpoint)
+		return nil, errors.New("s3: it is not an http or https URL without a path") // nor shown: it may hold a password
 	}
 	if o.Spool == "" {
 		o.Spool = os.TempDir()
