@@ -207,8 +207,8 @@ func (c HTTP) check(p *problems) {
 	if c.LogMaxBytes != 0 {
 		p.size("log-max-bytes", c.LogMaxBytes, 64<<10)
 	}
-	if c.SendsPerSecond < 0 {
-		p.add("sends-per-second", "%v is negative", c.SendsPerSecond)
+	if !(c.SendsPerSecond >= 0) { // not a number is neither
+		p.add("sends-per-second", "%v is not 0 or more", c.SendsPerSecond)
 	}
 	p.atLeast("send-burst", int64(c.SendBurst), 1)
 	for _, cidr := range c.TrustedProxies {

@@ -131,6 +131,8 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		{name: "no secret", want: []string{"--jwt-secret-file", "--jwks-url"}},
 		{name: "everything at once", args: []string{"--partitions=0", "--api-addr=x", "--redis=http://secret:word@x", "--origins=chat.example.com"},
 			want: []string{"--partitions: 0 is not between 1 and 16384", `--api-addr: "x"`, `--redis: scheme "http"`, "--jwt-secret-file", `--origins: "chat.example.com"`}},
+		{name: "no rate", args: []string{"--sends-per-second=NaN"}, want: []string{"--sends-per-second: NaN is not 0 or more"}},
+		{name: "a negative rate", args: []string{"--sends-per-second=-1"}, want: []string{"--sends-per-second: -1 is not 0 or more"}},
 		{name: "attachments", args: []string{
 			"--max-attachment-bytes=6GiB", "--attachment-types=png", "--attachment-pending=1m", "--attachment-keep=1h", "--blob-s3-endpoint=s3.example.com",
 			"--blob-s3-access-key=a", "--max-uploads=0", "--upload-timeout=2h",
