@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -154,7 +155,7 @@ func New(o Options) (*API, error) {
 	}
 	a.reads = newReads(a.limits.AnswerBytes)
 	for _, origin := range o.Origins {
-		a.origins[origin] = true
+		a.origins[strings.ToLower(origin)] = true // as browsers write it, and as gateways compare
 	}
 	var err error
 	if a.files, err = newAttachments(o.Attachments, o.Store); err != nil {

@@ -246,6 +246,11 @@ func TestCORS(t *testing.T) {
 			t.Errorf("%s may read", origin)
 		}
 	}
+	// A browser writes a host in small letters, however the setting does.
+	typed := newWorld(t, newMemory(), func(o *api.Options) { o.Origins = []string{"https://App.Example"} })
+	if a := typed.as("alice").with("Origin", page).get("/v1/rooms").want(200); a.header.Get("Access-Control-Allow-Origin") != page {
+		t.Errorf("%v", a.header)
+	}
 	any := newWorld(t, newMemory(), func(o *api.Options) { o.Origins = []string{"*"} })
 	if a := any.as("alice").with("Origin", "https://x").get("/v1/rooms").want(200); a.header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("%v", a.header)
