@@ -155,7 +155,7 @@ func (j *JWKS) Ready() bool { return j.keys.Load() != nil }
 func (j *JWKS) PublicKeys(kid, alg string) (keys []Key) {
 	if known := j.keys.Load(); known != nil {
 		for _, k := range *known {
-			if (kid == "" || k.kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) {
+			if (kid == "" || k.kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) && fits(k.Public, alg) && len(keys) < maxKeysTried {
 				keys = append(keys, k.Key)
 			}
 		}

@@ -290,6 +290,26 @@ func TestATokenTellsWhichKeySignedIt(t *testing.T) {
 	}
 }
 
+// Keys in a file are tried with every token, and leave room for the published one
+// that the token names.
+func TestKeysInAFileLeaveRoomForThoseThatArePublished(t *testing.T) {
+	var inFile StaticKeys
+	for range maxKeysTried {
+		pub, _, _ := ed25519.GenerateKey(rand.Reader)
+		inFile = append(inFile, pub)
+	}
+	pub, key, _ := ed25519.GenerateKey(rand.Reader)
+	j := startJWKS(t, JWKSOptions{URL: newIssuer(t, jwkOf(pub, `,"kid":"1"`)).URL})
+	until(t, "ready", j.Ready)
+	v, err := New(Options{Keys: KeySources{inFile, j}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(signed(t, jwt.SigningMethodEdDSA, key, "1")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAShortTagIsNoneOnlyOfNone(t *testing.T) {
 	if KeyTag(0).Short() != 0 {
 		t.Error("a key that is not published has one")

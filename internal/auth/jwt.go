@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,9 +33,10 @@ type Options struct {
 // KeySource knows the public keys of those who sign tokens.
 type KeySource interface {
 	// PublicKeys returns the keys that may have signed a token with this kid and
-	// algorithm (kid may be empty, or anything: it comes from the token). It
-	// must not wait: a source that has to fetch starts that and answers with
-	// what it has.
+	// algorithm (kid may be empty, or anything: it comes from the token), of those
+	// that fit the algorithm maxKeysTried at most. It must not wait: a source that
+	// has to fetch starts that and answers with what it has. The slice is the
+	// caller's.
 	PublicKeys(kid, alg string) []Key
 }
 
@@ -48,9 +50,12 @@ type Key struct {
 // milliseconds), and a token that never expires can't be told from a stolen one.
 const maxUnixSeconds = 253402300799
 
-// maxKeysTried bounds the signatures checked for one token without a kid: each
-// costs up to 64 µs.
+// maxKeysTried bounds the signatures that a source has checked for one token
+// without a kid: each costs up to 64 µs.
 const maxKeysTried = 8
+
+// keyAlgorithms are those whose tokens are checked with a public key.
+var keyAlgorithms = [...]string{"RS256", "ES256", "EdDSA"}
 
 type jwtVerifier struct {
 	secret []byte
@@ -71,7 +76,7 @@ func New(o Options) (Verifier, error) {
 		algs = append(algs, "HS256")
 	}
 	if o.Keys != nil {
-		algs = append(algs, "RS256", "ES256", "EdDSA")
+		algs = append(algs, keyAlgorithms[:]...)
 	}
 	if algs == nil {
 		return nil, errors.New("auth: neither a secret nor keys to verify tokens with")
@@ -148,11 +153,9 @@ func (v *jwtVerifier) keyFor(t *jwt.Token) (any, error) {
 	kid, _ := t.Header["kid"].(string)
 	claims := t.Claims.(*registered)
 	var set jwt.VerificationKeySet
-	for _, key := range v.keys.PublicKeys(kid, alg) {
-		if fits(key.Public, alg) && len(set.Keys) < maxKeysTried {
-			set.Keys = append(set.Keys, key.Public)
-			claims.tried = append(claims.tried, key)
-		}
+	claims.tried = fitting(v.keys.PublicKeys(kid, alg), alg)
+	for _, key := range claims.tried {
+		set.Keys = append(set.Keys, key.Public)
 	}
 	if len(set.Keys) == 0 {
 		return nil, errUnknownKey
@@ -173,6 +176,11 @@ func (r *registered) signedBy(t *jwt.Token) KeyTag {
 		}
 	}
 	return 0
+}
+
+// fitting are those of keys that are for the algorithm.
+func fitting(keys []Key, alg string) []Key {
+	return slices.DeleteFunc(keys, func(k Key) bool { return !fits(k.Public, alg) })
 }
 
 // fits says whether a key is one for the algorithm.

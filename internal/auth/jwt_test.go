@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -333,6 +334,9 @@ func TestPublicKeys(t *testing.T) {
 	if err != nil || len(keys) != 3 {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
+	if _, err := auth.ParseKeys(append([]byte("as openssl -text writes it\n"), bytes.Repeat(file, 8)...)); err != nil {
+		t.Error(err)
+	}
 	v := newVerifier(t, func(o *auth.Options) { o.Secret, o.Keys = nil, auth.KeySources{keys[:1], keys[1:]} })
 	token := func(m jwt.SigningMethod, key any) string {
 		s, err := jwt.NewWithClaims(m, jwt.MapClaims{"sub": "bob", "exp": now.Unix() + 60}).SignedString(key)
@@ -364,7 +368,10 @@ func TestPublicKeys(t *testing.T) {
 	p384DER, _ := x509.MarshalPKIXPublicKey(p384.Public())
 	for name, text := range map[string][]byte{
 		"empty": nil, "no PEM": []byte("hello"), "private": private, "garbage": []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
-		"P-384": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: p384DER}),
+		"P-384":               pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: p384DER}),
+		"a damaged key first": append([]byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBIC KEY-----\n"), file...),
+		"a damaged key last":  append(bytes.Clone(file), "-----BEGIN PUBLIC KEY-----\nAAAA\n"...),
+		"more than are tried": bytes.Repeat(file, 9),
 	} {
 		if _, err := auth.ParseKeys(text); err == nil {
 			t.Errorf("key file %s: accepted", name)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -44,7 +45,12 @@ func KeysFromFile(path string) (StaticKeys, error) {
 
 // ParseKeys reads the public keys and certificates of a PEM text. Anything else
 // in it is an error: a private key has no place on a server that only verifies.
+// So is a key that no token would be checked against: it is better missed at the
+// start than by its users.
 func ParseKeys(data []byte) (StaticKeys, error) {
+	if begun, whole := bytes.Count(data, []byte("-----BEGIN ")), blocksIn(data); begun != whole {
+		return nil, fmt.Errorf("of %d PEM blocks %d can be read", begun, whole) // pem.Decode passes over the others
+	}
 	var keys StaticKeys
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		key, err := parseBlock(block)
@@ -56,7 +62,19 @@ func ParseKeys(data []byte) (StaticKeys, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no PEM block with a public key or a certificate")
 	}
+	for _, alg := range keyAlgorithms {
+		if n := len(fitting(keys.PublicKeys("", alg), alg)); n > maxKeysTried {
+			return nil, fmt.Errorf("%d keys for %s: a token is checked against %d at most (a JWK set tells by kid which one it is)", n, alg, maxKeysTried)
+		}
+	}
 	return keys, nil
+}
+
+func blocksIn(data []byte) (n int) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		n++
+	}
+	return n
 }
 
 func parseBlock(block *pem.Block) (crypto.PublicKey, error) {

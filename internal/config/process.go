@@ -36,7 +36,7 @@ type Secret struct {
 // Auth is who is let in. At least one of secret, key file and JWKS is needed.
 type Auth struct {
 	Secret      `embed:""`
-	JWTKeyFile  string        `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with." placeholder:"FILE" type:"path"`
+	JWTKeyFile  string        `name:"jwt-key-file" help:"PEM file of public keys (RS256, ES256, EdDSA) that tokens may be signed with, eight of each kind at most." placeholder:"FILE" type:"path"`
 	JWKSURL     string        `name:"jwks-url" help:"Where the issuer publishes its public keys." placeholder:"URL"`
 	JWKSRefresh time.Duration `name:"jwks-refresh" help:"How often the issuer is asked for its keys, by each process, with If-None-Match. Longer lets a key that was withdrawn, and the sockets it opened, live longer, and a new one be refused longer; shorter asks more of the issuer." default:"2s"`
 	JWTIssuer   string        `name:"jwt-issuer" help:"Required iss of a token. Empty: not checked." placeholder:"ISS"`
