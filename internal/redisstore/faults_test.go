@@ -421,6 +421,22 @@ func TestClusterFailoverIsFollowed(t *testing.T) {
 	e.wantHealthy(t, failover)
 }
 
+// In a Cluster one node that hangs takes no API from the balancer, be it the one that
+// has the schema: rooms on the others are served.
+func TestReadyWhileTheNodeWithTheSchemaHangs(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL())
+	must(t, s.Ready(t.Context()))
+	slot, err := c.Nodes[0].Do("CLUSTER", "KEYSLOT", "madang:schema")
+	must(t, err)
+	node := c.Owner(int(slot.(int64)))
+	node.Pause()
+	defer node.Resume()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // as /readyz gives it
+	defer cancel()
+	must(t, s.Ready(ctx))
+}
+
 // L1: a primary that was demoted while its connections live on answers, and
 // delivers nothing that is sent.
 func TestADemotedPrimaryDoesNotKeepItsLinks(t *testing.T) {

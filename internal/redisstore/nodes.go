@@ -121,28 +121,32 @@ func (n *nodes) refresh(ctx context.Context) {
 	}
 }
 
-// anyPrimary calls f with primaries until one succeeds.
-func (n *nodes) anyPrimary(ctx context.Context, f func(context.Context, *redis.Client) error) error {
+// anyPrimary calls f with the primaries for some keys, at once, until one succeeds.
+// (go-redis's ForEachMaster asks any node for the present arrangement first, and
+// hangs when that one does.)
+func (n *nodes) anyPrimary(ctx context.Context, keys []string, f func(context.Context, *redis.Client) error) (err error) {
 	if n.cluster == nil {
 		return f(ctx, n.single)
 	}
-	ok := make(chan struct{}, 1)
-	err := n.cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-		err := f(ctx, c)
-		if err == nil {
-			select {
-			case ok <- struct{}{}:
-			default:
-			}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	primaries := map[*redis.Client]bool{}
+	for _, key := range keys {
+		var c *redis.Client
+		if c, err = n.cluster.MasterForKey(ctx, key); err == nil {
+			primaries[c] = true
 		}
-		return err
-	})
-	select {
-	case <-ok:
-		return nil
-	default:
-		return err
 	}
+	answers := make(chan error, len(primaries))
+	for c := range primaries {
+		go func() { answers <- f(ctx, c) }() // ends with ctx
+	}
+	for range primaries {
+		if err = <-answers; err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // dial opens a raw connection to the primary for a key, the way the command
