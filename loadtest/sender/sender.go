@@ -237,6 +237,7 @@ func (s *Sender) Abandon() {
 			if c := &s.conns[i]; c.state == busy {
 				s.stats.failed("given up: not answered when the run ended")
 				s.disconnect(uint32(i))
+				s.idle = append(s.idle, uint32(i)) // another schedule may follow
 			}
 		}
 	})

@@ -269,6 +269,29 @@ func TestWhatIsDueAtTheEndIsStillSent(t *testing.T) {
 	}
 }
 
+// A step of a capacity run that broke is followed by others, on the same connections.
+func TestConnectionsWhoseSendsWereGivenUpSendAgain(t *testing.T) {
+	st := newStage(t, nil)
+	var stuck atomic.Int32
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	st.server.Answer(func(http.ResponseWriter, *http.Request) bool {
+		if stuck.Add(1) <= 4 {
+			<-release
+			return true
+		}
+		return false
+	})
+	st.sender.Begin(200)
+	st.wait("all wait", func(s sender.Stats) bool { return s.InFlight == 4 })
+	st.sender.End()
+	st.sender.Abandon()
+	st.wait("given up", func(s sender.Stats) bool { return s.InFlight == 0 })
+	st.sender.Begin(200)
+	st.wait("20 sent", func(s sender.Stats) bool { return s.Acked >= 20 })
+	st.finish()
+}
+
 func TestSomeSendsCarryAFile(t *testing.T) {
 	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 0.3, 10_000 })
 	st.server.TakeFiles()
