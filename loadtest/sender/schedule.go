@@ -67,6 +67,22 @@ func (s *Sender) issue() {
 	s.starved = s.now
 }
 
+// carryOver sees to it that what is due, and no connection was idle for, outlives
+// its schedule: due when it was, it goes when there is one.
+func (s *Sender) carryOver() {
+	if s.rate <= 0 {
+		return
+	}
+	for s.issue(); len(s.held) < maxHeld && s.due(); {
+		j := s.unissued
+		j.due = s.nextDue
+		s.stats.Issued++
+		s.schedule()
+		s.hold(j, 0, "")
+	}
+	s.stats.Unsent += s.behind()
+}
+
 // due says whether the schedule has a send for now.
 func (s *Sender) due() bool {
 	if s.running && s.endAt < s.now && (s.rate <= 0 || s.nextDue > s.endAt) {

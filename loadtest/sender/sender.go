@@ -202,9 +202,12 @@ func (s *Sender) patience() time.Duration {
 }
 
 // Begin starts a schedule of so many sends per second of the whole run; 0: flat
-// out. It may follow an End; numbers go on.
+// out. It may follow an End, or take the place of another schedule: what was due by
+// then is still sent. Numbers go on.
 func (s *Sender) Begin(rate float64) {
 	s.poll.Post(func() {
+		s.now = s.cfg.Clock.Now()
+		s.carryOver()
 		s.rate = rate
 		s.running, s.endAt = true, math.MaxInt64
 		s.begin, s.beginAt = s.cfg.Clock.Now(), s.scheduled

@@ -292,6 +292,30 @@ func TestConnectionsWhoseSendsWereGivenUpSendAgain(t *testing.T) {
 	st.finish()
 }
 
+// The lulls and bursts of a chat follow each other without an end between them.
+func TestWhatWasDueWhenAnotherScheduleBeginsIsNotForgotten(t *testing.T) {
+	st := newStage(t, func(c *sender.Config) { c.Conns = 1 })
+	var once atomic.Bool
+	release := make(chan struct{})
+	st.server.Answer(func(http.ResponseWriter, *http.Request) bool {
+		if once.CompareAndSwap(false, true) {
+			<-release
+		}
+		return false
+	})
+	st.sender.Begin(100)
+	behind := st.wait("behind", func(s sender.Stats) bool { return s.Behind >= 20 }).Behind
+	st.sender.Begin(10)
+	close(release)
+	st.wait("all that was due sent", func(s sender.Stats) bool { return s.Acked > behind })
+	if s := st.finish(); s.Acked != s.Issued || s.Unsent != 0 {
+		t.Errorf("%+v", s)
+	}
+	if late := st.acked.Dist().Max; late < 150 {
+		t.Errorf("the latest was acknowledged %v ms after it was due: the wait for the schedule's end was left out", late)
+	}
+}
+
 func TestSomeSendsCarryAFile(t *testing.T) {
 	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 0.3, 10_000 })
 	st.server.TakeFiles()
