@@ -216,3 +216,20 @@ func writeJSON(res *report.Result, path string) error {
 	}
 	return errors.Join(res.WriteJSON(file), file.Close())
 }
+
+// What the first transport's clients found out is reported, also when those of the
+// next could not be started.
+func TestWorkersThatDoNotStartForTheNextTransportLeaveTheReport(t *testing.T) {
+	t.Parallel()
+	s := spec(fakechat.New(t), "compare")
+	s.Transports, s.Receivers, s.Duration, s.Idle = []string{"ws", "sse"}, 1, 300*time.Millisecond, 100*time.Millisecond
+	// The third process of this command has no luck: the first transport has one that
+	// receives and one that sends.
+	first := t.TempDir()
+	s.WorkerCommand = []string{"/bin/sh", "-c", `mkdir "$0/1" 2>/dev/null || mkdir "$0/2" 2>/dev/null || { echo out of luck >&2; exit 3; }; exec "$1" "$2"`,
+		first, workerCommand[0], workerCommand[1]}
+	res := run(t, s)
+	if res.Passed() || !strings.Contains(res.Ended, "out of luck") || len(res.Compared) != 1 || res.Compared[0].Kept == 0 {
+		t.Errorf("ended %q, %+v", res.Ended, res.Compared)
+	}
+}

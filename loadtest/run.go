@@ -128,11 +128,13 @@ func (r *run) prepare() (err error) {
 }
 
 // man starts the workers of a layout.
-func (r *run) man(jobs []crew.Job, places []int) (err error) {
+func (r *run) man(jobs []crew.Job, places []int) error {
 	r.status.say("starting %d worker processes", len(jobs))
-	if r.crew, err = r.start(jobs, places); err != nil {
-		return err
+	next, err := r.start(jobs, places)
+	if err != nil {
+		return err // a crew before it is still the one to stop
 	}
+	r.crew = next
 	before := r.tally
 	r.tally = newTally(r.crowd, len(jobs), r.clock.Now())
 	if before != nil { // one record by the second, of all crews
