@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,6 +231,26 @@ func TestWorkersThatDoNotStartForTheNextTransportLeaveTheReport(t *testing.T) {
 		first, workerCommand[0], workerCommand[1]}
 	res := run(t, s)
 	if res.Passed() || !strings.Contains(res.Ended, "out of luck") || len(res.Compared) != 1 || res.Compared[0].Kept == 0 {
+		t.Errorf("ended %q, %+v", res.Ended, res.Compared)
+	}
+}
+
+func TestCtrlCBetweenTwoTransportsIsAnInterruption(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := spec(fakechat.New(t), "compare")
+	s.Transports, s.Duration, s.Idle = []string{"ws", "sse"}, 300*time.Millisecond, 100*time.Millisecond
+	s.Renew = func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		return fmt.Errorf("waiting for a gateway: %w", ctx.Err())
+	}
+	res, err := loadtest.Run(ctx, s, loadtest.Progress{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Passed() || !strings.HasPrefix(res.Ended, "interrupted") || len(res.Compared) != 1 {
 		t.Errorf("ended %q, %+v", res.Ended, res.Compared)
 	}
 }

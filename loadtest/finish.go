@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -31,7 +32,7 @@ func (r *run) finish(err error) {
 	res := r.result
 	res.Ended = report.Completed
 	switch {
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		res.Ended = "interrupted: these are the results so far"
 		r.spec.Drain = min(r.spec.Drain, 5*time.Second)
 	case err != nil:
