@@ -88,10 +88,11 @@ func (r *run) step(c *report.Capacity, load float64) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	p := r.result.Phases[len(r.result.Phases)-1]
 	if err := r.drain(); err != nil {
 		return false, err
 	}
+	r.addLate()
+	p := r.lastPhase()
 	after := r.tally.senders()
 	owed := r.tally.owed - r.tally.receivers().Arrivals
 	s := report.Step{Load: load, Achieved: float64(p.Acked) / p.Seconds, Latency: p.Latency, Held: true}

@@ -66,12 +66,11 @@ func (r *run) compared(transport string, nobody report.Phase) (c report.Compared
 	if err != nil {
 		return c, err
 	}
-	work := r.lastPhase()
 	before := r.result.Deliveries
 	if err := r.settle(true); err != nil {
 		return c, err
 	}
-	after := r.result.Deliveries
+	work, after := r.lastPhase(), r.result.Deliveries
 	c = report.Compared{
 		Transport: transport, Clients: ramp.Live,
 		Owed: after.Owed - before.Owed, Kept: after.Kept - before.Kept, Lost: after.Lost - before.Lost, Duplicates: after.Duplicates - before.Duplicates,

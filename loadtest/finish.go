@@ -65,6 +65,7 @@ func (r *run) settle(alive bool) (err error) {
 	var d report.Deliveries
 	if alive {
 		err = errors.Join(r.drain(), r.judge(&d))
+		r.addLate()
 	}
 	r.tally.settle(math.MaxInt)
 	r.accountConnections()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -248,6 +249,43 @@ func TestAMissedObjectiveFailsTheRun(t *testing.T) {
 	res := run(t, s)
 	if res.Passed() || len(res.Objectives) != 2 || res.Objectives[0].Met || !res.Objectives[1].Met {
 		t.Errorf("%+v", res.Objectives)
+	}
+}
+
+// A server that stops before the end and goes on after it was late all the same.
+func TestADelayThatOutlastsThePhaseIsInItsTimes(t *testing.T) {
+	t.Parallel()
+	for scenario, phaseName := range map[string]string{"fanout": "fanout", "compare": "ws: fanout", "capacity": "50/s"} {
+		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
+			server := fakechat.New(t)
+			thaw := make(chan struct{})
+			var frozen sync.Once
+			server.Answer(func(http.ResponseWriter, *http.Request) bool {
+				if server.Messages() >= 25 { // half of the phase
+					frozen.Do(func() { time.AfterFunc(1500*time.Millisecond, func() { close(thaw) }) })
+					<-thaw
+				}
+				return false
+			})
+			s := spec(server, scenario)
+			s.Transports, s.Idle, s.Objectives.MaxP99 = []string{"ws"}, 100*time.Millisecond, 400*time.Millisecond
+			s.StepFrom, s.StepTo, s.StepTime = 50, 50, time.Second
+			res := run(t, s)
+			p := phase(t, res, phaseName)
+			if p.Latency.P90 < 600 || p.AckTime.P90 < 600 || p.Latency.Count != int64(res.Deliveries.OnTheWire) {
+				t.Errorf("nearly half was a second late, and p90 is %v ms (acknowledged %v ms) of %d", p.Latency.P90, p.AckTime.P90, p.Latency.Count)
+			}
+			if res.Passed() {
+				t.Errorf("p99 met: %+v", res.Objectives)
+			}
+			if c := res.Compared; scenario == "compare" && c[0].Latency != p.Latency {
+				t.Errorf("side by side %+v", c[0].Latency)
+			}
+			if c := res.Capacity; scenario == "capacity" && c.Steps[0].Held {
+				t.Errorf("it held: %+v", c)
+			}
+		})
 	}
 }
 

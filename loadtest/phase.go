@@ -60,7 +60,6 @@ func (r *run) phase(name string, f func() error) error {
 func (r *run) measured(name string, begin mark) report.Phase {
 	end := r.mark()
 	r.tally.endPhase()
-	m := &r.tally.meters
 	took := end.at.Sub(begin.at)
 	p := report.Phase{
 		Name: name, Seconds: took.Seconds(),
@@ -69,10 +68,9 @@ func (r *run) measured(name string, begin mark) report.Phase {
 		MBRead:    float64(end.swarm.BytesRead-begin.swarm.BytesRead) / 1e6,
 		MBWritten: float64(end.swarm.BytesWritten-begin.swarm.BytesWritten) / 1e6, Requests: end.swarm.Requests - begin.swarm.Requests,
 		Reads: end.swarm.Reads - begin.swarm.Reads, Frames: end.swarm.Frames - begin.swarm.Frames,
-		Latency: m.latency.Dist(), SinceLog: m.sinceLog.Dist(), AckTime: m.acked.Dist(), Service: m.service.Dist(), UploadTime: m.upload.Dist(),
-		OpenTime: m.opened.Dist(), BackTime: m.back.Dist(), Lag: m.lag.Dist(), Curve: m.latency.Curve(),
 		Behind: r.tally.senders().Behind, CPU: map[string]float64{}, Loop: r.tally.busiest, Starved: r.tally.starved,
 	}
+	r.tally.meters.times(&p)
 	var known, servers time.Duration
 	for role, used := range end.cpu {
 		used -= begin.cpu[role]
@@ -104,6 +102,14 @@ func (r *run) measured(name string, begin mark) report.Phase {
 		}
 	}
 	return p
+}
+
+// addLate adds to the times of the last phase what was sent in it and came since: a
+// delay must not be left out because it outlasted the phase.
+func (r *run) addLate() {
+	if n := len(r.result.Phases); n > 0 {
+		r.tally.meters.times(&r.result.Phases[n-1])
+	}
 }
 
 // per is CPU per piece of work, in µs.

@@ -52,6 +52,13 @@ func newPhaseMeters() phaseMeters {
 	return phaseMeters{meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New(), meter.New()}
 }
 
+// times writes what was measured into the phase.
+func (m *phaseMeters) times(p *report.Phase) {
+	p.Latency, p.SinceLog, p.Curve = m.latency.Dist(), m.sinceLog.Dist(), m.latency.Curve()
+	p.AckTime, p.Service, p.UploadTime, p.Lag = m.acked.Dist(), m.service.Dist(), m.upload.Dist(), m.lag.Dist()
+	p.OpenTime, p.BackTime = m.opened.Dist(), m.back.Dist()
+}
+
 // newTally begins at a whole second before now.
 func newTally(c *crowd.Crowd, workers int, now int64) *tally {
 	return &tally{
