@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,6 +169,9 @@ func (r *run) accountSends() {
 		Uploads: s.Uploads, NotUploaded: s.NotUploaded,
 	})
 	if r.spec.Tolerate.Failures {
+		if s.Acked == 0 && s.Issued+s.Unsent > 0 {
+			r.problem("not one of %d sends was acknowledged, so that nothing could be checked: %s", s.Issued+s.Unsent, cmp.Or(most(s.Failed), most(s.Refused), most(s.Broken)))
+		}
 		return
 	}
 	if failed := sum(s.Failed); failed > 0 {

@@ -177,6 +177,24 @@ func TestCheckSurvivesDropsAndCountsNothingTwice(t *testing.T) {
 	}
 }
 
+// Failures are for the time in which servers are away: a check in which no send ever
+// succeeds has checked nothing.
+func TestACheckOfNothingIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	server := fakechat.New(t)
+	server.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"code":"forbidden"}`))
+		return true
+	})
+	s := spec(server, "check")
+	s.Tolerate.Failures, s.Duration = true, 300*time.Millisecond
+	res := run(t, s)
+	if res.Passed() || !strings.Contains(strings.Join(res.Problems, "\n"), "403 forbidden") {
+		t.Errorf("problems %q, %+v %+v", res.Problems, res.Sends, res.Deliveries)
+	}
+}
+
 func TestChatMixesAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := spec(fakechat.New(t), "chat")
@@ -366,6 +384,7 @@ func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
 		"two mistakes, both named":      {func(s *loadtest.Spec) { s.Rate, s.TextBytes = 1e12, 1<<30 }, "--size"},
 		"absurd clients":                {func(s *loadtest.Spec) { s.Clients = 1 << 40 }, "clients"},
 		"more members than clients":     {func(s *loadtest.Spec) { s.Clients, s.Members = 3, 5 }, "members"},
+		"a check without sends":         {func(s *loadtest.Spec) { s.Scenario, s.Rate = "check", -1 }, "--rate -1: what is checked are sends"},
 		"unknown scenario":              {func(s *loadtest.Spec) { s.Scenario = "dance" }, "give one of capacity, chat"},
 		"unknown target":                {func(s *loadtest.Spec) { s.Target = "irc" }, "not known"},
 		"source that is no address":     {func(s *loadtest.Spec) { s.Sources = []string{"eth0"} }, "--source"},

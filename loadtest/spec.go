@@ -160,6 +160,9 @@ func (s *Spec) complete() error {
 			wrong("--rate 0: a chat is never flat out; give sends per second")
 		}
 	}
+	if s.Scenario == "check" && !s.sends() {
+		wrong("--rate %v: what is checked are sends; give some per second", s.Rate)
+	}
 	s.Target = or(s.Target, "madang")
 	s.Senders = or(s.Senders, 32)
 	s.SenderProcesses = or(s.SenderProcesses, 1)
