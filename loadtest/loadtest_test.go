@@ -270,6 +270,27 @@ func TestAMissedObjectiveFailsTheRun(t *testing.T) {
 	}
 }
 
+// Processes that are elsewhere use nothing that can be seen from here.
+func TestAnObjectiveThatCouldNotBeMeasuredIsNotMet(t *testing.T) {
+	t.Parallel()
+	s := spec(fakechat.New(t), "fanout")
+	elsewhere := strings.Replace(s.Gateways[0], "127.0.0.1", "0.0.0.0", 1) // this machine, by an address that need not be
+	s.Gateways, s.APIs, s.Duration = []string{elsewhere}, []string{elsewhere}, 300*time.Millisecond
+	s.Objectives.MaxCPUPerDelivery, s.Objectives.MaxMemoryPerConn = 1000, 1e6
+	res := run(t, s)
+	if res.Passed() || len(res.Objectives) != 2 || res.Objectives[0].Met || res.Objectives[1].Met || len(res.Servers) > 0 {
+		t.Errorf("%+v of %+v", res.Objectives, res.Servers)
+	}
+	var text, page bytes.Buffer
+	res.WriteText(&text)
+	if err := res.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	if want := "it was not measured"; strings.Count(text.String(), want) != 2 || !strings.Contains(page.String(), want) {
+		t.Errorf("the report does not say why:\n%s", text.String())
+	}
+}
+
 // A server that stops before the end and goes on after it was late all the same.
 func TestADelayThatOutlastsThePhaseIsInItsTimes(t *testing.T) {
 	t.Parallel()

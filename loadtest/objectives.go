@@ -48,6 +48,10 @@ func (r *run) weighPart(part string, lost uint64) {
 			sendRate = least(sendRate, float64(p.Acked)/p.Seconds)
 		}
 	}
+	cpu := worst.PerUnit.ServerPerDelivery
+	if !r.servers.seesGateways() {
+		cpu, memory = unknown, unknown
+	}
 	o := r.spec.Objectives
 	r.atMost(part+"p50 latency", o.MaxP50, worst.Latency.P50)
 	r.atMost(part+"p99 latency", o.MaxP99, worst.Latency.P99)
@@ -58,7 +62,7 @@ func (r *run) weighPart(part string, lost uint64) {
 	r.weigh(part+"lost deliveries", o.MaxLoss, float64(lost), "", false)
 	r.weigh(part+"deliveries per second", o.MinRate, rate, "/s", true)
 	r.weigh(part+"sends per second", o.MinSendRate, sendRate, "/s", true)
-	r.weigh(part+"server CPU per delivery", o.MaxCPUPerDelivery, worst.PerUnit.ServerPerDelivery, "µs", false)
+	r.weigh(part+"server CPU per delivery", o.MaxCPUPerDelivery, cpu, "µs", false)
 	r.weigh(part+"gateway memory per connection", o.MaxMemoryPerConn, memory, "bytes", false)
 }
 
@@ -80,7 +84,7 @@ func (r *run) weigh(name string, limit, got float64, unit string, least bool) {
 	if limit < 0 {
 		return
 	}
-	met := got <= limit
+	met := got >= 0 && got <= limit // less than nothing: not known
 	if least {
 		met = got >= limit
 	}

@@ -148,6 +148,11 @@ func (s *servers) anon() (bytes int64) {
 	return bytes
 }
 
+// seesGateways says whether a gateway is among the processes that are measured.
+func (s *servers) seesGateways() bool {
+	return slices.ContainsFunc(s.procs, func(p probe.Proc) bool { return p.Role == roleGateway || p.Role == roleServer })
+}
+
 func (s *servers) report() []report.Server {
 	var all []report.Server
 	for i, p := range s.procs {

@@ -4,6 +4,7 @@
 package report
 
 import (
+	"strings"
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
@@ -306,9 +307,17 @@ type Second struct {
 type Objective struct {
 	Name  string  `json:"name"`
 	Limit float64 `json:"limit"`
-	Got   float64 `json:"got"`
+	Got   float64 `json:"got"` // negative: it was not measured
 	Unit  string  `json:"unit"`
 	Met   bool    `json:"met"`
+}
+
+// GotText is what was got, to be read.
+func (o Objective) GotText() string {
+	if o.Got < 0 {
+		return "nothing: it was not measured"
+	}
+	return strings.TrimSpace(number0(o.Got) + " " + o.Unit)
 }
 
 // Capacity is where a rising load broke an objective.

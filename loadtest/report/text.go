@@ -286,7 +286,7 @@ func (p printer) verdict(r *Result) {
 		if !o.Met {
 			verb = "MISSED"
 		}
-		p.line("objective %s: %s, limit %s, got %s %s", verb, o.Name, number0(o.Limit), number0(o.Got), o.Unit)
+		p.line("objective %s: %s, limit %s, got %s", verb, o.Name, number0(o.Limit), o.GotText())
 	}
 	for _, s := range r.Tester.Saturated {
 		p.line("THE CLIENT WAS THE BOTTLENECK, DO NOT QUOTE THIS: %s", s)
