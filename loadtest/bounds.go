@@ -87,7 +87,7 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 		"max-cpu-per-delivery": s.Objectives.MaxCPUPerDelivery, "max-memory-per-conn": s.Objectives.MaxMemoryPerConn,
 		"max-drops": s.Objectives.MaxDrops,
 	} {
-		if math.IsNaN(v) {
+		if math.IsNaN(v) || math.IsInf(v, 1) { // what JSON has no word for, the result could not be written with
 			wrong("--%s %v is not a number", flag, v)
 		}
 	}

@@ -396,6 +396,7 @@ func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
 		"absurd rate":                   {func(s *loadtest.Spec) { s.Rate = 1e12 }, "--rate"},
 		"no clients":                    {func(s *loadtest.Spec) { s.Clients, s.Rooms = 0, 0 }, "give --clients, or --rooms and --members"},
 		"a rate that is no number":      {func(s *loadtest.Spec) { s.Rate = math.NaN() }, "--rate NaN is not between"},
+		"a limit without end":           {func(s *loadtest.Spec) { s.Objectives.MaxDrops = math.Inf(1) }, "--max-drops +Inf is not a number"},
 		"negative members":              {func(s *loadtest.Spec) { s.Members = -1 }, "--members -1 is not between"},
 		"negative drain":                {func(s *loadtest.Spec) { s.Drain = -1 }, "--drain -1ns is not between"},
 		"negative ping":                 {func(s *loadtest.Spec) { s.PingEvery = -1 }, "--ping -1ns is not between"},
