@@ -46,6 +46,9 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 	receivers := (s.Clients + perReceiver - 1) / perReceiver
 	receivers = min((receivers+machines-1)/machines*machines, s.Clients) // as many on each
 	receivers = or(s.Receivers, receivers)
+	if receivers > maxProcesses {
+		return nil, nil, fmt.Errorf("%d clients would take %d processes, as each may open %d files: raise the limit (ulimit -n)", s.Clients, receivers, files)
+	}
 	if (s.Clients+receivers-1)/receivers > perReceiver {
 		return nil, nil, fmt.Errorf("%d clients on %d processes: a process may open %d files; give more --receivers or raise the limit (ulimit -n)", s.Clients, receivers, files)
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/madang-chat/madang/loadtest"
 	"github.com/madang-chat/madang/loadtest/internal/fakechat"
 	"github.com/madang-chat/madang/loadtest/report"
@@ -425,6 +427,29 @@ func TestBadInputIsNamedWithItsRemedy(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
+	}
+}
+
+// A low limit of open files is made up for by processes, but not by any number: a
+// thousand is what may be asked for, too.
+func TestAFileLimitThatAsksForTooManyProcessesIsNamed(t *testing.T) {
+	s := spec(fakechat.New(t), "hold")
+	s.Clients, s.Rooms, s.Receivers, s.WorkerCommand = 150_000, 1, 0, []string{"/bin/false"}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	low := before
+	low.Cur = 200
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	_, err := loadtest.Run(t.Context(), s, loadtest.Progress{})
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil || !strings.Contains(err.Error(), "would take 1500 processes") {
+		t.Errorf("got %.300v", err)
 	}
 }
 
