@@ -24,6 +24,8 @@ type pager struct {
 	client *http.Client
 	wake   chan struct{}
 
+	api int // whose turn it is; run's alone
+
 	mu    sync.Mutex // guards asks and queue
 	asks  map[reading]span
 	queue []reading // keys of asks, in the order they were asked for
@@ -95,6 +97,7 @@ func (p *pager) run(ctx context.Context, s *swarm.Swarm) {
 		// A client would try for ever; the run waits for it as long as its drain
 		// allows, and says what was not read then.
 		for try := 0; ctx.Err() == nil && p.page(ctx, s, c, m, r, gap) != nil; try++ {
+			p.api++ // as a balancer would send it elsewhere
 			time.Sleep(200 * time.Millisecond << min(try, 4))
 		}
 	}
@@ -127,7 +130,7 @@ func (p *pager) page(ctx context.Context, s *swarm.Swarm, c *crowd.Crowd, m *min
 }
 
 func (p *pager) fetch(ctx context.Context, room, token string, after ledger.Pos) (entries []swarm.Paged, more bool, err error) {
-	url := fmt.Sprintf("http://%s/v1/rooms/%s/messages?after=%s&limit=100", p.common.APIs[0], room, after.ID())
+	url := fmt.Sprintf("http://%s/v1/rooms/%s/messages?after=%s&limit=100", p.common.APIs[p.api%len(p.common.APIs)], room, after.ID())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, false, err
