@@ -63,3 +63,15 @@ func TestHistoryIsReadFromWhicheverAPIAnswers(t *testing.T) {
 	})
 	checkWithGaps(t, server, func(s *loadtest.Spec) { s.APIs = []string{broken, s.APIs[0]} })
 }
+
+func TestHistoryIsReadUnderTheHostThatIsGiven(t *testing.T) {
+	t.Parallel()
+	server := fakechat.New(t)
+	named := through(t, server, func(r *http.Request) int {
+		if r.Host != "chat.example" {
+			return http.StatusMisdirectedRequest
+		}
+		return 0
+	})
+	checkWithGaps(t, server, func(s *loadtest.Spec) { s.APIs, s.Host = []string{named}, "chat.example" })
+}

@@ -135,6 +135,7 @@ func (p *pager) fetch(ctx context.Context, room, token string, after ledger.Pos)
 	if err != nil {
 		return nil, false, err
 	}
+	req.Host = p.common.Host // empty: the address
 	req.Header.Set("Authorization", "Bearer "+token)
 	res, err := p.client.Do(req)
 	if err != nil {
