@@ -23,6 +23,7 @@ type Judgement struct {
 	Doubled uint64 // sends that are in the log under two IDs
 	Wrong   uint64 // an ID that was acknowledged for one message and delivered with another
 
+	Twice      []Send   // those that Doubled counts, ascending
 	Violations []string // the first few, readable
 }
 
@@ -42,13 +43,22 @@ func (j *Judgement) Merge(o Judgement) {
 	j.Lost += o.Lost
 	j.Noticed += o.Noticed
 	j.Unacked += o.Unacked
-	j.Doubled = max(j.Doubled, o.Doubled) // every process sees the same log
+	// Processes that have clients in the same room see the same log.
+	j.Twice = append(j.Twice, o.Twice...)
+	j.countTwice()
 	j.Wrong += o.Wrong
 	for _, v := range o.Violations {
 		if len(j.Violations) < maxViolations {
 			j.Violations = append(j.Violations, v)
 		}
 	}
+}
+
+// countTwice counts each doubled send once.
+func (j *Judgement) countTwice() {
+	slices.Sort(j.Twice)
+	j.Twice = slices.Compact(j.Twice)
+	j.Doubled = uint64(len(j.Twice))
 }
 
 // Judge compares what readers got with what was acknowledged. Acks of rooms that
@@ -68,6 +78,7 @@ func (b *Book) Judge(acks []Ack, names Names) Judgement {
 	for i := range b.readers {
 		b.judgeReader(ReaderID(i), cases[b.readers[i].log], &j, names)
 	}
+	j.countTwice()
 	return j
 }
 
@@ -124,7 +135,7 @@ func (c *roomCase) findTwins(j *Judgement, names Names) {
 			c.twin = make(map[uint32]uint32)
 		}
 		c.twin[uint32(i)], c.twin[other] = other, uint32(i)
-		j.Doubled++
+		j.Twice = append(j.Twice, send)
 		j.violate("room %s: send %d is in the log twice, as %s and %s", names.Room(c.log.room), send,
 			c.log.entries[other].ID(), c.log.entries[i].ID())
 	}

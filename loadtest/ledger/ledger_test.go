@@ -161,6 +161,21 @@ func TestMergeAddsUpAndKeepsTheFirstViolations(t *testing.T) {
 	}
 }
 
+// Processes see the same log where they have clients in the same room, and each its
+// own where they have not.
+func TestMergeCountsADoubledSendOnce(t *testing.T) {
+	_, one := play(t, 1, "r0 1", "r0 2=1", "ack 1")
+	_, same := play(t, 1, "r0 1", "r0 2=1", "r0 3=1", "ack 1")
+	_, others := play(t, 1, "r0 5=5", "r0 6=5", "r0 7=6", "r0 8=6")
+	var all ledger.Judgement
+	for _, j := range []ledger.Judgement{one, same, others} {
+		all.Merge(j)
+	}
+	if all.Doubled != 3 {
+		t.Errorf("sends 1, 5 and 6 are in the logs more than once, counted as %d", all.Doubled)
+	}
+}
+
 func TestPackKeepsOrder(t *testing.T) {
 	ids := []protocol.ID{{}, {Ms: 0, Seq: 1}, {Ms: 5, Seq: 9}, {Ms: 5, Seq: 10}, {Ms: 1732281234567, Seq: 0}, {Ms: 1732281234567, Seq: 1<<20 - 1}}
 	var last ledger.Pos
