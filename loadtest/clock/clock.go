@@ -53,6 +53,10 @@ func together(monotonic func() int64) (at int64, now time.Time) {
 // Now returns the run's time in nanoseconds.
 func (c Clock) Now() int64 { return c.base + int64(time.Since(c.start)) }
 
+// After is the time so many nanoseconds after another. What is further away than time
+// is counted is a lifetime away: it does not come.
+func After(at int64, ns float64) int64 { return at + int64(min(ns, math.MaxInt64/4)) }
+
 // Monotonic is CLOCK_MONOTONIC: one for all processes of a machine.
 func Monotonic() int64 {
 	var ts unix.Timespec

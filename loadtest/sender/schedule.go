@@ -3,6 +3,7 @@ package sender
 import (
 	"container/heap"
 
+	"github.com/madang-chat/madang/loadtest/clock"
 	"github.com/madang-chat/madang/loadtest/ledger"
 )
 
@@ -31,11 +32,11 @@ func (s *Sender) schedule() {
 	switch {
 	case !s.cfg.Poisson:
 		nth := float64((k-s.beginAt)*uint64(s.cfg.Stride)) + float64(s.cfg.First-1)
-		s.nextDue = s.begin + int64(nth/s.rate*1e9)
+		s.nextDue = clock.After(s.begin, nth/s.rate*1e9)
 	case k == s.beginAt:
 		s.nextDue = s.begin
 	default:
-		s.nextDue += int64(s.rng.ExpFloat64() * float64(s.cfg.Stride) / s.rate * 1e9)
+		s.nextDue = clock.After(s.nextDue, s.rng.ExpFloat64()*float64(s.cfg.Stride)/s.rate*1e9)
 	}
 }
 

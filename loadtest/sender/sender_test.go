@@ -316,6 +316,18 @@ func TestWhatWasDueWhenAnotherScheduleBeginsIsNotForgotten(t *testing.T) {
 	}
 }
 
+// The time of a send that is due in three hundred years is beyond what a clock counts to.
+func TestAVeryLowRateIsNoFlood(t *testing.T) {
+	for _, poisson := range []bool{false, true} {
+		st := newStage(t, func(c *sender.Config) { c.Poisson = poisson })
+		st.sender.Begin(1e-12)
+		st.wait("the first sent", func(s sender.Stats) bool { return s.Acked >= 1 })
+		if s := st.finish(); s.Issued != 1 {
+			t.Errorf("%d sends at one in 30,000 years", s.Issued)
+		}
+	}
+}
+
 func TestSomeSendsCarryAFile(t *testing.T) {
 	st := newStage(t, func(c *sender.Config) { c.UploadShare, c.UploadBytes = 0.3, 10_000 })
 	st.server.TakeFiles()

@@ -3,6 +3,7 @@ package swarm
 import (
 	"time"
 
+	"github.com/madang-chat/madang/loadtest/clock"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
 	"github.com/madang-chat/madang/loadtest/stamp"
@@ -76,7 +77,7 @@ func (s *Swarm) EchoEnd() {
 // nextEcho is when the next send of the schedule is due.
 func (e *echo) nextEcho(cfg *Echo) int64 {
 	nth := float64(e.sent*uint64(cfg.Stride)) + float64(cfg.First-1)
-	return e.begin + int64(nth/e.rate*1e9)
+	return clock.After(e.begin, nth/e.rate*1e9)
 }
 
 // echoDue sends what is due, each time from the next client that is live.
