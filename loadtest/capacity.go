@@ -71,11 +71,18 @@ func capacity(r *run) error {
 	return nil
 }
 
+// open is how many deliveries are owed and have not come, by the socket or from
+// history; below 0 where more came than was acknowledged.
+func (r *run) open() int64 {
+	now := r.tally.receivers()
+	return int64(r.tally.owed) - int64(now.Arrivals+now.Ledger.Filled)
+}
+
 // step tries one load.
 func (r *run) step(c *report.Capacity, load float64) (held bool, err error) {
 	name := fmt.Sprintf("%.0f/s", load)
 	before := r.tally.senders()
-	lostBefore := r.tally.owed - r.tally.receivers().Arrivals
+	openBefore := r.open()
 	err = r.phase(name, func() error {
 		if err := r.beginSends(load); err != nil {
 			return err
@@ -94,7 +101,6 @@ func (r *run) step(c *report.Capacity, load float64) (held bool, err error) {
 	r.addLate()
 	p := r.lastPhase()
 	after := r.tally.senders()
-	owed := r.tally.owed - r.tally.receivers().Arrivals
 	s := report.Step{Load: load, Achieved: float64(p.Acked) / p.Seconds, Latency: p.Latency, Held: true}
 	limit := r.spec.Objectives.MaxP99
 	if limit < 0 {
@@ -108,8 +114,8 @@ func (r *run) step(c *report.Capacity, load float64) (held bool, err error) {
 	if ms := float64(limit) / 1e6; p.Latency.P99 > ms {
 		fail("p99 was %.1f ms, more than %.0f ms", p.Latency.P99, ms)
 	}
-	if owed > lostBefore {
-		fail("%d deliveries had not come when the step was over", owed-lostBefore)
+	if late := r.open() - openBefore; late > 0 {
+		fail("%d deliveries had not come when the step was over", late)
 	}
 	if n := sum(after.Failed) - sum(before.Failed); n > 0 {
 		fail("%d sends failed", n)

@@ -160,6 +160,27 @@ func TestCapacityFindsTheKnee(t *testing.T) {
 	}
 }
 
+// What is delivered and was never acknowledged is more than was owed.
+func TestAStepThatDeliversMoreThanIsOwedSaysWhatBrokeIt(t *testing.T) {
+	t.Parallel()
+	server := fakechat.New(t)
+	var once sync.Once
+	server.Answer(func(w http.ResponseWriter, r *http.Request) (answered bool) {
+		once.Do(func() {
+			server.Post(r.PathValue("room"), "somebody", r.Header.Get("Idempotency-Key"))
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = w.Write([]byte(`{"code":"forbidden"}`))
+			answered = true
+		})
+		return answered
+	})
+	s := spec(server, "capacity")
+	s.StepFrom, s.StepTo, s.StepTime, s.Objectives.MaxP99 = 50, 50, 300*time.Millisecond, 10*time.Second
+	if c := run(t, s).Capacity; c.Why != "1 sends failed" {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestCheckSurvivesDropsAndCountsNothingTwice(t *testing.T) {
 	t.Parallel()
 	server := fakechat.New(t)
