@@ -93,6 +93,16 @@ func (s *Spec) checkBounds(wrong func(format string, args ...any)) {
 	}
 }
 
+// longest is more than a run takes, as long as that is less than a year.
+func (s *Spec) longest() time.Duration {
+	part := s.RampTimeout + s.Warmup + s.Idle + s.Duration + s.SlowFor + s.StepTime + s.StormSpread + s.Drain
+	parts := 2*max(s.Times, chatRounds, len(s.Transports)) + 2
+	if s.Scenario == "capacity" {
+		parts += int((math.Log(s.StepTo)-math.Log(s.StepFrom))/math.Log(s.StepFactor)) + 6
+	}
+	return time.Duration(min(float64(part)*float64(parts), float64(365*24*time.Hour)))
+}
+
 // checkAgents checks what only a run with agents needs.
 func (s *Spec) checkAgents(wrong func(format string, args ...any)) {
 	if s.CoordinatorAddr == "" {

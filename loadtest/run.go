@@ -86,7 +86,7 @@ func (r *run) prepare() (err error) {
 	r.common = crew.Common{
 		ClockOffset: offset, Shape: s.shape(), Target: s.Target, Options: s.options(), Secret: s.Secret, Host: s.Host,
 		Claims: mint.Claims{
-			Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(24*time.Hour + 2*s.Duration), Issuer: s.Issuer, Audience: s.Audience,
+			Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(24*time.Hour + s.longest()), Issuer: s.Issuer, Audience: s.Audience,
 		},
 	}
 	if r.common.Gateways, err = resolve("gateway", s.Gateways); err != nil {

@@ -188,7 +188,7 @@ func (s *Spec) complete() error {
 	if s.RampTimeout == 0 {
 		s.RampTimeout = 60*time.Second + time.Duration(s.Clients)*time.Millisecond
 		if s.ConnectRate > 0 {
-			s.RampTimeout += time.Duration(float64(s.Clients) / s.ConnectRate * 1e9)
+			s.RampTimeout += time.Duration(min(float64(s.Clients)/s.ConnectRate*1e9, float64(maxRunDuration)))
 		}
 	}
 	if s.Prefix == "" {
