@@ -206,17 +206,16 @@ func (f *Fleet) begin(p *process) error {
 		return fmt.Errorf("a log for %s: %w", p.name, err)
 	}
 	defer log.Close()
-	p.ended = make(chan struct{})
-	p.cmd = exec.Command(p.argv[0], p.argv[1:]...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = cleanEnv()
-	p.cmd.SysProcAttr = tied()
+	cmd, ended := exec.Command(p.argv[0], p.argv[1:]...), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = cleanEnv()
+	cmd.SysProcAttr = tied()
 	started := make(chan error)
-	f.start <- func() { started <- p.cmd.Start() }
+	f.start <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
-		return fmt.Errorf("starting %s: %w", p.name, err)
+		return fmt.Errorf("starting %s: %w", p.name, err) // it stays the one that ended, if there was one
 	}
-	cmd, ended := p.cmd, p.ended
+	p.cmd, p.ended = cmd, ended
 	go func() {
 		_ = cmd.Wait() // how it ended is asked for in poll
 		close(ended)

@@ -124,6 +124,28 @@ func TestWhatFailsToStartIsNamedWithItsLogAndNothingIsLeft(t *testing.T) {
 	}
 }
 
+// The program may be gone by then: it was built anew meanwhile.
+func TestAGatewayThatDoesNotStartAgainLeavesAFleetThatCanBeStopped(t *testing.T) {
+	program := script(t, "exec "+madang(t)+` "$@"`)
+	f, err := fleet.Start(t.Context(), fleet.Options{Binary: program, Gateways: 2, APIs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := f.Pids()
+	if err := os.Remove(program); err != nil {
+		t.Error(err)
+	}
+	if err := f.RenewGateways(t.Context()); err == nil || !strings.Contains(err.Error(), "starting gateway-1") {
+		t.Errorf("got %v", err)
+	}
+	if err := f.Stop(false); err != nil {
+		t.Error(err)
+	}
+	for _, pid := range pids {
+		wantGone(t, pid)
+	}
+}
+
 func TestAnAbsurdFleetIsRefused(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // logs of what failed are kept
 	for _, o := range []fleet.Options{{}, {Gateways: 1}, {Gateways: 1000, APIs: 1}, {Gateways: 1, APIs: 1, Redis: "no-such-redis"}} {
