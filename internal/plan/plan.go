@@ -70,6 +70,9 @@ const (
 	// spare is how many gateways and APIs may be away (dead, or being replaced)
 	// while the others carry the load.
 	spare = 1
+	// Beyond these a number is a typing error.
+	maxMachines = 1e9
+	maxReplicas = 100
 )
 
 // Need is how many machines one resource asks for, were it the only one.
@@ -124,22 +127,39 @@ func (l Load) Validate() error {
 	bad(l.Connections < 1, "connections: at least 1")
 	bad(l.Users != 0 && l.Users < l.Connections, "users: not fewer than connections (each connection is somebody's)")
 	bad(l.Rooms < 1, "rooms: at least 1")
-	bad(l.Members < 1, "members: at least 1")
-	bad(l.Rate < 0 || l.MeanRate < 0 || l.MeanRate > l.Rate, "rate: not negative, and the mean not above the peak")
-	bad(l.TextBytes < 0 || l.Keep < 0 || l.KeepPerRoom < 0 || l.Window < 0, "text, keep and window: not negative")
-	bad(l.LargestMembers < 0 || l.LargestRate < 0 || l.LargestRate > l.Rate, "largest room: not negative, and its rate not above all rooms' together")
+	people := float64(max(l.Users, l.Connections))
+	bad(!within(l.Members, 1, people), "members: at least 1, and not more than users")
+	bad(!within(l.Rate, 0, math.MaxFloat64) || !within(l.MeanRate, 0, l.Rate), "rate: a number, not negative, and the mean not above the peak")
+	bad(!within(l.TextBytes, 0, math.MaxFloat64) || l.Keep < 0 || l.KeepPerRoom < 0 || l.Window < 0, "text, keep and window: not negative")
+	bad(!within(l.LargestMembers, 0, people) || !within(l.LargestRate, 0, l.Rate), "largest room: not negative, of no more than all users, and its rate not above all rooms' together")
 	return errors.Join(errs...)
 }
 
+// within says whether v is a number from low to high.
+func within(v, low, high float64) bool { return v >= low && v <= high }
+
 // Validate reports everything that makes no sense, at once.
 func (s Shape) Validate() error {
-	if s.Cores <= 0 || s.MemoryBytes <= 0 || s.NetworkBits <= 0 || s.RedisBytes <= 0 {
-		return errors.New("cores, memory and network of a machine: more than 0")
+	var errs []error
+	for _, v := range []float64{s.Cores, s.MemoryBytes, s.NetworkBits, s.RedisBytes} {
+		if v <= 0 || !within(v, 0, math.MaxFloat64) {
+			errs = append(errs, errors.New("cores, memory and network of a machine: more than 0"))
+			break
+		}
 	}
-	if s.Use <= 0 || s.Use > 1 {
-		return errors.New("use: a share above 0 and up to 1")
+	if s.Use <= 0 || !within(s.Use, 0, 1) {
+		errs = append(errs, errors.New("use: a share above 0 and up to 1"))
 	}
-	return nil
+	if s.Replicas < 0 || s.Replicas > maxReplicas {
+		errs = append(errs, fmt.Errorf("replicas: between 0 and %d", maxReplicas))
+	}
+	if !within(s.Partitions, 1, math.MaxFloat64) {
+		errs = append(errs, errors.New("partitions: at least 1"))
+	}
+	if s.SocketsEach < 0 || !within(s.HotTailBytes, 0, math.MaxFloat64) {
+		errs = append(errs, errors.New("sockets of a gateway and hot tail: not negative"))
+	}
+	return errors.Join(errs...)
 }
 
 // Make computes the plan.
@@ -168,6 +188,13 @@ func Make(l Load, s Shape, c Costs) (Plan, error) {
 	}
 	p.APIs = m.apis()
 	p.Redis = m.redis(g)
+	for _, part := range []Part{p.Gateways, p.APIs, p.Redis} {
+		for _, n := range part.Needs {
+			if !within(n.Machines, 0, maxMachines) {
+				return Plan{}, fmt.Errorf("the %s of the %s would take more than %d machines: is a number mistyped?", n.Of, part.Name, int64(maxMachines))
+			}
+		}
+	}
 	p.First = m.first(p)
 	p.Notes = m.notes(p)
 	return p, nil
@@ -293,7 +320,8 @@ func (m model) linksPerShard(g, shards float64) float64 {
 	return g * singleLinks
 }
 
-func machines(n float64) int64 { return max(1, int64(math.Ceil(n-1e-9))) }
+// machines is how many whole ones. Above maxMachines there is no plan.
+func machines(n float64) int64 { return max(1, int64(math.Ceil(min(n, 2*maxMachines)-1e-9))) }
 
 // first says what runs out first when everything grows alike: the resource that
 // is nearest to its machines' limit.

@@ -107,12 +107,12 @@ func TestPlansCoverTheirLoad(t *testing.T) {
 		l := Load{
 			Connections: rapid.Int64Range(1, 200_000_000).Draw(t, "connections"),
 			Rooms:       rapid.Int64Range(1, 100_000_000).Draw(t, "rooms"),
-			Members:     rapid.Float64Range(1, 100_000).Draw(t, "members"),
 			Rate:        rapid.Float64Range(0, 5_000_000).Draw(t, "rate"),
 			TextBytes:   rapid.Float64Range(0, 8000).Draw(t, "text"),
 			Keep:        time.Duration(rapid.Int64Range(0, 1000).Draw(t, "keep")) * time.Hour,
 			Window:      10 * time.Minute,
 		}
+		l.Members = rapid.Float64Range(1, float64(min(l.Connections, 100_000))).Draw(t, "members")
 		s := machine
 		s.Cluster = rapid.Bool().Draw(t, "cluster")
 		p, err := Make(l, s, round)
@@ -147,6 +147,45 @@ func TestNonsenseIsRefusedAtOnce(t *testing.T) {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("%q is not in %q", word, err)
 		}
+	}
+}
+
+// What can't be meant is refused, and not reckoned with until it is small again.
+func TestANumberThatCannotBeMeantIsRefused(t *testing.T) {
+	usual := Load{Connections: 1000, Rooms: 100, Members: 10, Rate: 100, TextBytes: 100, Keep: time.Hour, Window: time.Minute}
+	if _, err := Make(usual, machine, round); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*Load, *Shape)
+		says   string
+	}{
+		"a rate that is no number":   {func(l *Load, _ *Shape) { l.Rate = math.NaN() }, "rate"},
+		"a rate without end":         {func(l *Load, _ *Shape) { l.Rate = math.Inf(1) }, "rate"},
+		"a mean that is no number":   {func(l *Load, _ *Shape) { l.MeanRate = math.NaN() }, "rate"},
+		"an absurd rate":             {func(l *Load, _ *Shape) { l.Rate = 1e30 }, "machines"},
+		"absurd connections":         {func(l *Load, _ *Shape) { l.Connections = math.MaxInt64 }, "machines"},
+		"absurd rooms":               {func(l *Load, _ *Shape) { l.Rooms = math.MaxInt64 }, "machines"},
+		"members that are no number": {func(l *Load, _ *Shape) { l.Members = math.NaN() }, "members"},
+		"more members than people":   {func(l *Load, _ *Shape) { l.Members = 1001 }, "members"},
+		"a room of more than all":    {func(l *Load, _ *Shape) { l.LargestMembers, l.LargestRate = 1001, 1 }, "largest room"},
+		"a large room's rate":        {func(l *Load, _ *Shape) { l.LargestRate = math.NaN() }, "largest room"},
+		"text that is no number":     {func(l *Load, _ *Shape) { l.TextBytes = math.NaN() }, "text"},
+		"a share that is no number":  {func(_ *Load, s *Shape) { s.Use = math.NaN() }, "use"},
+		"cores without end":          {func(_ *Load, s *Shape) { s.Cores = math.Inf(1) }, "cores"},
+		"next to no network":         {func(_ *Load, s *Shape) { s.NetworkBits = 1e-300 }, "machines"},
+		"fewer than no replicas":     {func(_ *Load, s *Shape) { s.Replicas = -1 }, "replicas"},
+		"absurd replicas":            {func(_ *Load, s *Shape) { s.Replicas = 1 << 40 }, "replicas"},
+		"no partitions":              {func(_ *Load, s *Shape) { s.Partitions = 0 }, "partitions"},
+		"fewer than no sockets":      {func(_ *Load, s *Shape) { s.SocketsEach = -1 }, "sockets"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, s := usual, machine
+			c.change(&l, &s)
+			if p, err := Make(l, s, round); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want something with %q; %d gateways, %d shards", err, c.says, p.Gateways.Machines, p.Redis.Machines)
+			}
+		})
 	}
 }
 
