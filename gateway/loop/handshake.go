@@ -3,6 +3,7 @@ package loop
 import (
 	"bytes"
 	"encoding/base64"
+	"net/netip"
 	"strconv"
 
 	"github.com/madang-chat/madang/gateway/deflate"
@@ -48,6 +49,7 @@ func badRequest(detail string) *refusal {
 // Refusals. All are made once: refusing a flood should cost little.
 var (
 	errRequestLine   = badRequest("not a request of HTTP/1.1")
+	errURL           = badRequest("malformed host in the request's URL")
 	errLineEnd       = badRequest("lines end with CR LF")
 	errHeaderLine    = badRequest("malformed header")
 	errHost          = badRequest("exactly one Host header is needed")
@@ -108,6 +110,9 @@ func parseRequest(head []byte, anywhere bool) (request, *refusal) {
 	target, ok := req.readRequestLine(line)
 	if !ok {
 		return req, errRequestLine
+	}
+	if target, ok = req.readHost(target); !ok {
+		return req, errURL
 	}
 	path, query, _ := bytes.Cut(target, []byte{'?'})
 	if anywhere {
@@ -187,6 +192,21 @@ func (req *request) readRequestLine(line []byte) (target []byte, ok bool) {
 	return target, true
 }
 
+// readHost takes the host off a target that is a whole URL, as if to a proxy. It goes
+// before the Host header, which must be there all the same (RFC 9112 §3.2.2).
+func (req *request) readHost(target []byte) (path []byte, ok bool) {
+	scheme, rest, _ := bytes.Cut(target, []byte("://"))
+	if !is(scheme, "http") && !is(scheme, "https") {
+		return target, true // a path, as a rule
+	}
+	end := bytes.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	req.host = rest[:end]
+	return rest[end:], isAuthority(req.host)
+}
+
 // readQuery looks for `resume`, and for tokens: what is in a URL ends up in logs
 // and histories.
 func (req *request) readQuery(query []byte) *refusal {
@@ -252,7 +272,9 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			if !once(seenHost) || !isHost(value) {
 				return errHost
 			}
-			req.host = value
+			if req.host == nil { // else the URL has said it
+				req.host = value
+			}
 		}
 	case len("Origin"):
 		if is(name, "origin") {
@@ -484,6 +506,34 @@ func isHost(b []byte) bool {
 		}
 	}
 	return len(b) > 0
+}
+
+// isAuthority says whether b is a URL's host, with or without a port: stricter than
+// isHost, as those are who take URLs apart. One with a user in it is an attempt to
+// deceive (RFC 9110 §4.2.4).
+func isAuthority(b []byte) bool {
+	if len(b) > 0 && b[0] == '[' {
+		end := bytes.IndexByte(b, ']')
+		if end < 0 {
+			return false
+		}
+		addr, err := netip.ParseAddr(string(b[1:end]))
+		if err != nil || !addr.Is6() || addr.Zone() != "" {
+			return false
+		}
+		return end+1 == len(b) || b[end+1] == ':' && allDigits(b[end+2:])
+	}
+	name, port, _ := bytes.Cut(b, []byte{':'})
+	return isHost(name) && bytes.IndexAny(name, "[]%") < 0 && allDigits(port)
+}
+
+func allDigits(b []byte) bool {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 var strictBase64 = base64.StdEncoding.Strict()

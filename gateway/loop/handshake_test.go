@@ -38,7 +38,23 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"another path":              {with(t, "/v1/ws", "/v1/wss"), errNotFound},
 		"root":                      {with(t, "/v1/ws", "/"), errNotFound},
 		"dot segments":              {with(t, "/v1/ws", "/v1/../v1/ws"), errNotFound},
-		"absolute form":             {with(t, "/v1/ws", "http://chat.example/v1/ws"), errNotFound},
+		"a URL of another path":     {with(t, "/v1/ws", "http://chat.example/v1/wss"), errNotFound},
+		"a URL without a path":      {with(t, "/v1/ws", "http://chat.example"), errNotFound},
+		"… but with a query":        {with(t, "/v1/ws", "http://chat.example?/v1/ws"), errNotFound},
+		"a URL of another scheme":   {with(t, "/v1/ws", "ftp://chat.example/v1/ws"), errNotFound},
+		"a URL without a host":      {with(t, "/v1/ws", "http:///v1/ws"), errURL},
+		"… but with a port":         {with(t, "/v1/ws", "http://:80/v1/ws"), errURL},
+		"a user in the URL":         {with(t, "/v1/ws", "http://chat.example@other/v1/ws"), errURL},
+		"an odd host in the URL":    {with(t, "/v1/ws", "http://chat%2eexample/v1/ws"), errURL},
+		"an odd port in the URL":    {with(t, "/v1/ws", "http://chat.example:http/v1/ws"), errURL},
+		"two ports in the URL":      {with(t, "/v1/ws", "http://chat.example:80:80/v1/ws"), errURL},
+		"half brackets in the URL":  {with(t, "/v1/ws", "http://[::1/v1/ws"), errURL},
+		"no address in brackets":    {with(t, "/v1/ws", "http://[chat.example]/v1/ws"), errURL},
+		"something behind brackets": {with(t, "/v1/ws", "http://[::1]x/v1/ws"), errURL},
+		"a URL and no Host":         {with(t, "/v1/ws", "http://chat.example/v1/ws", "Host: chat.example\r\n", ""), errHost},
+		"a URL and two Hosts":       {with(t, "/v1/ws", "http://chat.example/v1/ws", end, end+"Host: chat.example\r\n"), errHost},
+		"a URL and an odd Host":     {with(t, "/v1/ws", "http://chat.example/v1/ws", "Host: chat.example", "Host: x@y"), errHost},
+		"a token in a URL's query":  {with(t, "/v1/ws", "http://chat.example/v1/ws?token=x"), errTokenInQuery},
 		"bare LF":                   {with(t, "websocket\r\n", "websocket\n"), errLineEnd},
 		"bare CR":                   {with(t, "websocket\r\n", "websocket\rX: y\r\n"), errLineEnd},
 		"NUL":                       {with(t, "chat.example", "chat\x00example"), errLineEnd},
@@ -100,6 +116,9 @@ func TestRequestsThatAreAccepted(t *testing.T) {
 		"no token":                {with(t, end, ""), false, ""},
 		"IPv6 host":               {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
 		"two Connections":         {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
+		"a whole URL":             {with(t, "/v1/ws", "http://chat.example/v1/ws"), false, "t.o.k"},
+		"… and what it asks for":  {with(t, "/v1/ws", "HTTPS://other.example:8443/v1/ws?resume"), true, "t.o.k"},
+		"… of an address":         {with(t, "/v1/ws", "http://[::1]:8081/v1/ws"), false, "t.o.k"},
 		"… of which one names it": {with(t, "Connection: Upgrade", "connection: keep-alive\r\nConnection: Upgrade\r\nConnection:\tx-hop, y"), false, "t.o.k"},
 	} {
 		req, bad := parseRequest([]byte(tc.head), false)
@@ -168,6 +187,8 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "/v1/ws?resume&a=b", 1)))
 	f.Add([]byte(strings.Replace(okHead, "Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade", 1)))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "http://other.example:80/v1/ws?resume", 1)))
+	f.Add([]byte(strings.Replace(okHead, "/v1/ws", "https://[::1]:8081/v1/ws", 1)))
 	f.Add([]byte("GET /v1/events?last_event_id=5&ticket=x HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nLast-Event-ID: 1700000000000\r\n\r\n"))
 	f.Add([]byte("POST /v1/poll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 12\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"))
 	f.Add([]byte("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"))

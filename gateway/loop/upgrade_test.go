@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -72,6 +73,36 @@ func TestAnswersToRequests(t *testing.T) {
 		})
 	}
 	g.eventually("all refused ones are gone", func() bool { s := g.Stats(); return s.Closing == 0 || s.Open == 2 })
+}
+
+// A request may name the whole URL, as to a proxy. Its host is then the gateway's own,
+// whatever Host says.
+func TestAWholeURLIsAskedFor(t *testing.T) {
+	const poll = "Host: h\r\nContent-Type: application/json\r\nContent-Length: 3\r\n"
+	g := start(t, nil)
+	for _, tc := range []struct {
+		name, head string
+		status     int
+	}{
+		{"a WebSocket", strings.Replace(goodHead, "/v1/ws", "http://h/v1/ws", 1), 101},
+		{"… for a page of the URL's host", strings.Replace(goodHead, "/v1/ws", "http://other:8081/v1/ws", 1) + "Origin: http://other:8081\r\n", 101},
+		{"… for a page of Host", strings.Replace(goodHead, "/v1/ws", "http://other:8081/v1/ws", 1) + "Origin: http://h\r\n", 403},
+		{"events", "GET http://other/v1/events HTTP/1.1\r\nHost: h\r\nOrigin: https://other\r\n", 200},
+		{"events for a page of Host", "GET http://other/v1/events HTTP/1.1\r\nHost: h\r\nOrigin: https://h\r\n", 403},
+		{"a poll", "POST http://other/v1/poll HTTP/1.1\r\n" + poll + "Origin: http://other\r\n", 400}, // by its body
+		{"another path", "GET http://h/ HTTP/1.1\r\nHost: h\r\n", 404},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := g.dialRaw()
+			r.sends(tc.head + "Authorization: Bearer alice\r\n\r\n")
+			if strings.HasPrefix(tc.head, "POST") {
+				r.sends("[1]")
+			}
+			if resp, err := http.ReadResponse(r.r, nil); err != nil || resp.StatusCode != tc.status {
+				t.Fatalf("got %+v, %v", resp, err)
+			}
+		})
+	}
 }
 
 // Credentials that can't be any are none, as over the API; two are a mistake,
