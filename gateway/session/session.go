@@ -40,9 +40,10 @@ const (
 
 // Session is one connection's state, without pointers.
 type Session struct {
-	// tatMs is the theoretical arrival time of the frame rate's cell algorithm
-	// (GCRA): one number instead of a bucket and a time.
-	tatMs     int64
+	// tatUs is the theoretical arrival time of the frame rate's cell algorithm
+	// (GCRA): one number instead of a bucket and a time. In microseconds, because a
+	// frame may be worth less than a millisecond.
+	tatUs     int64
 	positions positions
 }
 
@@ -138,7 +139,7 @@ func (s *Session) Allow(nowMs int64, l *Limits) bool { return s.allowFrame(nowMs
 
 // Hurried says whether the client has used up half of its burst.
 func (s *Session) Hurried(nowMs int64, l *Limits) bool {
-	return l.FramesPerSecond > 0 && s.tatMs-nowMs > int64(l.FrameBurst)*int64(1000/l.FramesPerSecond)/2
+	return l.FramesPerSecond > 0 && s.tatUs-nowMs*1000 > int64(l.FrameBurst)*l.frameUs()/2
 }
 
 // allowFrame is GCRA: a frame costs interval, and the session may be ahead of
@@ -147,14 +148,17 @@ func (s *Session) allowFrame(nowMs int64, l *Limits) bool {
 	if l.FramesPerSecond <= 0 {
 		return true
 	}
-	interval := int64(1000 / l.FramesPerSecond)
-	tat := max(s.tatMs, nowMs)
-	if tat+interval-nowMs > int64(l.FrameBurst)*interval {
+	interval, now := l.frameUs(), nowMs*1000
+	tat := max(s.tatUs, now)
+	if tat+interval-now > int64(l.FrameBurst)*interval {
 		return false
 	}
-	s.tatMs = tat + interval
+	s.tatUs = tat + interval
 	return true
 }
+
+// frameUs is what a frame costs of a client's time.
+func (l *Limits) frameUs() int64 { return max(1, 1_000_000/int64(l.FramesPerSecond)) }
 
 // receiveText reads a message and applies the rules that need no knowledge of
 // rooms; those that do are the hub's.

@@ -253,6 +253,25 @@ func TestFrameRate(t *testing.T) {
 	}
 }
 
+// A rate is kept whatever it is: also one of more than a frame per millisecond, and one
+// that does not divide a second.
+func TestFrameRatesThatAreHigh(t *testing.T) {
+	for _, rate := range []int{300, 700, 1500, 40_000} {
+		c := begin(t, false)
+		c.limits.FramesPerSecond = rate
+		passed := 0
+		for range 1000 { // a second
+			c.now++
+			for passed <= 2*rate && c.s.Receive(wsframe.Item{Op: wsframe.Ping}, c.now, &c.limits).Do != session.Fail {
+				passed++
+			}
+		}
+		if most := c.limits.FrameBurst + rate; passed < rate || passed > most+most/100 {
+			t.Errorf("at %d a second, %d passed in one", rate, passed)
+		}
+	}
+}
+
 // A message in large pieces is one, and one in small pieces as many as it has: a
 // resume is sent in a buffer's worth at a time by common clients.
 func TestFragmentsCountWhenTheyAreSmall(t *testing.T) {
