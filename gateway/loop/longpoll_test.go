@@ -451,6 +451,24 @@ func TestASocketThatPolledMayDoSomethingElse(t *testing.T) {
 	}
 }
 
+// Memory that is short keeps newcomers out, and nobody who is in: on a socket that
+// polls, the next poll is none.
+func TestPollsGoOnWhileNewcomersAreRefused(t *testing.T) {
+	g := start(t, nil)
+	r := g.dialRaw()
+	for range 2 {
+		id := g.polls(r, "alice", `{}`)
+		g.post(unicast(id, polledAt("alice", 17), resumedFrame, frame(`{"type":"x"}`))...)
+		r.wantAnswer(map[string]string{}, 18, `{"type":"x"}`)
+		g.Refuse(true)
+	}
+	other := g.dialRaw()
+	other.sends(request("POST", "/v1/poll", "alice", `{}`))
+	if resp, body := other.answer(); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a newcomer got %d %s", resp.StatusCode, body)
+	}
+}
+
 func TestATicketForAPoll(t *testing.T) {
 	d := newDesk()
 	g := start(t, func(o *loop.Options) { o.Redeem = d.redeem })

@@ -126,8 +126,9 @@ func (l *loop) judge(slot uint32, c *conn, head []byte, req *request) *refusal {
 		l.preflight(slot, c, req)
 		return nil
 	}
-	// Before the token: what can't be taken should not cost a signature.
-	if l.draining || l.stopping || l.g.refusing.Load() {
+	// Before the token: what can't be taken should not cost a signature. Who polls has
+	// its place, and a poll that is refused would cost a connection more.
+	if l.draining || l.stopping || l.g.refusing.Load() && !c.has(flagSeated) {
 		return l.full()
 	}
 	switch {
