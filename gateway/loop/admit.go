@@ -19,22 +19,25 @@ var errTooManyAddr = &refusal{
 	detail: "too many connections from this address", header: "Retry-After: 30\r\n",
 }
 
-// newAddrTable counts connections by address, or remembers addresses for the log;
-// nil when nobody asks.
+// newAddrTable counts connections by address, or only remembers addresses for the log.
 func newAddrTable(o *Options) *userTable {
-	switch {
-	case o.MaxPerAddr > 0:
+	if o.MaxPerAddr > 0 {
 		return namedTable(o.MaxPerAddr)
-	case o.Logger.Enabled(context.Background(), slog.LevelDebug):
-		return namedTable(math.MaxInt32)
 	}
-	return nil
+	return namedTable(math.MaxInt32)
 }
+
+// asksAddr says whether it matters where a connection comes from.
+func (g *Group) asksAddr() bool { return g.opts.MaxPerAddr > 0 || g.logsRefusals() }
+
+// logsRefusals is asked each time: a log's level is changed while a process runs, to
+// find out why a client does not get in.
+func (g *Group) logsRefusals() bool { return g.log.Enabled(context.Background(), slog.LevelDebug) }
 
 // entered: a connection was accepted. Its address is asked for only where it
 // matters, because that is one more system call for each.
 func (l *loop) entered(slot uint32, c *conn) {
-	if l.g.addrs == nil && len(l.g.opts.ProxyFrom) == 0 {
+	if len(l.g.opts.ProxyFrom) == 0 && !l.g.asksAddr() {
 		l.awaitRequest(c)
 		return
 	}
@@ -59,7 +62,7 @@ func (l *loop) awaitRequest(c *conn) {
 // admit counts a connection of an address, or refuses it. An invalid address is
 // a balancer's own connection and counts for nobody.
 func (l *loop) admit(slot uint32, c *conn, addr netip.Addr) bool {
-	if l.g.addrs == nil || !addr.IsValid() {
+	if !addr.IsValid() || !l.g.asksAddr() {
 		return true
 	}
 	who := addr.String()
@@ -92,7 +95,8 @@ func (l *loop) releaseAddr(c *conn) {
 	}
 }
 
-// addrOf is the client's address for the log: the one that a balancer told.
+// addrOf is the client's address for the log: the one that a balancer told. "": nobody
+// asked when it came.
 func (l *loop) addrOf(c *conn) string {
 	if c.addr == 0 {
 		return ""
@@ -103,7 +107,7 @@ func (l *loop) addrOf(c *conn) string {
 // logRefusal is for finding out why a client does not get in; a flood of them
 // is a matter for the counters.
 func (l *loop) logRefusal(who string, r *refusal) {
-	if l.g.logsRefusals {
+	if l.g.logsRefusals() {
 		l.g.log.Debug("refused", "addr", who, "status", r.status, "reason", r.detail)
 	}
 }

@@ -32,16 +32,15 @@ const maxLoops = 64
 
 // Group is a gateway's event loops.
 type Group struct {
-	opts         Options
-	log          *slog.Logger
-	addr         netip.AddrPort
-	loops        []*loop
-	users        *userTable
-	addrs        *userTable // nil: nobody asks
-	redeemer     *redeemer  // nil: tickets are not taken
-	handshakes   handshakes
-	logsRefusals bool
-	wg           sync.WaitGroup
+	opts       Options
+	log        *slog.Logger
+	addr       netip.AddrPort
+	loops      []*loop
+	users      *userTable
+	addrs      *userTable
+	redeemer   *redeemer // nil: tickets are not taken
+	handshakes handshakes
+	wg         sync.WaitGroup
 
 	open     atomic.Int64 // upgraded connections
 	refusing atomic.Bool  // new connections are answered 503
@@ -62,7 +61,6 @@ func New(opts Options) (*Group, error) {
 	g := &Group{
 		opts: opts, log: opts.Logger, users: newUserTable(opts.MaxPerUser), addrs: newAddrTable(&opts),
 		redeemer: newRedeemer(&opts), exited: make(chan struct{}),
-		logsRefusals: opts.Logger.Enabled(context.Background(), slog.LevelDebug),
 	}
 	g.handshakes.init(&opts)
 	if err := vacant(opts.Addr); err != nil {

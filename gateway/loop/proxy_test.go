@@ -187,6 +187,34 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
+// The level of a log may be changed while it is written: who is refused from then on is
+// named in it.
+func TestTheLogNamesWhoIsRefusedOnceItIsAskedTo(t *testing.T) {
+	var log lines
+	var level slog.LevelVar
+	g := behindBalancer(t, func(o *loop.Options) {
+		o.MaxPerAddr = 0
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: &level}))
+	})
+	refused := func(addr string) {
+		r := g.dialRaw()
+		r.sends("PROXY TCP4 " + addr + " 198.51.100.1 5000 443\r\n" + goodHead + "Authorization: Bearer bad\r\n\r\n")
+		wantStatus(t, r, 401)
+		g.eventually("it is gone", func() bool { return g.Stats().Closing == 0 })
+	}
+	level.Set(slog.LevelDebug)
+	refused("192.0.2.77")
+	g.eventually("the log has it", func() bool { return strings.Contains(log.String(), "addr=192.0.2.77 status=401") })
+	level.Set(slog.LevelInfo)
+	refused("192.0.2.78")
+	level.Set(slog.LevelDebug)
+	refused("192.0.2.79")
+	g.eventually("the log has it", func() bool { return strings.Contains(log.String(), "addr=192.0.2.79 status=401") })
+	if strings.Contains(log.String(), "192.0.2.78") {
+		t.Error("the log has what nobody asked for")
+	}
+}
+
 func TestTheLogNamesTheClientAndNotTheBalancer(t *testing.T) {
 	var log lines
 	g := behindBalancer(t, func(o *loop.Options) {

@@ -161,7 +161,7 @@ func (l *loop) shaken(h *handshake, w *wire, conn *tls.Conn, err error) {
 		return
 	}
 	if err != nil {
-		if l.g.logsRefusals {
+		if l.g.logsRefusals() {
 			l.g.log.Debug("TLS handshake failed", "addr", l.addrOf(c), "err", err)
 		}
 		l.cutTLS(h.slot, c, UpgradeTLS)
