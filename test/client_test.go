@@ -12,6 +12,7 @@ const clientWorld = `
 	const { Client, compareIDs } = await import("/client.js");
 	const sockets = [], log = [], asked = [];
 	let gone = false; // the room
+	let down = false; // the API
 	window.WebSocket = class {
 		constructor(url) { this.url = String(url); this.readyState = 1; this.said = []; sockets.push(this); setTimeout(() => this.onopen(), 0); }
 		send(s) { this.said.push(JSON.parse(s)); }
@@ -22,6 +23,7 @@ const clientWorld = `
 		const url = new URL(path, location.href), q = url.searchParams;
 		asked.push(url.pathname + url.search);
 		const answer = (status, body) => new Response(JSON.stringify(body), { status });
+		if (down) throw new TypeError("Failed to fetch");
 		if (gone) return answer(404, { code: "room_not_found" });
 		let all = log.map((m, i) => ({ ...m, prev: log[i - 1]?.id ?? "0-0", n: i + 1 })), limit = Number(q.get("limit"));
 		if (q.has("after")) all = all.filter((m) => compareIDs(m.id, q.get("after")) > 0);
@@ -44,6 +46,7 @@ const clientWorld = `
 	const message = (id) => ({ type: "message", room: "r", id, from: "bob", body: { text: id } });
 	const append = (...ids) => { log.push(...ids.map(message)); };
 	const live = (id) => { append(id); sockets.at(-1).tells({ ...log.at(-1), prev: log.at(-2)?.id ?? "0-0" }); };
+	const told = (...ids) => ids.map((id) => ({ ...message(id), prev: log[log.findIndex((m) => m.id === id) - 1]?.id ?? "0-0" }));
 	const hello = (rev) => sockets.at(-1).tells({ type: "hello", user: "me", rooms_rev: rev, heartbeat_s: 25 });
 	client.connect();
 	await until("a socket", () => sockets.length === 1);
@@ -158,5 +161,52 @@ func TestTheClientWhenRedisHasLostSomething(t *testing.T) {
 		`,
 	} {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}
+
+// An API that is away for longer than the client asks it: what is missing comes
+// when it can be had, and what came meanwhile does not come again.
+func TestTheClientWhenHistoryIsNotToBeHad(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	const unfilled = `
+		Math.random = () => 0; // no pauses
+		for (const id of ["1-0", "2-0"]) live(id);
+		append("3-0", "4-0");
+		down = true;
+		sockets[0].tells({ type: "gap", room: "r", after: "2-0", head: "4-0" });
+		await until("an end of it", () => events.includes("fault"));
+		live("5-0");
+		is("what came", got, ["1-0", "2-0", "5-0"]);
+		is("position", client.positions, { r: "2-0" });
+	`
+	for name, script := range map[string]string{
+		"the next resume brings it": `
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", sockets[1].said, [{ type: "resume", rooms: { r: "2-0" } }]);
+			hello(11);
+			sockets[1].tells(...told("3-0", "4-0", "5-0"), { type: "resumed", rooms_rev: 11 });
+			live("6-0");
+			is("what came", got, ["1-0", "2-0", "5-0", "3-0", "4-0", "6-0"]);
+			is("position", client.positions, { r: "6-0" });
+		`,
+		"the next gap is filled from where that one began": `
+			down = false;
+			append("6-0", "7-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "5-0", head: "7-0" });
+			await until("the gaps filled", () => got.includes("7-0"));
+			is("what came", got, ["1-0", "2-0", "5-0", "3-0", "4-0", "6-0", "7-0"]);
+			is("position", client.positions, { r: "7-0" });
+		`,
+		"a failover has taken the position back meanwhile": `
+			down = false;
+			log.splice(1, 1);
+			sockets[0].tells({ type: "gap", room: "r", after: "5-0", head: "5-0" });
+			await until("the gap filled", () => got.includes("4-0"));
+			is("what came", got, ["1-0", "2-0", "5-0", "3-0", "4-0"]);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(unfilled + script) })
 	}
 }

@@ -259,7 +259,7 @@ export class Client {
   }
 
   #connection(jwt) {
-    if (this.#transport === "sse") return new EventStream(this.#ws, jwt, this.#resuming ? this.positions : null);
+    if (this.#transport === "sse") return new EventStream(this.#ws, jwt, this.#resuming ? this.#resumeFrom() : null);
     const url = new URL(this.#ws);
     if (this.#resuming) url.search += (url.search ? "&" : "?") + "resume";
     return new WebSocket(url, ["madang.v1", `bearer.${jwt}`]);
@@ -270,11 +270,18 @@ export class Client {
   }
 
   #sayPositions() {
-    const all = Object.entries(this.positions);
+    const all = Object.entries(this.#resumeFrom());
     do {
       const some = all.splice(0, roomsPerResume);
       this.#say({ type: "resume", rooms: Object.fromEntries(some), ...(all.length && { more: true }) });
     } while (all.length);
+  }
+
+  /** The positions, for a resume. What it brings is taken from there on, also where
+   *  something is missing before what is here. */
+  #resumeFrom() {
+    for (const p of this.#rooms.values()) p.again();
+    return this.positions;
   }
 
   /** Something came: the link lives. When nothing comes for a heartbeat, ask. */
@@ -404,9 +411,11 @@ export class Client {
   }
 
   #deliver(m, p) {
+    const again = p.beyond.has(m.id);
     p.filter = m.id;
     p.saw(m.id);
     if (!p.hole) p.resume = p.resume ? later(p.resume, m.id) : m.id;
+    if (again) return;
     // A retry that Redis's failover turned into a second entry is the same message.
     if (m.key) {
       const key = `${m.from}\n${m.key}`;
@@ -421,8 +430,10 @@ export class Client {
     const p = this.#position(g.room);
     this.#emit("gap", g);
     // While a hole is filled, what came behind it waits here, though the gateway
-    // has delivered it: the new hole begins where that one did.
-    const after = p.held && p.resume && compareIDs(p.resume, g.after) < 0 ? p.resume : g.after;
+    // has delivered it: the new hole begins where that one did. So it does when that
+    // one could not be filled.
+    const open = (p.held || p.hole) && p.resume && compareIDs(p.resume, g.after) < 0;
+    const after = open ? p.resume : g.after;
     this.#fill(g.room, p, after, g.head, []);
   }
 
@@ -532,6 +543,7 @@ class Position {
   held = null; // messages that wait for a hole to be filled
   keys = new Map(); // sender and idempotency key → ID, of the newest messages
   seen = new Set(); // IDs of the newest messages that were here
+  beyond = new Set(); // … and of those that came while a hole before them was open
   from = null; // what is not newer than this was history from the beginning
 
   /** Starts at a room's head, unless it has started. */
@@ -542,8 +554,17 @@ class Position {
 
   saw(id) {
     this.from ??= id;
-    this.seen.add(id);
-    if (this.seen.size > seenMost) this.seen.delete(this.seen.values().next().value);
+    // Paging backwards ends at what was seen: beyond a hole that would be too soon.
+    const ids = this.hole ? this.beyond : this.seen;
+    ids.add(id);
+    if (ids.size > seenMost) ids.delete(ids.values().next().value);
+  }
+
+  /** What is told next starts at the position, also when there is a hole behind it. */
+  again() {
+    if (!this.hole || this.held) return; // held: it is being filled
+    this.hole = false;
+    this.filter = this.resume;
   }
 
   /** Whether a message was here, or is older than anything that is to come. */
