@@ -210,3 +210,50 @@ func TestTheClientWhenHistoryIsNotToBeHad(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(unfilled + script) })
 	}
 }
+
+// A listener that throws is the page's mistake, and costs it nothing else: not the
+// rest of a frame, of a page of history, or the stream of events.
+func TestTheClientWhenAListenerThrows(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	const throws = `
+		let uncaught = 0;
+		addEventListener("error", (e) => { uncaught++; e.preventDefault(); });
+		client.on("message", (m) => { throw new Error("of the page: " + m.id); });
+	`
+	for name, script := range map[string]string{
+		"what shares a frame with it comes": `
+			append("1-0", "2-0", "3-0");
+			sockets[0].tells(...told("1-0", "2-0", "3-0"), { type: "left", room: "r", user: "me" });
+			await until("the errors told", () => uncaught === 3);
+			is("what came", got, ["1-0", "2-0", "3-0"]);
+			is("events", events, ["rooms", "joined", "left"]);
+		`,
+		"a hole is filled": `
+			append("1-0", "2-0", "3-0");
+			sockets[0].tells({ type: "gap", room: "r", after: "0-0", head: "3-0" });
+			await until("the gap filled", () => events.includes("filled"));
+			is("what came", got, ["1-0", "2-0", "3-0"]);
+			is("position", client.positions, { r: "3-0" });
+			is("events", events, ["rooms", "joined", "filled"]);
+		`,
+		"a stream of events goes on": `
+			let streams = 0, tell;
+			window.fetch = async () => {
+				streams++;
+				return new Response(new ReadableStream({ start(c) { tell = (e) => c.enqueue(new TextEncoder().encode("data: " + JSON.stringify(e) + "\n\n")); } }));
+			};
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => "jwt", transport: "sse" }), came = [];
+			other.on("message", (m) => { came.push(m.id); throw new Error("of the page"); });
+			other.connect();
+			await until("a stream", () => tell);
+			tell({ type: "hello", user: "me", rooms_rev: 1, heartbeat_s: 25 });
+			append("1-0", "2-0");
+			for (const m of told("1-0", "2-0")) tell(m);
+			await until("both", () => came.length === 2);
+			is("streams", streams, 1);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(throws + script) })
+	}
+}

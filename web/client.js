@@ -530,8 +530,16 @@ export class Client {
     this.#emit("state", { state, retryInMs: detail });
   }
 
+  /** Tells listeners. What one throws is the page's to see, and nobody else's: it
+   *  must not keep what comes next in the same frame or page from the others. */
   #emit(kind, what) {
-    for (const f of this.#listeners.get(kind) ?? []) f(what);
+    for (const f of this.#listeners.get(kind) ?? []) {
+      try {
+        f(what);
+      } catch (err) {
+        queueMicrotask(() => { throw err; });
+      }
+    }
   }
 }
 
