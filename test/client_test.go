@@ -257,3 +257,52 @@ func TestTheClientWhenAListenerThrows(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(throws + script) })
 	}
 }
+
+// What is not what a gateway says, and what is said to a client that was closed.
+func TestTheClientAndFramesThatAreNone(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	garbled := func(data string) string {
+		return `
+			append("1-0", "2-0");
+			sockets[0].onmessage({ data: [JSON.stringify(told("1-0")[0]), ` + data + `, JSON.stringify(told("2-0")[0])].join("\n") });
+			is("events", events, ["rooms", "joined", "fault"]);
+			is("socket", sockets[0].readyState, 3);
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", sockets[1].said, [{ type: "resume", rooms: { r: "1-0" } }]);
+			hello(11);
+			sockets[1].tells(...told("2-0"), { type: "resumed", rooms_rev: 11 });
+			is("what came", got, ["1-0", "2-0"]);
+			is("state", client.state, "online");
+		`
+	}
+	for name, script := range map[string]string{
+		"no JSON":           garbled(`"<html>"`),
+		"no object":         garbled(`"null"`),
+		"no message":        garbled(`'{"type":"message","room":"r"}'`),
+		"half of an object": garbled(`'{"type":"message","room":"r","id":"2-'`),
+		"a binary frame": `
+			sockets[0].onmessage({ data: new Blob(["x"]) });
+			await until("it back", () => sockets.length === 2);
+		`,
+		"it is closed when it hears hello": `
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2);
+			client.on("hello", () => client.close());
+			hello(12);
+			is("state", client.state, "offline");
+			is("events", events, ["rooms", "joined"]);
+		`,
+		"it is closed in the middle of a frame": `
+			client.on("message", () => client.close());
+			append("1-0", "2-0");
+			sockets[0].tells(...told("1-0", "2-0"));
+			is("what came", got, ["1-0"]);
+			client.connect();
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", sockets[1].said, [{ type: "resume", rooms: { r: "1-0" } }]);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}

@@ -250,7 +250,15 @@ export class Client {
     ws.onmessage = (e) => {
       if (ws !== this.#socket) return;
       this.#alive();
-      for (const line of e.data.split("\n")) if (line) this.#handle(JSON.parse(line));
+      try {
+        for (const line of e.data.split("\n")) {
+          if (ws !== this.#socket) return; // it was closed for what came before
+          if (line) this.#handle(JSON.parse(line));
+        }
+      } catch (err) { // not what a gateway says: what it was to be comes with a resume
+        this.#emit("fault", err);
+        this.#drop();
+      }
     };
     ws.onclose = (e) => {
       clearTimeout(timeout);
@@ -345,10 +353,11 @@ export class Client {
         this.#heartbeatMs = e.heartbeat_s * 1000;
         this.#alive();
         this.#user = e.user;
-        const before = this.#roomsRev;
+        const before = this.#roomsRev, socket = this.#socket;
         this.#roomsRev = e.rooms_rev;
         this.#emit("hello", e);
-        this.#catchUp(this.#socket.leftOut ?? []);
+        if (socket !== this.#socket) return; // whoever heard it has closed it
+        this.#catchUp(socket.leftOut ?? []);
         if (!this.#resuming) this.#setState("online");
         // Added or removed while away; or, as revisions only grow, Redis has lost data.
         if (before !== e.rooms_rev) this.#emit("rooms", { lost: e.rooms_rev < before });
