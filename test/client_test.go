@@ -306,3 +306,34 @@ func TestTheClientAndFramesThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}
 }
+
+// How the client comes back, and when.
+func TestTheClientComesBack(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	for name, script := range map[string]string{
+		"once, when it is asked to while it waits": `
+			Math.random = () => 0.2; // 100 ms
+			sockets[0].onclose({ code: 1006 });
+			is("state", client.state, "waiting");
+			client.connect();
+			await until("it back", () => sockets.length === 2);
+			await new Promise((done) => setTimeout(done, 300));
+			is("sockets", sockets.length, 2);
+		`,
+		"by its own time again, after one that was told": `
+			Math.random = () => 0;
+			sockets[0].tells({ type: "bye", reason: "drain", retry_in_ms: 1e9 });
+			sockets[0].onclose({ code: 4012 });
+			await new Promise((done) => setTimeout(done, 50));
+			is("sockets", sockets.length, 1);
+			client.close();
+			client.connect();
+			await until("it back", () => sockets.length === 2);
+			sockets[1].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 3);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}

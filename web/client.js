@@ -228,8 +228,10 @@ export class Client {
   // ---- the socket ----
 
   async #open() {
-    this.#setState("connecting");
+    clearTimeout(this.#retryTimer);
+    this.#retryInMs = null;
     const socket = (this.#socket = {}); // holds the place while the token is fetched
+    this.#setState("connecting");
     let jwt;
     try {
       jwt = this.#jwt ??= await this.#token();
@@ -308,7 +310,6 @@ export class Client {
   #hurry() {
     if (!this.#wanted) return;
     if (this.#state === "waiting" && this.#retryInMs === null) {
-      clearTimeout(this.#retryTimer);
       this.#attempt = 0;
       this.#open();
     } else if (this.#state === "online" && !this.#socket.mute) {
@@ -338,10 +339,7 @@ export class Client {
     if (retryAfterMs) this.#retryInMs ??= Math.max(retryAfterMs, backoff(this.#attempt++));
     const wait = this.#retryInMs ?? backoff(this.#attempt++);
     this.#setState("waiting", wait);
-    this.#retryTimer = setTimeout(() => {
-      this.#retryInMs = null;
-      this.#open();
-    }, wait);
+    this.#retryTimer = setTimeout(() => this.#open(), wait);
   }
 
   // ---- what comes down ----
