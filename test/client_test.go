@@ -333,6 +333,24 @@ func TestTheClientComesBack(t *testing.T) {
 			sockets[1].onclose({ code: 1006 });
 			await until("it back", () => sockets.length === 3);
 		`,
+		"when a token does not come": `
+			const real = setTimeout, never = new Promise(() => {});
+			window.setTimeout = (f, ms) => real(f, ms / 100);
+			let asks = 0;
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: () => (++asks < 3 ? never : Promise.resolve("jwt")) });
+			const sent = other.send("r", { text: "hi" }); // it has to wait for one, too
+			other.connect();
+			await until("a socket", () => sockets.length === 2);
+			is("sent", (await sent).messages, []);
+		`,
+		"when the gateway is gone after it has opened": `
+			const real = setTimeout;
+			window.setTimeout = (f, ms) => real(f, ms / 100);
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2);
+			await until("it back again", () => sockets.length === 3);
+			is("said", sockets[1].said, [{ type: "resume", rooms: { r: "0-0" } }, { type: "ping" }]);
+		`,
 	} {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}

@@ -197,7 +197,7 @@ export class Client {
   /** One request with the token; a refused token is fetched anew once. */
   async #fetch(method, path, body, headers, timeoutMs = requestTimeoutMs) {
     for (let again = false; ; again = true) {
-      const jwt = (this.#jwt ??= await this.#token());
+      const jwt = await this.#bearer();
       const res = await fetch(this.#api + path, {
         method, body,
         headers: { Authorization: `Bearer ${jwt}`, ...headers },
@@ -210,6 +210,18 @@ export class Client {
         continue;
       }
       throw new Problem(res.status, problem, 1000 * (Number(res.headers.get("Retry-After")) || 0));
+    }
+  }
+
+  /** The token in use, or a new one. A question for one may stay without an answer
+   *  (a network that is gone without a word): then it is asked again. */
+  async #bearer() {
+    let late = 0;
+    const inTime = new Promise((_, no) => { late = setTimeout(() => no(new DOMException("No token came in time", "TimeoutError")), openTimeoutMs); });
+    try {
+      return (this.#jwt ??= await Promise.race([this.#token(), inTime]));
+    } finally {
+      clearTimeout(late);
     }
   }
 
@@ -234,7 +246,7 @@ export class Client {
     this.#setState("connecting");
     let jwt;
     try {
-      jwt = this.#jwt ??= await this.#token();
+      jwt = await this.#bearer();
     } catch (err) {
       this.#emit("fault", err);
       if (this.#socket === socket) this.#closed(0);
@@ -247,7 +259,9 @@ export class Client {
     const timeout = setTimeout(() => ws === this.#socket && this.#drop(), openTimeoutMs);
     ws.onopen = () => {
       clearTimeout(timeout);
-      if (ws === this.#socket && this.#resuming) this.#sayPositions();
+      if (ws !== this.#socket) return;
+      this.#alive(); // hello may not come
+      if (this.#resuming) this.#sayPositions();
     };
     ws.onmessage = (e) => {
       if (ws !== this.#socket) return;
