@@ -333,6 +333,18 @@ func TestTheClientComesBack(t *testing.T) {
 			sockets[1].onclose({ code: 1006 });
 			await until("it back", () => sockets.length === 3);
 		`,
+		"later each time, until it has resumed": `
+			Math.random = () => 0.01;
+			const waits = [];
+			client.on("state", ({ state, retryInMs }) => state === "waiting" && waits.push(retryInMs));
+			for (let n = 1; n <= 4; n++) {
+				sockets.at(-1).onclose({ code: 1006 });
+				await until("it back", () => sockets.length === n + 1 && sockets[n].said.length);
+				hello(11);
+				if (n === 3) sockets[n].tells({ type: "resumed", rooms_rev: 11 });
+			}
+			is("waits", waits, [5, 10, 20, 5]);
+		`,
 		"when a token does not come": `
 			const real = setTimeout, never = new Promise(() => {});
 			window.setTimeout = (f, ms) => real(f, ms / 100);

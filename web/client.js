@@ -361,7 +361,6 @@ export class Client {
   #handle(e) {
     switch (e.type) {
       case "hello": {
-        this.#attempt = 0;
         this.#heartbeatMs = e.heartbeat_s * 1000;
         this.#alive();
         this.#user = e.user;
@@ -548,6 +547,7 @@ export class Client {
 
   #setState(state, detail) {
     this.#state = state;
+    if (state === "online") this.#attempt = 0; // not with hello: what kills a gateway may be the resume
     this.#emit("state", { state, retryInMs: detail });
   }
 
