@@ -367,3 +367,42 @@ func TestTheClientComesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}
 }
+
+// What the client does beside an API that lists rooms: it may be late, or away.
+func TestTheClientAndItsListOfRooms(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	for name, script := range map[string]string{
+		"a room is joined while it is read": `
+			let answer;
+			window.fetch = () => new Promise((done) => { answer = (rooms) => done(new Response(JSON.stringify({ rooms }))); });
+			const listed = client.rooms();
+			await until("the question", () => answer);
+			sockets[0].tells({ type: "joined", room: "s", user: "me", head: "7-0", rooms_rev: 12 },
+				{ type: "left", room: "r", user: "me", rooms_rev: 13 }, { type: "joined", room: "r", user: "me", head: "9-0", rooms_rev: 14 });
+			answer([]); // from before
+			await listed;
+			is("positions", client.positions, { s: "7-0", r: "9-0" });
+			answer = null;
+			const again = client.rooms();
+			await until("the question", () => answer);
+			answer([{ id: "s", head: "7-0" }]);
+			await again;
+			is("what is on no list", client.positions, { s: "7-0" });
+		`,
+		"it could not be read": `
+			Math.random = () => 0; // no pauses
+			down = true;
+			await client.rooms().then(() => { throw new Error("listed"); }, () => {});
+			sockets[0].tells({ type: "joined", room: "s", user: "me", head: "0-0", rooms_rev: 12 });
+			is("lists asked for", events.filter((e) => e === "rooms").length, 1);
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			hello(12);
+			sockets[1].tells({ type: "resumed", rooms_rev: 12 });
+			is("lists asked for", events.filter((e) => e === "rooms").length, 2);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}

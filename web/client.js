@@ -67,6 +67,7 @@ export class Client {
   #listeners = new Map();
   #rooms = new Map(); // room → Position
   #roomsRev = null; // of the newest hello, resumed, joined or left
+  #unlisted = false; // the list of rooms could not be read: to be read with the next hello
   #user = null; // who we are, as hello says
   #jwt = null; // the token in use, fetched again when it is refused
   #socket = null;
@@ -151,16 +152,23 @@ export class Client {
 
   /** All rooms of the user. What comes over the socket is counted from their heads on. */
   async rooms() {
-    const all = [];
-    for (let cursor = ""; ;) {
-      const q = cursor ? `?cursor=${enc(cursor)}` : "";
-      const page = await this.#patiently(() => this.request("GET", `/v1/rooms${q}`));
-      all.push(...page.rooms);
-      if (!page.next) break;
-      cursor = page.next;
+    const all = [], before = [...this.#rooms];
+    try {
+      for (let cursor = ""; ;) {
+        const q = cursor ? `?cursor=${enc(cursor)}` : "";
+        const page = await this.#patiently(() => this.request("GET", `/v1/rooms${q}`));
+        all.push(...page.rooms);
+        if (!page.next) break;
+        cursor = page.next;
+      }
+    } catch (err) {
+      this.#unlisted = true;
+      throw err;
     }
+    this.#unlisted = false;
     const ids = new Set(all.map((r) => r.id));
-    for (const room of this.#rooms.keys()) if (!ids.has(room)) this.#forget(room);
+    // What was joined while the list was read may not be on it.
+    for (const [room, p] of before) if (!ids.has(room) && this.#rooms.get(room) === p) this.#forget(room);
     for (const r of all) this.#position(r.id).begin(r.head); // later messages come by themselves, earlier ones are history
     return all;
   }
@@ -371,7 +379,7 @@ export class Client {
         this.#catchUp(socket.leftOut ?? []);
         if (!this.#resuming) this.#setState("online");
         // Added or removed while away; or, as revisions only grow, Redis has lost data.
-        if (before !== e.rooms_rev) this.#emit("rooms", { lost: e.rooms_rev < before });
+        if (before !== e.rooms_rev || this.#unlisted) this.#emit("rooms", { lost: e.rooms_rev < before });
         return;
       }
       case "resumed":
