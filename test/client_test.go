@@ -333,6 +333,16 @@ func TestTheClientComesBack(t *testing.T) {
 			sockets[1].onclose({ code: 1006 });
 			await until("it back", () => sockets.length === 3);
 		`,
+		"with a send whose body was too slow": `
+			const real = window.fetch, keys = [];
+			window.fetch = async (path, init) => {
+				keys.push(init.headers["Idempotency-Key"]);
+				return keys.length < 3 ? new Response('{"code":"malformed"}', { status: 408 }) : real(path, init);
+			};
+			Math.random = () => 0;
+			await client.send("r", { text: "hi" });
+			is("keys", keys, [keys[0], keys[0], keys[0]]);
+		`,
 		"later each time, until it has resumed": `
 			Math.random = () => 0.01;
 			const waits = [];

@@ -614,4 +614,4 @@ export function newKey() {
 }
 
 const enc = encodeURIComponent;
-const retryable = (err) => !(err instanceof Problem) || err.status === 429 || err.status >= 500;
+const retryable = (err) => !(err instanceof Problem) || err.status === 408 || err.status === 429 || err.status >= 500;
