@@ -343,6 +343,26 @@ func TestTheClientComesBack(t *testing.T) {
 			await client.send("r", { text: "hi" });
 			is("keys", keys, [keys[0], keys[0], keys[0]]);
 		`,
+		"once, when more comes behind a hole than it holds": `
+			live("1-0");
+			append("2-0");
+			const real = window.fetch;
+			let answer;
+			window.fetch = async (...asked) => { await new Promise((done) => { answer = done; }); return real(...asked); };
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "2-0" });
+			const many = Array.from({ length: 5001 }, (_, i) => (i + 3) + "-0");
+			for (const id of many) live(id);
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			hello(11);
+			live("6000-0");
+			live("6001-0");
+			is("socket", sockets[1].readyState, 1);
+			sockets[1].tells({ type: "gap", room: "r", after: "1-0", head: "6001-0" }, { type: "resumed", rooms_rev: 11 });
+			window.fetch = real;
+			answer();
+			await until("all of it", () => got.at(-1) === "6001-0");
+			is("what came", got, ["1-0", "2-0", ...many, "6000-0", "6001-0"]);
+		`,
 		"later each time, until it has resumed": `
 			Math.random = () => 0.01;
 			const waits = [];

@@ -426,7 +426,10 @@ export class Client {
     const p = this.#position(m.room);
     if (p.held) {
       p.held.push(m);
-      if (p.held.length > heldMost) this.#drop(); // resuming is cheaper than holding
+      if (p.held.length > heldMost) {
+        p.held.length = 0; // all of it comes again: it is behind the position
+        this.#drop(); // resuming is cheaper than holding
+      }
       return;
     }
     if (p.filter && compareIDs(m.id, p.filter) <= 0) return;
