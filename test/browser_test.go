@@ -556,6 +556,40 @@ func TestRoomsByHand(t *testing.T) {
 	alice.sees("that carol left", `[...document.querySelectorAll("#messages .system")].some(n => n.textContent === "carol left")`)
 }
 
+// TestRoomsThatAreLookedThroughAreRead: one room after the other, faster than
+// markers are sent.
+func TestRoomsThatAreLookedThroughAreRead(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL())
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		const post = async (url, body, token) => {
+			const res = await fetch(url, { method: "POST", body: JSON.stringify(body),
+				headers: { "Content-Type": "application/json", ...(token && { Authorization: "Bearer " + token }) } });
+			if (!res.ok) throw new Error(url + ": " + res.status + " " + await res.text());
+			return res.json();
+		};
+		const bob = (await post("/dev/token", { user: "bob" })).token;
+		window.alice = (await post("/dev/token", { user: "alice" })).token;
+		for (const id of ["yard", "gate"]) {
+			await post("/v1/rooms", { id, members: ["alice"] }, bob);
+			await post("/v1/rooms/" + id + "/messages", { type: "text", text: "in the " + id }, bob);
+		}
+	})()`, chromedp.EvalAwaitPromise))
+	alice.comesInAs("alice")
+	alice.sees("two rooms", `document.querySelectorAll("#rooms .badge").length === 2`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		for (const id of ["yard", "gate"]) {
+			location.hash = "room=" + id;
+			while (document.querySelector("#messages .bubble")?.textContent !== "in the " + id) await new Promise((done) => setTimeout(done, 5));
+		}
+	})()`, chromedp.EvalAwaitPromise))
+	alice.does(chromedp.Evaluate[chromedp.Void](`void setInterval(async () => {
+		const res = await fetch("/v1/rooms", { headers: { Authorization: "Bearer " + alice } });
+		window.unread = (await res.json()).rooms.map((r) => r.unread).join();
+	}, 200)`))
+	alice.sees("that the API knows of both", `window.unread === "0,0"`)
+}
+
 // TestFilesByHand: files are chosen, uploaded and sent; an image is shown where it
 // stands, everything else can be saved, and nothing of either is markup.
 func TestFilesByHand(t *testing.T) {

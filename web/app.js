@@ -227,7 +227,6 @@ function close() {
   showRooms();
 }
 
-let readTimer = 0;
 function markRead(room, id) {
   if (document.hidden) return;
   if (room.unread) {
@@ -236,8 +235,8 @@ function markRead(room, id) {
   }
   if (room.read === id) return;
   room.read = id;
-  clearTimeout(readTimer);
-  readTimer = setTimeout(() => client.markRead(room.id, id).catch(() => {}), readAfterMs); // the next one makes up for it
+  clearTimeout(room.readTimer); // each has its own: who looks through rooms has read them all
+  room.readTimer = setTimeout(() => client.markRead(room.id, id).catch(() => {}), readAfterMs); // the next one makes up for it
 }
 document.addEventListener("visibilitychange", () => timeline?.atBottom && timeline.toBottom());
 
