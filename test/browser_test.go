@@ -631,4 +631,22 @@ func TestFilesByHand(t *testing.T) {
 	})()`))
 	bob.sees("the file", `saved.text === "<script>window.hacked = true</script>" && saved.type === "application/octet-stream" && saved.name.endsWith(".html")`)
 	bob.sees("what came last in the list", `document.querySelector("#rooms .last").textContent === "alice: sent a file"`)
+
+	// Images are let go with the room that shows them.
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		window.kept = new Set();
+		const make = URL.createObjectURL, drop = URL.revokeObjectURL;
+		URL.createObjectURL = (blob) => { const url = make.call(URL, blob); kept.add(url); return url; };
+		URL.revokeObjectURL = (url) => { kept.delete(url); drop.call(URL, url); };
+		for (let i = 0; i < 3; i++) {
+			for (const id of ["gate", "yard"]) {
+				location.hash = "room=" + id;
+				while (document.querySelector("#room-name").textContent !== id) await new Promise((done) => setTimeout(done, 5));
+			}
+			while (!document.querySelector("#messages .file img")) await new Promise((done) => setTimeout(done, 5));
+		}
+	})()`, chromedp.EvalAwaitPromise))
+	alice.sees("one image kept", `kept.size === 1 && document.querySelector("#messages .file img").naturalWidth === 40`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "")`))
+	alice.sees("none", `kept.size === 0`)
 }

@@ -26,7 +26,7 @@ async function show(client, id, node, grow) {
   if (images.has(type) && size <= shownMost) {
     const img = el("img", { alt: name, title: name, src: URL.createObjectURL(await content(client, id, type)) });
     const shown = await img.decode().then(() => true, () => false); // it may be broken, or claim to be an image
-    if (shown) return grow(() => node.replaceChildren(img));
+    if (shown && node.isConnected) return grow(() => node.replaceChildren(img));
     URL.revokeObjectURL(img.src);
   }
   const button = el("button", { type: "button", title: "Save", onclick: () => save(client, id, name, button) }, `${name} (${sizeOf(size)})`);

@@ -39,7 +39,9 @@ export class Timeline {
     this.#watch.disconnect();
     this.#watch = null;
     this.#scroll.onscroll = null;
-    for (const p of this.#pending) p.node.remove();
+    // An image is kept by the page, not by its node, until it is let go.
+    for (const img of this.#list.querySelectorAll("img")) URL.revokeObjectURL(img.src);
+    this.#list.replaceChildren();
   }
 
   get oldest() { return this.#items[0]?.id; }
