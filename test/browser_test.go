@@ -590,6 +590,45 @@ func TestRoomsThatAreLookedThroughAreRead(t *testing.T) {
 	alice.sees("that the API knows of both", `window.unread === "0,0"`)
 }
 
+// TestWhatIsBeingSentStaysWithItsRoom: whoever writes and goes elsewhere is told
+// when it could not be sent, and finds it where it was written.
+func TestWhatIsBeingSentStaysWithItsRoom(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL()+"/#room=yard")
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		const real = fetch;
+		window.fetch = async (url, init) => {
+			if (init?.method !== "POST" || !url.endsWith("/messages")) return real(url, init);
+			return await new Promise((done) => { window.answer = done; }) ?? real(url, init);
+		};
+	})()`))
+	alice.comesInAs("alice")
+	goes := func(room string) {
+		alice.does(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`void (location.hash = "room=%s")`, room)))
+		alice.sees("the room", fmt.Sprintf(`document.querySelector("#room-name").textContent === %q`, room))
+	}
+	alice.sees("the room", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.types("hi")
+	alice.sees("that it is being sent", `window.answer && document.querySelector("#messages .pending")`)
+	goes("gate")
+	alice.sees("nothing of it", `!document.querySelector("#messages .pending")`)
+	goes("yard")
+	alice.sees("that it is being sent", `document.querySelector("#messages .pending .bubble")?.textContent === "hi"`)
+	goes("gate")
+	alice.does(chromedp.Evaluate[chromedp.Void](`answer(new Response('{"code":"forbidden","detail":"not now"}', { status: 403 }))`))
+	alice.sees("that it was not sent", `document.querySelector("#toasts").textContent === "A message to yard was not sent"`)
+	goes("yard")
+	alice.sees("why", `document.querySelector("#messages .failed .meta")?.textContent.startsWith("Not sent: not now")`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => { window.answer = null; document.querySelector("#messages .failed button").click(); })()`))
+	alice.sees("another try", `window.answer`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`answer()`))
+	alice.seesMessages("hi")
+	goes("gate")
+	goes("yard")
+	alice.seesMessages("hi")
+	alice.sees("no more of it", `!document.querySelector("#messages .pending, #messages .failed")`)
+}
+
 // TestFilesByHand: files are chosen, uploaded and sent; an image is shown where it
 // stands, everything else can be saved, and nothing of either is markup.
 func TestFilesByHand(t *testing.T) {

@@ -209,6 +209,7 @@ async function open(id) {
     seen: (last) => timeline === mine && markRead(room, last),
     file: (id, grow) => fileNode(client, id, grow),
   }));
+  for (const item of unsent) if (item.room === id) item.show();
   showRooms();
   attempt(showMembers);
   const page = await client.history(id, { limit: pageSize });
@@ -285,6 +286,7 @@ async function showMembers() {
 // ---- sending ----
 
 const input = $("text");
+const unsent = new Set(); // what was not answered yet, in the order of its writing
 
 $("composer").onsubmit = (e) => {
   e.preventDefault();
@@ -295,18 +297,29 @@ $("composer").onsubmit = (e) => {
   post(text, () => ({ type: "text", text }));
 };
 
-/** Sends what body() makes, and shows something until it is sent. */
+/** Sends what body() makes, and shows something until it is sent: also to who has
+ *  been elsewhere and is back. */
 function post(shown, body) {
-  const mine = timeline, room = current, key = newKey();
+  const room = current, key = newKey();
+  const there = () => (room === current ? timeline : null);
+  const item = { room, failed: "", show: () => {
+    timeline.addPending(key, shown, send);
+    if (item.failed) timeline.failed(key, item.failed);
+  } };
   const send = async () => {
+    item.failed = "";
     try {
-      const m = await client.send(room, await body(), { key, onRetry: () => mine.retrying(key) });
-      mine.sent(key, m);
+      const m = await client.send(room, await body(), { key, onRetry: () => there()?.retrying(key) });
+      unsent.delete(item);
+      there()?.sent(key, m);
     } catch (err) {
-      mine.failed(key, err instanceof Problem ? err.message : "no connection");
+      item.failed = err instanceof Problem ? err.message : "no connection";
+      if (there()) timeline.failed(key, item.failed);
+      else toast(`A message to ${rooms.get(room)?.name ?? room} was not sent`, { bad: true });
     }
   };
-  mine.addPending(key, shown, send);
+  unsent.add(item);
+  item.show();
   send();
 }
 
