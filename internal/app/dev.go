@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 
-	"github.com/alicebob/miniredis/v2"
-
 	"github.com/madang-chat/madang/api"
 	"github.com/madang-chat/madang/internal/config"
 )
@@ -26,8 +24,8 @@ type Dev struct {
 	// SecretSource says where the JWT secret came from.
 	SecretSource string
 
-	mini    *miniredis.Miniredis // nil when Redis is given
-	process *process             // from Start on, as is what follows
+	mini    *embedded // nil when Redis is given
+	process *process  // from Start on, as is what follows
 	api     *api.API
 	gateway *gatewayPart
 }
@@ -53,8 +51,7 @@ func NewDev(c config.Dev, log *slog.Logger) (*Dev, error) {
 		d.config.JWTSecret = rand.Text() + rand.Text()
 	}
 	if c.Redis.URL == "" && c.RedisFile == "" {
-		d.mini = miniredis.NewMiniRedis()
-		d.mini.ClockTTL(true) // time-to-live runs by the clock, not by the test's hand
+		d.mini = newEmbedded()
 	}
 	return d, nil
 }
@@ -65,8 +62,8 @@ func (d *Dev) Start(ctx context.Context) error {
 	if d.mini != nil {
 		d.seq.parts = append(d.seq.parts, part{
 			name:  "embedded redis",
-			start: func(context.Context) error { return d.mini.StartAddr("127.0.0.1:0") },
-			stop:  func(context.Context) error { d.mini.Close(); return nil },
+			start: func(context.Context) error { return d.mini.start() },
+			stop:  func(context.Context) error { d.mini.stop(); return nil },
 		})
 		// The rest needs its address, so it is started by a sequence of its own.
 	}
