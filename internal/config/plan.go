@@ -11,7 +11,7 @@ type Plan struct {
 	Users       int64         `help:"People who are in rooms. 0: as many as connections." default:"0"`
 	MeanRate    float64       `help:"Messages per second over day and night, for what is kept. 0: as the peak." default:"0"`
 	Text        Bytes         `help:"Size of a message's text on average." default:"100B"`
-	Keep        time.Duration `help:"How long messages are kept (--log-max-age)." default:"720h"`
+	Keep        time.Duration `help:"How long messages are kept (--log-max-age). 0: no limit by age." default:"720h"`
 	LogMaxLen   int64         `help:"Messages kept per room, as the API is given it. 0: no limit by count." default:"100000"`
 
 	LargestRoom     float64 `help:"Members of the largest room. 0: none is much larger than the others." default:"0"`

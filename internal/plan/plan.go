@@ -16,6 +16,7 @@ type Load struct {
 	Rate        float64 // messages per second, all rooms together
 	MeanRate    float64 // the same over day and night; 0: as the peak
 	TextBytes   float64 // of a message, on average
+	// Keep is how long messages are kept; 0: no limit by age.
 	Keep        time.Duration
 	KeepPerRoom int64 // messages a room's log keeps at most; 0: no limit
 	Window      time.Duration
@@ -131,6 +132,7 @@ func (l Load) Validate() error {
 	bad(!within(l.Members, 1, people), "members: at least 1, and not more than users")
 	bad(!within(l.Rate, 0, math.MaxFloat64) || !within(l.MeanRate, 0, l.Rate), "rate: a number, not negative, and the mean not above the peak")
 	bad(!within(l.TextBytes, 0, math.MaxFloat64) || l.Keep < 0 || l.KeepPerRoom < 0 || l.Window < 0, "text, keep and window: not negative")
+	bad(l.Keep == 0 && l.KeepPerRoom == 0, "keep: an age or a number for each room, or logs grow for ever")
 	bad(!within(l.LargestMembers, 0, people) || !within(l.LargestRate, 0, l.Rate), "largest room: not negative, of no more than all users, and its rate not above all rooms' together")
 	return errors.Join(errs...)
 }
@@ -272,7 +274,10 @@ func (m model) apis() Part {
 
 // kept is how many messages are in all logs together.
 func (m model) kept() float64 {
-	n := m.l.MeanRate * m.l.Keep.Seconds()
+	n := math.Inf(1)
+	if m.l.Keep > 0 {
+		n = m.l.MeanRate * m.l.Keep.Seconds()
+	}
 	if m.l.KeepPerRoom > 0 {
 		n = min(n, float64(m.l.KeepPerRoom)*float64(m.l.Rooms))
 	}

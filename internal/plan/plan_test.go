@@ -109,7 +109,7 @@ func TestPlansCoverTheirLoad(t *testing.T) {
 			Rooms:       rapid.Int64Range(1, 100_000_000).Draw(t, "rooms"),
 			Rate:        rapid.Float64Range(0, 5_000_000).Draw(t, "rate"),
 			TextBytes:   rapid.Float64Range(0, 8000).Draw(t, "text"),
-			Keep:        time.Duration(rapid.Int64Range(0, 1000).Draw(t, "keep")) * time.Hour,
+			Keep:        time.Duration(rapid.Int64Range(1, 1000).Draw(t, "keep")) * time.Hour,
 			Window:      10 * time.Minute,
 		}
 		l.Members = rapid.Float64Range(1, float64(min(l.Connections, 100_000))).Draw(t, "members")
@@ -147,6 +147,22 @@ func TestNonsenseIsRefusedAtOnce(t *testing.T) {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("%q is not in %q", word, err)
 		}
+	}
+}
+
+// As the API has it: messages are kept for an age, or a number, or both.
+func TestWithoutAnAgeTheNumberIsWhatIsKept(t *testing.T) {
+	l := Load{Connections: 1000, Rooms: 100, Members: 10, Rate: 100, TextBytes: 100, KeepPerRoom: 10_000}
+	p, err := Make(l, machine, round)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.Redis.Needs[1].Total, 1000*400+100*400+1000*100+1e6*(200+100); math.Abs(got-want) > 1 {
+		t.Errorf("Redis memory %v, want %v", got, want)
+	}
+	l.KeepPerRoom = 0
+	if _, err := Make(l, machine, round); err == nil || !strings.Contains(err.Error(), "keep") {
+		t.Errorf("logs that grow for ever: %v", err)
 	}
 }
 
