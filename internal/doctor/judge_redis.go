@@ -68,6 +68,8 @@ func JudgeRedis(in redisstore.Inspection, w WantRedis) []Finding {
 func judgeSchema(f *findings, in redisstore.Inspection, w WantRedis) {
 	const check = "redis schema"
 	switch {
+	case in.SchemaErr != nil:
+		f.unknown(check, "it cannot be read: %v", in.SchemaErr)
 	case in.Partitions == "":
 		f.ok(check, "nothing written yet: the first process makes it with --partitions %d", w.Partitions)
 	case in.SchemaVersion != strconv.Itoa(redisstore.SchemaVersion):

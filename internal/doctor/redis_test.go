@@ -180,6 +180,21 @@ func TestAStandaloneServerIsExamined(t *testing.T) {
 	wantLevel(t, examine(t, s.URL()), "redis "+s.Addr(), Error)
 }
 
+// A user who may look at a server need not be one who may read its keys.
+func TestASchemaThatMayNotBeReadIsNotTakenForNone(t *testing.T) {
+	s := testkit.Redis(t)
+	for _, command := range [][]string{
+		{"HSET", "madang:schema", "version", "1", "partitions", "64"},
+		{"ACL", "SETUSER", "watcher", "on", ">secret", "~nothing", "+@all"},
+	} {
+		if _, err := s.Do(command...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantLevel(t, examine(t, s.URL()), "redis schema", Error)
+	wantLevel(t, examine(t, strings.Replace(s.URL(), "://", "://watcher:secret@", 1)), "redis schema", Unknown)
+}
+
 func TestSentinelAndItsServersAreExamined(t *testing.T) {
 	g := testkit.Sentinel(t)
 	by := examine(t, g.URL())

@@ -23,6 +23,8 @@ type Inspection struct {
 	// SchemaVersion and Partitions are what the deployment was made with; "" when
 	// nothing was written yet.
 	SchemaVersion, Partitions string
+	// SchemaErr is why they are not known: nobody could read them.
+	SchemaErr error
 	// Nodes are the data servers, sorted by address. In a Cluster and behind
 	// Sentinel they are those that the others know of.
 	Nodes []NodeInspection
@@ -209,27 +211,32 @@ func clusterAddrs(text, seed string) map[string]string {
 // nodes inspects the servers one after the other: there are few, and timing them
 // together would time the waiting for each other.
 func (in *inspector) nodes(ctx context.Context, out *Inspection, flags map[string]string) {
+	out.SchemaErr = errors.New("no server answers")
 	for _, addr := range slices.Sorted(maps.Keys(flags)) {
 		node := in.node(ctx, addr)
 		node.ClusterFlags = flags[addr]
 		out.Nodes = append(out.Nodes, node)
-		if node.Err == nil && out.Partitions == "" {
-			out.SchemaVersion, out.Partitions = in.schema(ctx, addr)
+		if node.Err != nil || out.Partitions != "" {
+			continue
+		}
+		version, partitions, err := in.schema(ctx, addr)
+		if err == nil || out.SchemaErr != nil { // what one could read, another's refusal does not undo
+			out.SchemaVersion, out.Partitions, out.SchemaErr = version, partitions, err
 		}
 	}
 }
 
-func (in *inspector) schema(ctx context.Context, addr string) (version, partitions string) {
+func (in *inspector) schema(ctx context.Context, addr string) (version, partitions string, err error) {
 	c := in.client(addr, true)
 	defer c.Close()
 	// A Cluster's node that does not hold the key answers MOVED: another will know.
 	v, err := c.HMGet(ctx, schemaKey, "version", "partitions").Result()
 	if err != nil || len(v) != 2 {
-		return "", ""
+		return "", "", err
 	}
 	version, _ = v[0].(string)
 	partitions, _ = v[1].(string)
-	return version, partitions
+	return version, partitions, nil
 }
 
 func (in *inspector) node(ctx context.Context, addr string) NodeInspection {
