@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -119,8 +121,27 @@ func (f *loadFlags) specWith(scenario string, secret []byte) (spec loadtest.Spec
 			MaxBackP99: f.MaxBackP99, MaxLoss: f.MaxLoss, MinRate: f.MinRate, MinSendRate: f.MinSendRate,
 			MaxCPUPerDelivery: f.MaxCPUPerDelivery, MaxMemoryPerConn: f.MaxMemoryPerConn, MaxDrops: f.MaxDrops,
 		},
-		Tool: app.Version(), Command: os.Args,
+		Tool: app.Version(), Command: withoutSecrets(os.Args),
 	}, nil
+}
+
+// withoutSecrets is a command line as a report may have it: reports are shown to
+// others.
+func withoutSecrets(args []string) []string {
+	const hidden = "…"
+	args = slices.Clone(args)
+	for i, arg := range args {
+		flag, _, joined := strings.Cut(arg, "=")
+		switch flag {
+		case "--jwt-secret", "--api-key", "--fleet-redis":
+			if joined {
+				args[i] = flag + "=" + hidden
+			} else if i+1 < len(args) {
+				args[i+1] = hidden
+			}
+		}
+	}
+	return args
 }
 
 // errRunFailed is a run that ended and whose report says what is wrong.

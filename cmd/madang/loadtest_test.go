@@ -152,6 +152,30 @@ func TestEveryScenarioRunsFromAFile(t *testing.T) {
 	}
 }
 
+// TestReportsHaveNoSecrets: they tell how they were made, to whoever reads them.
+func TestReportsHaveNoSecrets(t *testing.T) {
+	before, beforeRun := os.Args, runLoad
+	t.Cleanup(func() { os.Args, runLoad = before, beforeRun })
+	var told []string
+	runLoad = func(_ context.Context, s loadtest.Spec, _ loadtest.Progress) (*report.Result, error) {
+		told = s.Command
+		return nil, errors.New("not run")
+	}
+	for _, args := range [][]string{
+		{"loadtest", "fanout", "--jwt-secret", secret, "--api-key=" + secret, "--rooms", "3"},
+		{"check", "--jwt-secret=" + secret, "--api-key", secret, "--rooms=3"},
+	} {
+		os.Args = append([]string{"madang"}, args...)
+		madang(t, args...)
+		if line := strings.Join(told, " "); strings.Contains(line, secret) || !strings.Contains(line, "--jwt-secret") || !strings.HasPrefix(line, "madang "+args[0]) || !strings.Contains(line, "3") {
+			t.Errorf("the report has %q", line)
+		}
+		if !strings.Contains(strings.Join(os.Args, " "), secret) {
+			t.Error("the command line itself was changed")
+		}
+	}
+}
+
 // TestAScenarioFileThatIsWrongIsNamed: nothing is run, and the mistake is named as
 // it is written in the file.
 func TestAScenarioFileThatIsWrongIsNamed(t *testing.T) {
