@@ -104,8 +104,12 @@ func (a *API) readBody(c *gin.Context, buf *buffer) error {
 }
 
 // abandonBody ends the connection with the answer: net/http would otherwise wait
-// for the rest of the body, to read and discard it, before it answers.
+// for the rest of the body, to read and discard it, before it answers. Over HTTP/2 it
+// ends the stream by itself, and the connection has other requests on it.
 func (a *API) abandonBody(c *gin.Context) {
+	if c.Request.ProtoMajor > 1 {
+		return
+	}
 	c.Writer.Header().Set("Connection", "close")
 	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Unix(1, 0)) // tests' recorders have none
 }

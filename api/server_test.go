@@ -251,6 +251,54 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
+// Over HTTP/2 a connection carries many requests, of many users where a balancer made
+// it: one whose body is too large does not end it for the others.
+func TestABodyThatIsTooLargeLeavesTheOthersOnItsConnection(t *testing.T) {
+	other := httptest.NewTLSServer(http.NotFoundHandler())
+	defer other.Close()
+	w := newWorld(t, newMemory(), func(o *api.Options) { o.TLS = &tls.Config{Certificates: other.TLS.Certificates} })
+	addr := w.start()
+	roots := x509.NewCertPool()
+	roots.AddCert(other.Certificate())
+	dials := 0
+	client := http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dials++
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	send := func(body string) int {
+		req, err := http.NewRequest("POST", "https://"+addr+"/v1/rooms", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+		req.Header.Set("Content-Type", "application/json")
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.ProtoMajor != 2 {
+			t.Fatal(res.Proto, err)
+		}
+		return res.StatusCode
+	}
+	for range 3 {
+		if status := send(`{"name":"` + strings.Repeat("x", 1<<20) + `"}`); status != 413 {
+			t.Errorf("%d", status)
+		}
+		if status := send(`{}`); status != 201 {
+			t.Errorf("%d", status)
+		}
+	}
+	if dials != 1 {
+		t.Errorf("%d connections were made", dials)
+	}
+}
+
 // lateBody comes whole, after a while.
 type lateBody struct {
 	io.Reader
