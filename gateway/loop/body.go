@@ -9,10 +9,12 @@ import (
 
 // A request's body is collected behind its head, in the connection's carry. It is
 // asked for only when it is known whom it comes from, its length is told before it
-// (Options.MaxBodyBytes is the most), and all bodies that a loop awaits
-// have a bound together, so that nobody fills the memory with halves.
+// (Options.MaxBodyBytes is the most), and what a loop holds of bodies that are not
+// complete has a bound, so that nobody fills the memory with halves. What was only
+// announced does not count: it costs nothing, and a few who announce much would keep
+// everybody out. Nor does what comes whole at once, as most do.
 
-// maxBodies bounds the bodies that a loop awaits.
+// maxBodies bounds what a loop holds of bodies that are not complete.
 const maxBodies = 64 << 20
 
 var (
@@ -22,28 +24,30 @@ var (
 
 const continueAnswer = "HTTP/1.1 100 Continue\r\n\r\n"
 
-// expectBody makes room for a request's body: from here on the connection has a
-// carry, with its head in it.
-func (l *loop) expectBody(slot uint32, c *conn, head []byte, req *request) *refusal {
-	if l.bodies+req.length > maxBodies {
-		return spread(errBodies)
-	}
-	l.bodies += req.length
+// expectBody: from here on the connection has a carry, with its request's head in it.
+func (l *loop) expectBody(slot uint32, c *conn, head []byte, req *request) {
 	if !c.has(flagCarry) {
 		k := l.carry(slot, c)
 		k.head = l.pool.Append(nil, head)
 	}
 	k := l.carries[slot]
 	k.end, k.body = len(head), int(req.length)
-	return nil
+}
+
+// holdBody says whether n bytes more of a body that is not complete may be held.
+func (l *loop) holdBody(k *carry, n int) bool {
+	if l.bodies+int64(n) > maxBodies {
+		return false
+	}
+	l.bodies += int64(n)
+	k.held += n
+	return true
 }
 
 // awaitBody waits for the body of somebody who is known.
-func (l *loop) awaitBody(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) *refusal {
+func (l *loop) awaitBody(slot uint32, c *conn, head []byte, req *request, claims auth.Claims) {
 	if c.phase != phaseTicket { // else it is expected already
-		if bad := l.expectBody(slot, c, head, req); bad != nil {
-			return bad
-		}
+		l.expectBody(slot, c, head, req)
 	}
 	k := l.carries[slot]
 	k.claims = claims
@@ -51,7 +55,6 @@ func (l *loop) awaitBody(slot uint32, c *conn, head []byte, req *request, claims
 	c.phase = phaseBody
 	c.deadline = l.tick + l.headTicks
 	l.schedule(slot, c, c.deadline)
-	return nil
 }
 
 // receivedBody takes bytes of a body, and of what may be behind it.
@@ -64,6 +67,10 @@ func (l *loop) receivedBody(slot uint32, c *conn, p []byte) {
 	}
 	k.head = l.pool.Append(k.head, p)
 	if len(k.head) < whole {
+		if !l.holdBody(k, len(p)) {
+			l.refuse(slot, c, spread(errBodies))
+			return
+		}
 		if k.mustAsk && len(k.head) == k.end {
 			l.enqueueOwn(slot, c, append(l.pool.Get(len(continueAnswer)), continueAnswer...))
 		}

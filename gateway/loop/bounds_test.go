@@ -210,3 +210,38 @@ func TestPollsWithoutReadingAreBounded(t *testing.T) {
 		t.Errorf("%d KiB wait for one client that takes nothing", n>>10)
 	}
 }
+
+// Bodies are bounded by what has come of them, not by what was announced: who announces
+// much and sends nothing keeps nobody out.
+func TestAnnouncedBodiesHoldUpNobody(t *testing.T) {
+	const size, most = 16 << 20, 64 << 20
+	g := start(t, func(o *loop.Options) { o.Loops, o.MaxBodyBytes, o.HeadTimeout = 1, size, time.Minute })
+	head := strings.TrimSuffix(request("POST", "/v1/poll", "mallory", "{}"), "{}")
+	head = strings.Replace(head, "Content-Length: 2\r\n", fmt.Sprintf("Content-Length: %d\r\n", size), 1)
+	var all []*raw
+	for range most/size + 1 {
+		r := g.dialRaw()
+		r.sends(head + "{")
+		all = append(all, r)
+	}
+	g.eventually("all are awaited", func() bool { return g.Stats().Heads == int64(len(all)) })
+	alice := g.dialRaw()
+	id := g.polls(alice, "alice", `{}`)
+	g.post(unicast(id, polledAt("alice", 17), resumedFrame, frame(`{"type":"x"}`))...)
+	alice.wantAnswer(map[string]string{}, 18, `{"type":"x"}`)
+
+	// Those who do send share the bound.
+	rest := strings.Repeat(" ", size-2)
+	for _, r := range all {
+		go func() { _, _ = io.WriteString(r.Conn, rest) }()
+	}
+	g.eventually("one too many is refused", func() bool { return g.Stats().Upgrades[loop.UpgradeUnavailable] > 0 })
+	g.eventually("the others are held", func() bool { s := g.Stats(); return s.Heads > 0 && s.HeldBytes >= size && s.Closing == 0 })
+	if held := g.Stats().HeldBytes; held > 2*most {
+		t.Errorf("%d bytes are held", held)
+	}
+	for _, r := range all {
+		r.Close()
+	}
+	g.eventually("nothing is held", func() bool { s := g.Stats(); return s.Heads == 0 && s.Closing == 0 && s.HeldBytes == 0 })
+}

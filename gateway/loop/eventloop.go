@@ -67,7 +67,7 @@ type loop struct {
 	late        lateRooms
 	polls       map[uint32]*waiting
 	answers     []uint32 // slots of polls to be answered at the end of the turn
-	bodies      int64    // bytes of the bodies that are awaited
+	bodies      int64    // bytes that have come of bodies that are awaited
 	out         out
 	iov         iovecs
 	pool        wsframe.Pool

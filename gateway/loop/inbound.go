@@ -17,6 +17,7 @@ type carry struct {
 	head  []byte // from loop.pool
 	end   int    // of a request's head, which is complete
 	body  int    // bytes of the request's body, which are behind it or will be
+	held  int    // of them, those that count in loop.bodies
 	dec   wsframe.Decoder
 	since uint32 // tick its message began at
 
@@ -61,8 +62,8 @@ func (l *loop) dropCarry(slot uint32, c *conn) {
 
 // freeBody: no body is awaited any more.
 func (l *loop) freeBody(k *carry) {
-	l.bodies -= int64(k.body)
-	k.end, k.body, k.claims, k.mustAsk = 0, 0, auth.Claims{}, false
+	l.bodies -= int64(k.held)
+	k.end, k.body, k.held, k.claims, k.mustAsk = 0, 0, 0, auth.Claims{}, false
 }
 
 // readable reads what a socket has, once: what does not fit into the buffer makes

@@ -88,9 +88,7 @@ func (l *loop) askTicket(slot uint32, c *conn, head []byte, req *request) *refus
 	default:
 		return l.full()
 	}
-	if bad := l.expectBody(slot, c, head, req); bad != nil { // it may already be on its way
-		return bad
-	}
+	l.expectBody(slot, c, head, req) // it may already be on its way
 	c.phase = phaseTicket
 	c.deadline = l.tick + l.headTicks
 	return nil
@@ -101,6 +99,10 @@ func (l *loop) receivedEarly(slot uint32, c *conn, p []byte) {
 	k := l.carries[slot]
 	if len(k.head)+len(p) > l.g.opts.MaxHeadBytes+k.body {
 		l.refuse(slot, c, errHeadTooLarge)
+		return
+	}
+	if k.body > 0 && !l.holdBody(k, len(p)) {
+		l.refuse(slot, c, spread(errBodies))
 		return
 	}
 	k.head = l.pool.Append(k.head, p)

@@ -160,7 +160,8 @@ func (l *loop) admitted(slot uint32, c *conn, head []byte, req *request, claims 
 	case req.route == routeWS:
 		return l.openWS(slot, c, head, req, claims)
 	case req.hasBody():
-		return l.awaitBody(slot, c, head, req, claims)
+		l.awaitBody(slot, c, head, req, claims)
+		return nil
 	}
 	return l.openEvents(slot, c, req, claims, nil)
 }
