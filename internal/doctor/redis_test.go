@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +217,37 @@ func TestEachNodeOfAClusterIsExamined(t *testing.T) {
 	}
 	c.Nodes[2].Kill()
 	wantLevel(t, examine(t, c.URL()), "redis "+c.Nodes[2].Addr(), Error)
+}
+
+// Redis writes an IPv6 address as it writes any other: without brackets.
+func TestEachNodeOfAClusterIsExaminedOverIPv6(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	} else if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--bind", "127.0.0.1", "::1", "--cluster-enabled", "yes"}
+	a, b := testkit.Redis(t, args...), testkit.Redis(t, args...)
+	if _, err := a.Do("CLUSTER", "MEET", "::1", strconv.Itoa(b.Port)); err != nil {
+		t.Fatal(err)
+	}
+	met := func() bool {
+		nodes, err := a.Do("CLUSTER", "NODES")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := nodes.(string)
+		return strings.Count(text, " ::1:") == 2 && !strings.Contains(text, "handshake")
+	}
+	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the nodes do not meet")
+		}
+	}
+	by := examine(t, fmt.Sprintf("redis+cluster://[::1]:%d", a.Port))
+	for _, n := range []*testkit.RedisServer{a, b} {
+		wantLevel(t, by, fmt.Sprintf("redis [::1]:%d version", n.Port), OK)
+	}
 }
 
 func TestTheReportIsReadByPeopleAndPrograms(t *testing.T) {

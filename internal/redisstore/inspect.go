@@ -196,12 +196,15 @@ func clusterAddrs(text, seed string) map[string]string {
 			continue
 		}
 		addr, _, _ := strings.Cut(f[1], "@")
-		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" {
-			if seedHost, _, err := net.SplitHostPort(seed); err == nil && port != "" {
-				addr = net.JoinHostPort(seedHost, port)
-			} else {
-				addr = seed
-			}
+		host, port := addr, ""
+		if at := strings.LastIndexByte(addr, ':'); at >= 0 { // an IPv6 address stands there without brackets
+			host, port = addr[:at], addr[at+1:]
+		}
+		if seedHost, _, err := net.SplitHostPort(seed); err == nil && host == "" {
+			host = seedHost
+		}
+		if addr = seed; host != "" && port != "" {
+			addr = net.JoinHostPort(host, port)
 		}
 		addrs[addr] = f[2]
 	}
