@@ -1,15 +1,20 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/madang-chat/madang/loadtest"
 	"github.com/madang-chat/madang/loadtest/fleet"
@@ -222,5 +227,40 @@ func TestAScenarioFileThatIsWrongIsNamed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// timeout(1) signals the program and then its whole group, and so do other wrappers:
+// one signal comes twice, and must not be taken for two.
+func TestASignalThatComesTwiceStillGivesTheResults(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed: a fleet needs it")
+	}
+	cmd := exec.Command(os.Args[0], "loadtest", "fleet", "--gateways=1", "--rooms=2", "--members=2", "--rate=20", "--warmup=0", "--duration=1h")
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // logs of what failed are kept
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(progress); lines.Scan(); {
+		if strings.Contains(lines.Text(), "deliveries ") {
+			for range 2 {
+				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Millisecond) // or they are one to the kernel
+			}
+			break
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, progress) }()
+	_ = cmd.Wait() // an interrupted run is no success
+	if !strings.Contains(stdout.String(), "Interrupted: these are the results so far") {
+		t.Errorf("ended with %v and said %q", cmd.ProcessState, stdout.String())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -45,11 +46,15 @@ const (
 	exitUsage  = 2 // a setting is wrong
 )
 
+// oneSignal is for how long a signal may come again and be the same: timeout(1) and
+// other wrappers signal the program and then its group.
+const oneSignal = 300 * time.Millisecond
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	// A second signal ends the process at once; what comes with the first is no second.
+	context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) })
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
