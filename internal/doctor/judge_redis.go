@@ -28,6 +28,9 @@ const (
 	// linkBuffer is how much Redis should hold for a link that a gateway reads
 	// too slowly: 8 MiB for 60 s, the default, is a busy shard's one second.
 	linkBuffer = 64 << 20
+	// plainConnections is above what a gateway has to a server that is no Cluster's: a
+	// few links, and its pools' at their largest.
+	plainConnections = 32
 )
 
 // JudgeRedis compares a deployment's Redis with what madang needs of it.
@@ -51,7 +54,7 @@ func JudgeRedis(in redisstore.Inspection, w WantRedis) []Finding {
 		if n.Info["role"] == "master" {
 			primaries++
 			node.judgeReplicas(w)
-			node.judgeLinks(w)
+			node.judgeLinks(in, w)
 		} else {
 			node.judgeReplica()
 		}
@@ -326,7 +329,7 @@ func (n node) judgeReplica() {
 }
 
 // judgeLinks looks at what the gateways' subscriber connections need.
-func (n node) judgeLinks(w WantRedis) {
+func (n node) judgeLinks(in redisstore.Inspection, w WantRedis) {
 	check := n.name("link buffers")
 	if limits, ok := n.Config["client-output-buffer-limit"]; ok {
 		f := strings.Fields(limits)
@@ -347,7 +350,11 @@ func (n node) judgeLinks(w WantRedis) {
 		most, _ = strconv.ParseInt(n.Config["maxclients"], 10, 64)
 	}
 	// A gateway has about as many connections here as partitions in a Cluster.
-	need := clients + int64(w.Gateways)*int64(max(w.Partitions, 256))
+	each := plainConnections
+	if in.Kind == "cluster" {
+		each = max(w.Partitions, 256)
+	}
+	need := clients + int64(w.Gateways)*int64(each)
 	if most > 0 && clients > 0 {
 		if float64(need) > fullMemory*float64(most) {
 			n.f.bad(Warning, n.name("clients"), fmt.Sprintf("%d of %d", clients, most), "above it new links are refused, and gateways that start are never ready", n.set("maxclients", strconv.FormatInt(2*need, 10)))

@@ -95,7 +95,7 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 		"link buffers": {func(_ *redisstore.Inspection, n nodes) {
 			n[0].Config["client-output-buffer-limit"] = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
 		}, Warning, "link buffers", "client-output-buffer-limit 'pubsub 268435456"},
-		"clients":        {func(_ *redisstore.Inspection, n nodes) { n[0].Info["maxclients"] = "500" }, Warning, "clients", "config set maxclients"},
+		"clients":        {func(_ *redisstore.Inspection, n nodes) { n[0].Info["maxclients"] = "100" }, Warning, "clients", "config set maxclients"},
 		"hides settings": {func(_ *redisstore.Inspection, n nodes) { n[0].Config, n[0].ConfigErr = nil, errors.New("NOPERM") }, Unknown, "settings", ""},
 		"down":           {func(_ *redisstore.Inspection, n nodes) { n[1].Err = errors.New("connection refused") }, Error, "redis 10.0.0.2:6379", "ping"},
 		"newer schema":   {func(in *redisstore.Inspection, _ nodes) { in.SchemaVersion = "999" }, Error, "redis schema", "version 999"},
@@ -137,6 +137,21 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 				t.Errorf("got %v %q fix %q; want %v …%q fix with %q", f.Level, f.Check, f.Fix, c.level, c.check, c.fix)
 			}
 		})
+	}
+}
+
+// Where there is no Cluster a gateway's connections do not grow with the partitions.
+func TestAFleetFitsOneServersClients(t *testing.T) {
+	want := wantFit
+	want.Gateways = 100
+	for kind, level := range map[string]Level{"standalone": OK, "sentinel": OK, "cluster": Warning} {
+		in := fit()
+		in.Kind, in.Cluster = kind, map[string]string{"cluster_state": "ok", "cluster_slots_ok": "16384", "cluster_size": "3"}
+		by := map[string]Finding{}
+		for _, f := range JudgeRedis(in, want) {
+			by[f.Check] = f
+		}
+		wantLevel(t, by, "redis 10.0.0.1:6379 clients", level)
 	}
 }
 
