@@ -170,6 +170,7 @@ func (b *Book) arriveOff(id ReaderID, pos Pos, send Send) Verdict {
 		return New
 	}
 	if !b.missing(id, at) {
+		r.last = max(r.last, pos) // a repeat after a resume passes the filter, and sets it
 		b.Counts.Duplicates++
 		return Duplicate
 	}

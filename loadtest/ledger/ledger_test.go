@@ -102,6 +102,7 @@ func TestJudgement(t *testing.T) {
 		{"late is lost to the client", 2, "r1 1,r1 2,r1 3,r0 1,r0 3,r0 2,ack 2", want{owed: 2, kept: 1, lost: 1, unacked: 4}, ledger.Counts{Delivered: 5, Skipped: 1, Reordered: 1}, "reader 0 never got 0-2"},
 		{"late for all", 1, "r0 1,r0 3<1,r0 2,ack 1,ack 2,ack 3", want{owed: 3, kept: 2, lost: 1}, ledger.Counts{Delivered: 2, Skipped: 1, Reordered: 1}, "never got 0-2"},
 		{"a resume brings what was lost on the wire", 2, "r1 1,r1 2,r1 3,r0 1,r0 3,r0 resume 1,r0 2,r0 3,ack 1,ack 2,ack 3", want{owed: 6, kept: 6}, ledger.Counts{Delivered: 6, Skipped: 1, Duplicates: 1}, ""},
+		{"a resume that repeats the newer one first", 2, "r1 1,r1 2,r1 3,r0 1,r0 3,r0 resume 1,r0 3,r0 2,ack 1,ack 2,ack 3", want{owed: 6, kept: 5, lost: 1}, ledger.Counts{Delivered: 5, Skipped: 1, Duplicates: 1, Reordered: 1}, "reader 0 never got 0-2"},
 		{"a resume repeats nothing", 1, "r0 1,r0 2,r0 resume 2,r0 3,ack 1,ack 2,ack 3", want{owed: 3, kept: 3}, ledger.Counts{Delivered: 3}, ""},
 		{"a gap, paged", 2, "r1 1,r1 2,r1 3,r1 4,r0 1,r0 gap 3,r0 4,r0 page 2,r0 page 3,r0 paged 3,r0 resume 4,ack 1,ack 2,ack 3,ack 4", want{owed: 8, kept: 8}, ledger.Counts{Delivered: 6, Filled: 2, Gaps: 1}, ""},
 		{"a gap, and history has not all of it", 2, "r1 1,r1 2,r1 3,r1 4,r0 1,r0 gap 3,r0 page 3,r0 paged 3,r0 4,ack 1,ack 2,ack 3,ack 4", want{owed: 8, kept: 7, noticed: 1}, ledger.Counts{Delivered: 6, Filled: 1, Gaps: 1}, ""},
