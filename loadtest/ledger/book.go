@@ -357,6 +357,9 @@ func (b *Book) shift(log *roomLog, at uint32) {
 		shiftHoles(b.told[id], at)
 		if r.next > at {
 			r.next++
+			if inHoles(b.told[id], at) {
+				continue // amid what a gap told of
+			}
 			b.addHole(id, at, at+1)
 			if _, gapped := b.paging[id]; !gapped {
 				b.Counts.Skipped++
