@@ -141,10 +141,11 @@ func (c *roomCase) findTwins(j *Judgement, names Names) {
 	}
 	c.unknown = slices.DeleteFunc(c.unknown, func(a Ack) bool {
 		i, seen := first[a.Send]
-		if seen {
-			c.underOther = append(c.underOther, i)
+		if !seen || c.acked[i] { // an entry is one message's: that is another's
+			return false
 		}
-		return seen
+		c.underOther = append(c.underOther, i)
+		return true
 	})
 }
 

@@ -118,6 +118,7 @@ func TestJudgement(t *testing.T) {
 		{"acknowledged under an ID that was lost, got under another", 1, "r0 1,ack 2=1", want{owed: 1, kept: 1}, ledger.Counts{Delivered: 1}, ""},
 		{"got under another ID only", 2, "r0 1,r0 2=1,r1 1,ack 2=1", want{owed: 2, kept: 2, unacked: 2, doubled: 1}, ledger.Counts{Delivered: 3}, ""},
 		{"acknowledged as another message", 1, "r0 1=9,ack 1", want{owed: 1, kept: 1, wrong: 1}, ledger.Counts{Delivered: 1}, "acknowledged for send 1 and delivered as send 9"},
+		{"one delivery is not two", 1, "r0 1=2,ack 1,ack 2", want{owed: 2, kept: 1, lost: 1, wrong: 1}, ledger.Counts{Delivered: 1}, "never got 0-2 (send 2), nor did any reader beside it"},
 		{"two readers, two messages under one ID", 2, "r0 1,r1 1=9,ack 1", want{owed: 2, kept: 2}, ledger.Counts{Delivered: 2, Wrong: 1}, ""},
 	}
 	for _, c := range cases {
