@@ -3,7 +3,6 @@ package swarm
 import (
 	"bytes"
 	"errors"
-	"math"
 	"strconv"
 	"time"
 )
@@ -134,9 +133,7 @@ func (s *Swarm) refused(i uint32, h *head) {
 	}
 	s.stats.failed(reason)
 	s.leave(i)
-	if c.attempts < math.MaxUint8 {
-		c.attempts++
-	}
+	c.tried()
 	hopeless := h.status == 401 || h.status == 403 || h.status == 404 // trying again would not help
 	if hopeless || s.exhausted(c) {
 		s.giveUp(i)

@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"errors"
-	"math"
 	"strconv"
 	"time"
 
@@ -32,7 +31,7 @@ type client struct {
 	since    int64  // when it began to want the connection: at the ramp, or when it lost it
 	part     []byte // of what is being received
 	state    state
-	attempts uint8  // since it was live
+	attempts uint8  // since it was live; beyond 255 it goes on from 128
 	wasLive  bool   // it has positions: a new connection resumes
 	resuming bool   // this connection was opened with resume
 	stalled  bool   // does not read
@@ -110,14 +109,20 @@ func (s *Swarm) fail(i uint32, reason string) {
 	c := &s.clients[i]
 	s.stats.failed(reason)
 	s.leave(i)
-	if c.attempts < math.MaxUint8 {
-		c.attempts++
-	}
+	c.tried()
 	if s.exhausted(c) {
 		s.giveUp(i)
 		return
 	}
 	s.waitFor(i, s.backoff(int(c.attempts)))
+}
+
+// tried counts an attempt. The count also says which gateway is next, so it must
+// never stand still.
+func (c *client) tried() {
+	if c.attempts++; c.attempts == 0 {
+		c.attempts = 128
+	}
 }
 
 // exhausted says whether a client has tried often enough.

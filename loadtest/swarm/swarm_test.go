@@ -2,6 +2,7 @@ package swarm_test
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
 	"testing"
 	"time"
@@ -305,6 +306,21 @@ func TestAnUnreachableGatewayIsGivenUpAfterItsRetries(t *testing.T) {
 	if s.Failures["connect: connection refused"] != 60 {
 		t.Errorf("stats %+v", s)
 	}
+}
+
+// All gateways were away for long; one of them does not come back.
+func TestAfterAnyNumberOfAttemptsTheNextGatewayIsTried(t *testing.T) {
+	st := newStage(t, func(c *swarm.Config) {
+		c.Gateways = append(c.Gateways, netip.MustParseAddrPort("127.0.0.1:1"))
+		c.Backoff = time.Nanosecond
+	})
+	st.server.RefuseSockets(http.StatusServiceUnavailable)
+	st.swarm.Ramp()
+	for n := uint64(1); n <= 331; n += 30 {
+		st.wait("attempts", func(s swarm.Stats) bool { return s.Attempts >= n*20 })
+	}
+	st.server.RefuseSockets(0)
+	st.allLive()
 }
 
 func TestTheRampKeepsItsRate(t *testing.T) {
