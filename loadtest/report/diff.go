@@ -39,6 +39,11 @@ func WriteDiff(w io.Writer, a, b *Result) {
 		p.line("\n%s", pa.Name)
 		diffPhase(w, pa, b.Phases[i])
 	}
+	for _, pb := range b.Phases {
+		if !slices.ContainsFunc(a.Phases, func(ph Phase) bool { return ph.Name == pb.Name }) {
+			p.line("\n%s: only in B", pb.Name)
+		}
+	}
 	for _, ca := range a.Compared {
 		i := slices.IndexFunc(b.Compared, func(c Compared) bool { return c.Transport == ca.Transport })
 		if i < 0 {
@@ -47,6 +52,11 @@ func WriteDiff(w io.Writer, a, b *Result) {
 		}
 		p.line("\n%s, compared", ca.Transport)
 		diffCompared(w, ca, b.Compared[i])
+	}
+	for _, cb := range b.Compared {
+		if !slices.ContainsFunc(a.Compared, func(c Compared) bool { return c.Transport == cb.Transport }) {
+			p.line("\n%s, compared: only in B", cb.Transport)
+		}
 	}
 	p.line("\nlost: A %d of %d, B %d of %d", a.Deliveries.Lost, a.Deliveries.Owed, b.Deliveries.Lost, b.Deliveries.Owed)
 }

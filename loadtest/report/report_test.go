@@ -52,6 +52,20 @@ func TestTextSaysWhatMatters(t *testing.T) {
 	}
 }
 
+func TestADifferenceNamesWhatOnlyOneHas(t *testing.T) {
+	a, b := result(), result()
+	b.Phases = append(b.Phases, report.Phase{Name: "storm 1"})
+	b.Compared = []report.Compared{{Transport: "sse"}}
+	var ab, ba bytes.Buffer
+	report.WriteDiff(&ab, a, b)
+	report.WriteDiff(&ba, b, a)
+	for _, what := range []string{"storm 1", "sse, compared"} {
+		if !strings.Contains(ab.String(), what+": only in B") || !strings.Contains(ba.String(), what+": only in A") {
+			t.Errorf("%s is passed over:\n%s\n%s", what, ab.String(), ba.String())
+		}
+	}
+}
+
 func TestAFailureIsNotHidden(t *testing.T) {
 	for name, break_ := range map[string]func(*report.Result){
 		"a problem":        func(r *report.Result) { r.Problems = []string{"7 lost"} },
