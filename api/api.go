@@ -167,7 +167,7 @@ func New(o Options) (*API, error) {
 	if err := a.build(o); err != nil {
 		return nil, err
 	}
-	a.server.init(a.engine, a.log, o.TLS)
+	a.server.init(a.engine, a.log, o.TLS, a.limits.StoreTimeout)
 	return a, nil
 }
 

@@ -21,7 +21,7 @@ var inlineTypes = map[string]bool{"image/png": true, "image/jpeg": true, "image/
 const filePolicy = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 // downloadStall is how long a client may take nothing of a file.
-const downloadStall = writeTimeout
+const downloadStall = 30 * time.Second
 
 var errRange = &problem{status: http.StatusRequestedRangeNotSatisfiable, code: protocol.ErrRange, detail: "the file ends before the range begins"}
 

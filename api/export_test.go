@@ -11,6 +11,12 @@ func Routes() (all []string) {
 	return all
 }
 
+// Timeouts are what a client may take for a request, and all together for request,
+// Store and answer.
+func (a *API) Timeouts() (read, all time.Duration) {
+	return a.server.http.ReadTimeout, a.server.http.WriteTimeout
+}
+
 // SetTimeouts shortens what a client may take; before Start.
 func (a *API) SetTimeouts(head, all time.Duration) {
 	a.server.http.ReadHeaderTimeout, a.server.http.ReadTimeout = head, all

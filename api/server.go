@@ -19,7 +19,7 @@ import (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second // head and body; a body of 64 KiB at 5 KB/s
-	writeTimeout      = 30 * time.Second // from the end of the head to the end of the answer
+	answerTimeout     = 12 * time.Second // for the answer, behind the times of the body and of the Store
 	idleTimeout       = 75 * time.Second // above the usual 60 s of balancers, so that they close first
 	maxHeaderBytes    = 16 << 10         // a token has 8 KiB at most
 )
@@ -36,12 +36,12 @@ type server struct {
 	err      error        // guarded by mu: why serving ended, if not by Stop
 }
 
-func (s *server) init(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) {
+func (s *server) init(h http.Handler, log *slog.Logger, tlsConfig *tls.Config, storeTimeout time.Duration) {
 	s.http = http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
+		WriteTimeout:      readTimeout + storeTimeout + answerTimeout, // from the end of the head
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		TLSConfig:         tlsConfig,

@@ -311,6 +311,16 @@ func (b *lateBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
+// However long Redis may take, there is time to say that it did not answer.
+func TestAStoreThatIsAwayIsTold(t *testing.T) {
+	for _, store := range []time.Duration{0, time.Second, time.Minute} {
+		w := newWorld(t, newMemory(), func(o *api.Options) { o.Limits.StoreTimeout = store })
+		if read, all := w.api.Timeouts(); all < read+store+10*time.Second {
+			t.Errorf("Redis has %v, a body %v, and both with the answer %v", store, read, all)
+		}
+	}
+}
+
 // What a client takes for its body is not the Store's time.
 func TestAStoreHasItsTimeAfterASlowBody(t *testing.T) {
 	const storeTimeout = 200 * time.Millisecond
