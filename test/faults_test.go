@@ -251,3 +251,34 @@ func TestSignals(t *testing.T) {
 		}
 	}
 }
+
+// A failover may lose a user's index and keep the room's members, which are in
+// another slot. Whoever follows the room for the user finds it out, and puts the
+// index right: else the user would not come back to the room after the next connect.
+func TestAnIndexThatIsLostIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	redis := testkit.Redis(t)
+	f := fleet.Start(t, redis.URL(), 1, 2)
+	alice, bob := f.User("alice"), f.User("bob")
+	alice.CreatesRoom("yard", "bob")
+	alice.CreatesRoom("shed", "bob")
+	bob.Connects()
+	keys, err := redis.Do("KEYS", "*:user:bob:rooms")
+	if err != nil || len(keys.([]any)) != 1 {
+		t.Fatal(keys, err)
+	}
+	for _, cmd := range [][]string{{"DEL", keys.([]any)[0].(string)}, {"CLIENT", "KILL", "TYPE", "pubsub"}} {
+		if _, err := redis.Do(cmd...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fleet.Await(t, "both rooms in bob's list", func() bool {
+		list, err := bob.Requests(http.MethodGet, "/v1/rooms", nil)
+		return err == nil && contains(string(list.Body), `"yard"`, `"shed"`)
+	})
+	bob.Disconnects()
+	again := f.User("bob", fleet.OnGateway(1))
+	again.Connects()
+	alice.Sends("yard", "still there?")
+	again.WantMessage("yard", "still there?")
+}

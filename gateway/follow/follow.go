@@ -38,6 +38,9 @@ type Out interface {
 	ReadUser(tok Token, user string)
 	ReadRoom(tok Token, q chat.RoomQuery)
 	ReadLog(tok Token, q chat.LogQuery)
+	// Repair has a user's index written that lacks a room (F3). It is not answered,
+	// but by RepairFailed: what it changes comes on the user's channel.
+	Repair(m chat.Membership)
 
 	Unicast(conn edge.ConnID, f *edge.Frame)
 	Attach(conn edge.ConnID, room edge.RoomNum)
@@ -169,6 +172,7 @@ type Core struct {
 	retries fifo[retry]
 	lingers fifo[linger]
 	lefts   fifo[userRoom] // removals that their users have not been told
+	repairs fifo[chat.Membership]
 }
 
 type userRoom struct{ user, room string }
@@ -275,6 +279,13 @@ func (c *Core) Tick(now int64) {
 			break
 		}
 		c.leftDue(of)
+	}
+	for {
+		m, ok := c.repairs.due(now)
+		if !ok {
+			break
+		}
+		c.out.Repair(m)
 	}
 	for {
 		l, ok := c.lingers.due(now)

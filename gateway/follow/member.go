@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -244,6 +245,10 @@ func (c *Core) decide(now int64, m *membership, is bool) {
 	if !was.decided() {
 		u.undecided--
 	}
+	if is && !m.indexed {
+		// Nobody would follow the room for the user after the next connect.
+		c.out.Repair(chat.Membership{Room: c.roomOf(m).name, User: u.name})
+	}
 	switch {
 	case is && was == memberIn:
 	case is:
@@ -284,6 +289,10 @@ func (c *Core) decide(now int64, m *membership, is bool) {
 	}
 	c.roomDecided(u)
 }
+
+// RepairFailed takes in that an index could not be put right. It is tried again also
+// when the user has gone: nobody else may find out.
+func (c *Core) RepairFailed(now int64, m chat.Membership) { c.repairs.push(now+c.cfg.RetryMs, m) }
 
 // begin starts a room for a connection.
 func (c *Core) begin(ref *connRef, m *membership) {

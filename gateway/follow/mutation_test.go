@@ -31,6 +31,8 @@ var mutations = []struct {
 	{"F2: … before the return of who is back", "member.go", "\t\t\tif m.untold {\n\t\t\t\tc.tellLeft(m)\n\t\t\t}\n", ""},
 	{"F3: joined is followed from its head", "member.go", "\t\t\tc.catchUpFrom(ref, r, st.after)\n", "\t\t\tc.attach(ref.id, r)\n"},
 	{"F3: a room that the index has lost is asked about", "member.go", "\tm.indexed = false\n\tif m.state == memberRefused {", "\tm.indexed = false\n\tif true {"},
+	{"F3: an index that has lost a room is written again", "member.go", "if is && !m.indexed {\n", "if false {\n"},
+	{"F3: … however often that fails", "follow.go", "\t\tc.out.Repair(m)\n", "\t\t_ = m\n"},
 	{"F4: hello has a deadline", "follow.go", "\t\tc.helloOverdue(id)\n", "\t\t_ = id\n"},
 	{"F4: a room that answers after hello has its position caught up", "member.go", "if pos, ok := ref.job.positions[r.name]; ok {", "if pos, ok := ref.job.positions[r.name]; ok && false {"},
 	{"F4: positions are kept until the index is known", "catchup.go", "ref.state == connHeld && u.current() && ", "ref.state == connHeld && "},

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/follow"
+	"github.com/madang-chat/madang/internal/chat"
 )
 
 func TestF1NothingIsReadBeforeTheConfirmation(t *testing.T) {
@@ -203,10 +204,23 @@ func TestF3AnIndexThatWasLostDoesNotEndAMembership(t *testing.T) {
 	s.answers("room r alice").room("1-0", 100, "alice")
 	s.published("r", "2-0")
 	alice.gets("resumed 0", "2-0")
-	// And when the index is repaired, it goes on from where it is.
+	// It is repaired, however often that fails, or who would know of the room after the
+	// next connect?
+	s.repairs("alice r")
+	s.core.RepairFailed(s.now, chat.Membership{Room: "r", User: "alice"})
+	s.repairs()
+	s.after(10_000)
+	s.repairs("alice r")
+	// And then it goes on from where it is.
 	s.published("alice", joined("r", "alice", "1-0", 9))
 	s.published("r", "3-0")
 	alice.gets("joined r alice at 2-0 9", "3-0")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	s.answers("user alice").index(9, "r")
+	s.answers("room r").room("3-0", 100)
+	s.repairs()
 }
 
 // A removal is heard of twice, on the room's channel and on the user's. It is obeyed

@@ -23,6 +23,7 @@ type scene struct {
 	gens   [2]uint64
 	asked  []*ask
 	subs   []string // what links were asked, and not yet checked
+	wrong  []string // indexes that lack a room, and not yet checked
 	phones []*phone
 	rooms  map[edge.RoomNum][]*phone
 }
@@ -332,6 +333,15 @@ func (p *phone) closes() {
 	p.s.turn()
 }
 
+// repairs checks which indexes were found to lack a room since the last time.
+func (s *scene) repairs(want ...string) {
+	s.t.Helper()
+	if !slices.Equal(s.wrong, want) {
+		s.t.Fatalf("indexes to repair: %q, want %q", s.wrong, want)
+	}
+	s.wrong = nil
+}
+
 // gets checks what a connection got since the last time.
 func (p *phone) gets(want ...string) {
 	p.s.t.Helper()
@@ -403,6 +413,10 @@ func (r *recorder) ReadRoom(tok follow.Token, q chat.RoomQuery) {
 
 func (r *recorder) ReadLog(tok follow.Token, q chat.LogQuery) {
 	r.asked = append(r.asked, &ask{(*scene)(r), fmt.Sprintf("log %s %s", q.Room, q.From), tok, q.Room})
+}
+
+func (r *recorder) Repair(m chat.Membership) {
+	r.wrong = append(r.wrong, m.User+" "+m.Room)
 }
 
 func (r *recorder) phone(id edge.ConnID) *phone { return r.phones[id.Slot()] }

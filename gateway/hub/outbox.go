@@ -15,7 +15,8 @@ type outbox struct {
 	users []userAsk
 	rooms []roomAsk
 	logs  []logAsk
-	alive *alive // hears what moves; may be nil
+	wrong []chat.Membership // what indexes lack
+	alive *alive            // hears what moves; may be nil
 }
 
 type subOp struct {
@@ -58,6 +59,8 @@ func (o *outbox) ReadRoom(tok follow.Token, q chat.RoomQuery) {
 func (o *outbox) ReadLog(tok follow.Token, q chat.LogQuery) {
 	o.logs = append(o.logs, logAsk{tok, q})
 }
+
+func (o *outbox) Repair(m chat.Membership) { o.wrong = append(o.wrong, m) }
 
 func (o *outbox) toConn(conn edge.ConnID, c edge.Cmd) {
 	c.Conn = conn

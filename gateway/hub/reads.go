@@ -15,6 +15,7 @@ type answer struct {
 	heads  []chat.RoomState
 	logs   []logAsk
 	pages  []chat.LogPage
+	wrong  []chat.Membership // not read but repaired, when nothing is to be read
 	errs   []error
 }
 
@@ -31,6 +32,8 @@ func (h *Hub) dispatch() {
 			a.rooms, o.rooms = take(o.rooms, h.opts.ReadBatch)
 		case len(o.logs) > 0:
 			a.logs, o.logs = take(o.logs, h.opts.ReadBatch/8+1)
+		case len(o.wrong) > 0:
+			a.wrong, o.wrong = take(o.wrong, h.opts.ReadBatch/8+1)
 		default:
 			return
 		}
@@ -69,6 +72,11 @@ func (h *Hub) read(a answer) {
 			qs[i] = a.logs[i].q
 		}
 		a.pages, a.errs = h.feed.ReadLogs(ctx, qs)
+	case a.wrong != nil:
+		if err := h.feed.Repair(ctx, a.wrong); err != nil {
+			h.log.Warn("rooms are missing in users' indexes", "memberships", len(a.wrong), "err", err)
+			a.errs = []error{err}
+		}
 	}
 	h.mu.Lock()
 	h.arrived()
@@ -84,6 +92,11 @@ func (h *Hub) handleAnswer(now int64, a *answer) {
 			return nil
 		}
 		return a.errs[i]
+	}
+	if a.errs != nil {
+		for _, m := range a.wrong { // what is right by now changes nothing
+			h.core.RepairFailed(now, m)
+		}
 	}
 	for i, q := range a.users {
 		h.core.UserRead(now, q.tok, q.name, at(a.states, i), errOf(i))

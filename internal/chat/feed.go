@@ -96,6 +96,9 @@ type LogPage struct {
 	More bool
 }
 
+// Membership names a user and a room.
+type Membership struct{ Room, User string }
+
 // Feed is the gateway's side of Redis. The Read methods answer all queries in as
 // few round trips as there are Redis nodes; errs has an error per query (nil
 // errs: none failed).
@@ -116,6 +119,11 @@ type Feed interface {
 	ReadUsers(ctx context.Context, users []string) (states []UserState, errs []error)
 	ReadRooms(ctx context.Context, qs []RoomQuery) (states []RoomState, errs []error)
 	ReadLogs(ctx context.Context, qs []LogQuery) (pages []LogPage, errs []error)
+
+	// Repair makes users' indexes agree with the members of rooms, whichever way they
+	// are wrong (F3). What it changes comes on the users' channels. It may be asked for
+	// what is right, or about to be.
+	Repair(ctx context.Context, ms []Membership) error
 }
 
 // Pacer holds back those who send to a room whose readers have fallen behind.

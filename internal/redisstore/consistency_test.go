@@ -200,7 +200,7 @@ func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	}
 	_, err = r.Do("DEL", keysLike(t, r, "*:user:bob:rooms"))
 	must(t, err)
-	must(t, s.Repair(t.Context(), id, "bob"))
+	must(t, s.Repair(t.Context(), []chat.Membership{{Room: id, User: "bob"}}))
 	if _, ok := agree(t, s, id, "bob"); !ok {
 		t.Fatal("not repaired")
 	}

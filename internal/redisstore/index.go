@@ -3,6 +3,7 @@ package redisstore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -33,9 +34,9 @@ type change struct {
 }
 
 // writeIndex brings changes to the users' side, and takes those that are there,
-// and replicated where so configured, out of the outbox. Its failures are nobody's
-// business: the change is made, and what stays in the outbox is swept.
-func (s *Store) writeIndex(ctx context.Context, changes []change) {
+// and replicated where so configured, out of the outbox. Its failures are the business
+// of repairs alone: a change is made, and what stays in the outbox is swept.
+func (s *Store) writeIndex(ctx context.Context, changes []change) (failed error) {
 	calls := make([]*call, len(changes))
 	for i, ch := range changes {
 		part := s.keys.partition(ch.user)
@@ -55,6 +56,7 @@ func (s *Store) writeIndex(ctx context.Context, changes []change) {
 	for i, ch := range changes {
 		if _, err := calls[i].result(); err != nil {
 			s.log.Warn("membership change not in the user's index yet", "room", ch.room, "user", ch.user, "error", err)
+			failed = err
 			continue
 		}
 		if ch.entry != "" {
@@ -66,79 +68,114 @@ func (s *Store) writeIndex(ctx context.Context, changes []change) {
 		calls = append(calls, newCommand(part, append([]any{"xdel", s.keys.outbox(part)}, entries...)...))
 	}
 	s.doAll(ctx, writes, calls)
+	return failed
 }
 
-// Repair makes a user's index agree with the members of a room, whichever way it
-// is wrong (DELIVERY F3).
-func (s *Store) Repair(ctx context.Context, room, user string) error {
-	part := s.keys.partition(user)
-	reply, err := s.do(ctx, reads, newCommand(part, "hget", s.keys.user(part, user).rooms, "r:"+room))
-	if err != nil {
-		return err
+// finding is a room as it was found in a user's index; no version: it was not there.
+type finding struct {
+	user string
+	chat.IndexedRoom
+}
+
+// Repair implements chat.Feed.
+func (s *Store) Repair(ctx context.Context, ms []chat.Membership) error {
+	calls := make([]*call, len(ms))
+	for i, m := range ms {
+		part := s.keys.partition(m.User)
+		calls[i] = newCommand(part, "hget", s.keys.user(part, m.User).rooms, "r:"+m.Room)
 	}
-	found := chat.IndexedRoom{Room: room}
-	if reply != nil {
-		if found, err = parseIndexed(room, text(reply)); err != nil {
-			return err
+	s.doAll(ctx, reads, calls)
+	var all []finding
+	var errs []error
+	for i, c := range calls {
+		reply, err := c.result()
+		is := finding{ms[i].User, chat.IndexedRoom{Room: ms[i].Room}}
+		if err == nil && reply != nil {
+			is.IndexedRoom, err = parseIndexed(ms[i].Room, text(reply))
 		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, is)
 	}
-	s.repair(ctx, user, []chat.IndexedRoom{found})
-	return nil
+	return errors.Join(append(errs, s.repair(ctx, all))...)
 }
 
 // repair asks the members of rooms again, in one read with their version, and
-// puts the user's index right where it was found to differ.
-func (s *Store) repair(ctx context.Context, user string, found []chat.IndexedRoom) {
-	qs := make([]chat.RoomQuery, len(found))
-	for i, r := range found {
-		qs[i] = chat.RoomQuery{Room: r.Room, Users: []string{user}}
+// puts users' indexes right where they were found to differ.
+func (s *Store) repair(ctx context.Context, all []finding) error {
+	qs := make([]chat.RoomQuery, len(all))
+	for i, f := range all {
+		qs[i] = chat.RoomQuery{Room: f.Room, Users: []string{f.user}}
 	}
 	states, errs := s.ReadRooms(ctx, qs)
+	failed := errors.Join(errs...)
 	var changes []change
-	for i, r := range found {
+	for i, f := range all {
 		if errs != nil && errs[i] != nil {
 			continue
 		}
-		is, indexed := states[i].Exists && states[i].Member[0], r.Version != 0
+		is, indexed := states[i].Exists && states[i].Member[0], f.Version != 0
 		if is == indexed {
 			continue
 		}
-		ch := change{
-			room: r.Room, user: user, joined: is, head: states[i].Head, n: states[i].N,
-			version: states[i].Version, repair: formatUint(r.Version),
+		changes = append(changes, change{
+			room: f.Room, user: f.user, joined: is, head: states[i].Head, n: states[i].N,
+			version: states[i].Version, repair: formatUint(f.Version),
+		})
+	}
+	if len(changes) == 0 {
+		return failed
+	}
+	changes, err := s.preferUnderWay(ctx, changes)
+	return errors.Join(failed, err, s.writeIndex(ctx, changes))
+}
+
+// preferUnderWay puts additions that are still in an outbox in the place of repairs
+// that stand in for them. They know the head at the moment of joining, of which the
+// room's side knows no more. Where an outbox can't be read, nothing is repaired.
+func (s *Store) preferUnderWay(ctx context.Context, repairs []change) (changes []change, err error) {
+	outboxes := map[int]*call{}
+	var calls []*call
+	for _, ch := range repairs {
+		if part := s.keys.partition(ch.room); ch.joined && outboxes[part] == nil {
+			outboxes[part] = s.newNewestCall(part)
+			calls = append(calls, outboxes[part])
 		}
-		if is {
-			underWay, err := s.underWay(ctx, r.Room, user)
-			if err != nil {
+	}
+	s.doAll(ctx, reads, calls)
+	for _, ch := range repairs {
+		if ch.joined {
+			c := outboxes[s.keys.partition(ch.room)]
+			reply, callErr := c.result()
+			if callErr != nil {
+				err = callErr
 				continue
 			}
-			if underWay.joined {
+			if underWay := newest(c.part, reply, ch.room, ch.user); underWay.joined {
 				ch = underWay
 			}
 		}
 		changes = append(changes, ch)
 	}
-	if len(changes) > 0 {
-		s.writeIndex(ctx, changes)
-	}
+	return changes, err
 }
 
-// underWay is the newest change of a membership that is still in the outbox, if there
-// is one among the newest of its partition. It knows the head at the moment of joining,
-// of which the room's side knows no more.
-func (s *Store) underWay(ctx context.Context, room, user string) (change, error) {
-	part := s.keys.partition(room)
-	reply, err := s.do(ctx, reads, newCommand(part, "xrevrange", s.keys.outbox(part), "+", "-", "count", sweepPage))
-	if err != nil {
-		return change{}, err
-	}
+// newNewestCall reads the newest entries of a partition's outbox.
+func (s *Store) newNewestCall(part int) *call {
+	return newCommand(part, "xrevrange", s.keys.outbox(part), "+", "-", "count", sweepPage)
+}
+
+// newest is the newest change of a membership among such entries, if there is one.
+func newest(part int, reply any, room, user string) change {
 	entries, _ := reply.([]any)
 	for _, e := range entries {
 		if ch, err := parseOutbox(part, e); err == nil && ch.room == room && ch.user == user {
-			return ch, nil
+			return ch
 		}
 	}
-	return change{}, nil
+	return change{}
 }
 
 // index is a user's hash.

@@ -190,15 +190,16 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 		ch.entry = text(v[5])
 	} else {
 		// A member that the index does not know is put there, if nothing else is about to (F3).
-		underWay, err := s.underWay(ctx, room, user)
+		reply, err := s.do(ctx, reads, s.newNewestCall(part))
 		if err != nil {
 			return "", err
 		}
-		if ch.repair = "0"; underWay.joined {
+		ch.repair = "0"
+		if underWay := newest(part, reply, room, user); underWay.joined {
 			ch = underWay
 		}
 	}
-	s.writeIndex(ctx, []change{ch})
+	_ = s.writeIndex(ctx, []change{ch})
 	return chat.Role(text(v[4])), nil
 }
 
@@ -225,7 +226,7 @@ func (s *Store) RemoveMember(ctx context.Context, by chat.Actor, room, user stri
 	if ch.version, err = parseUint(text(v[0])); err != nil {
 		return err
 	}
-	s.writeIndex(ctx, []change{ch})
+	_ = s.writeIndex(ctx, []change{ch})
 	return nil
 }
 

@@ -58,7 +58,7 @@ func (s *Store) CreateRoom(ctx context.Context, by chat.Actor, id, name string, 
 	for i, user := range all {
 		changes[i] = change{room: id, user: user, version: version, joined: true, part: part, entry: text(v[2+i])}
 	}
-	s.writeIndex(ctx, changes)
+	_ = s.writeIndex(ctx, changes)
 	return chat.Room{ID: id, Name: name, Version: version, Created: time.UnixMilli(created), Members: len(all)}, nil
 }
 
@@ -156,11 +156,11 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 	}
 	s.doAll(ctx, reads, calls)
 	rooms = make([]chat.UserRoom, 0, len(ids))
-	var stale []chat.IndexedRoom
+	var stale []finding
 	for i, q := range lines {
 		r, role, err := q.line()
 		if errors.Is(err, chat.ErrNoRoom) || err == nil && role == "" {
-			stale = append(stale, ids[i]) // the members are the truth
+			stale = append(stale, finding{user, ids[i]}) // the members are the truth
 			continue
 		}
 		if err != nil {
@@ -175,7 +175,7 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 		return nil, 0, "", err
 	}
 	if len(stale) > 0 {
-		s.repair(ctx, user, stale)
+		_ = s.repair(ctx, stale) // who lists again finds them again
 	}
 	return rooms, index.rev, next, nil
 }

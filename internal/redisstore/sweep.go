@@ -107,7 +107,7 @@ func (s *Store) sweepPages(ctx context.Context, calls []*call) (swept int, next 
 			}
 			changes = append(changes, ch)
 		}
-		s.writeIndex(ctx, changes)
+		_ = s.writeIndex(ctx, changes)
 		swept += len(changes)
 		if last, err := list("outbox entry", entries[len(entries)-1], 2); err == nil && len(entries) == sweepPage {
 			next = append(next, s.newOutboxCall(part, "("+text(last[0])))

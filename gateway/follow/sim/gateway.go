@@ -310,6 +310,8 @@ func (g *gateway) ReadLog(tok follow.Token, q chat.LogQuery) {
 	g.reads = append(g.reads, &read{tok: tok, log: &q})
 }
 
+func (g *gateway) Repair(m chat.Membership) { g.w.repair(indexOf(m.Room), indexOf(m.User)) }
+
 func (g *gateway) toConn(id edge.ConnID, c edge.Cmd) {
 	c.Conn = id
 	l := g.loops[id.Loop()]

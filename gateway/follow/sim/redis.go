@@ -326,18 +326,34 @@ func (w *world) flush(s *shard) {
 	}
 }
 
-// repair makes indexes and members agree, as whoever finds them different does
-// (F3).
-func (w *world) repair() {
+// repair makes an index and the members agree, as whoever finds them different does
+// (F3). What is under way in an outbox knows the head at the moment of joining. A
+// removal that the index remembers is believed, unless the faults are over: the
+// room's side may have lost it.
+func (w *world) repair(room, user int) {
+	rs, us := w.roomShard(room), w.userShard(user)
+	r, is := &rs.data().rooms[room], us.data().users[user].rooms[room]
+	member := r.exists && r.members[user]
+	if is.present == member {
+		return
+	}
+	ch := change{room: room, user: user, version: r.version, joined: member, head: r.head}
+	for _, c := range rs.data().outbox {
+		if member && c.joined && c.room == room && c.user == user {
+			ch = c
+		}
+	}
+	if member && ch.version <= is.version && !w.settling {
+		return
+	}
+	w.index(us, ch, true)
+}
+
+// repairAll does it for all of them.
+func (w *world) repairAll() {
 	for room := range w.rooms {
-		rs := w.roomShard(room)
-		r := &rs.data().rooms[room]
 		for user := range w.users {
-			us := w.userShard(user)
-			member := r.exists && r.members[user]
-			if us.data().users[user].rooms[room].present != member {
-				w.index(us, change{room: room, user: user, version: r.version, joined: member, head: r.head}, true)
-			}
+			w.repair(room, user)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (w *world) settle() {
 			w.sweep(s, 0, false)
 		}
 	}
-	w.repair()
+	w.repairAll()
 	w.deliverAll()
 	w.check(false)
 
