@@ -140,7 +140,9 @@ func (h Host) judgePorts(f *findings, w Want) {
 	if w.Roles.has(Balancer) && ports < goodPorts {
 		f.bad(Warning, check, found,
 			fmt.Sprintf("a balancer has one local port for each connection to a gateway's address and port: %d per gateway and source address", ports),
-			sysctl("net.ipv4.ip_local_port_range", "1024 65535")+"\n# beyond 64,512 per gateway: several source addresses (HAProxy: source), or several ports per gateway")
+			sysctl("net.ipv4.ip_local_port_range", "1024 65535")+
+				"\n"+sysctl("net.ipv4.ip_local_reserved_ports", "8080,8081,8404")+" # what listens on this host: no connection may take its port while it restarts"+
+				"\n# beyond 64,512 per gateway: several source addresses (HAProxy: source), or several ports per gateway")
 		return
 	}
 	f.ok(check, "%s", found)
