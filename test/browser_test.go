@@ -590,6 +590,30 @@ func TestRoomsThatAreLookedThroughAreRead(t *testing.T) {
 	alice.sees("that the API knows of both", `window.unread === "0,0"`)
 }
 
+// TestALeftRoomThatIsStillListed: the list of rooms follows the members, a moment
+// later; what it still has must not hide the others.
+func TestALeftRoomThatIsStillListed(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL())
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		const real = fetch;
+		window.fetch = async (url, init) => {
+			const res = await real(url, init), { pathname } = new URL(url, location.href);
+			if (pathname === "/v1/rooms/left/messages") return new Response('{"code":"forbidden","detail":"not a member"}', { status: 403 });
+			if (pathname !== "/v1/rooms" || init.method !== "GET") return res;
+			const list = await res.json();
+			list.rooms.push({ id: "left", name: "left", head: "1-0", n: 1, unread: 1, read: "0-0" });
+			return new Response(JSON.stringify(list));
+		};
+	})()`))
+	alice.comesInAs("alice")
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "room=yard")`))
+	alice.sees("the room that she is in, and no other", `[...document.querySelectorAll("#rooms .name")].map((n) => n.textContent).join() === "yard"`)
+	alice.types("hi")
+	alice.seesMessages("hi")
+	alice.sees("no complaint", `document.querySelectorAll("#toasts .bad").length === 0`)
+}
+
 // TestWhatIsBeingSentStaysWithItsRoom: whoever writes and goes elsewhere is told
 // when it could not be sent, and finds it where it was written.
 func TestWhatIsBeingSentStaysWithItsRoom(t *testing.T) {

@@ -106,8 +106,13 @@ async function loadRooms() {
     room.name = r.name || r.id;
     rooms.set(r.id, room);
     if (!room.last && r.head !== "0-0") {
-      const { messages: [m] } = await client.history(r.id, { limit: 1 });
-      if (m && !room.last) room.last = lastOf(m);
+      try {
+        const { messages: [m] } = await client.history(r.id, { limit: 1 });
+        if (m && !room.last) room.last = lastOf(m);
+      } catch (err) {
+        if (err.status !== 403 && err.status !== 404) throw err;
+        rooms.delete(r.id); // it was left this very moment, and the list does not know yet
+      }
     }
   }));
   showRooms();
