@@ -552,6 +552,8 @@ func TestRoomsByHand(t *testing.T) {
 		chromedp.WaitVisible(css(`#members-dialog`)),
 		chromedp.Click(css(`#members-dialog .danger`)),
 	)
+	carol.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "room=no%20room")`))
+	carol.sees("why that can't be opened", `document.querySelector("#toasts .bad")?.textContent.startsWith("a room's ID is")`)
 	carol.sees("no room any more", `!document.querySelector("#rooms button") && document.querySelector("#room").hidden`)
 	alice.sees("that carol left", `[...document.querySelectorAll("#messages .system")].some(n => n.textContent === "carol left")`)
 }

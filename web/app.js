@@ -58,7 +58,7 @@ function start(name) {
   client.on("rooms", (what) => attempt(roomsAgain, what));
   client.on("fault", (err) => passes(err) || toast(err.message, { bad: true }));
   client.connect();
-  window.addEventListener("hashchange", openFromURL);
+  window.addEventListener("hashchange", () => attempt(openFromURL));
   attempt(openFromURL);
 }
 
