@@ -83,7 +83,7 @@ func (l *loop) receivedBody(slot uint32, c *conn, p []byte) {
 		bad = l.bodyCame(slot, c, &req, k)
 	}
 	if bad != nil {
-		l.refuseTo(slot, c, bad, l.g.readableBy(&req))
+		l.refuseTo(slot, c, bad, l.g.readableBy(&req), false)
 		return
 	}
 	if c.form == collected {

@@ -29,6 +29,7 @@ type method uint8
 
 const (
 	methodOther method = iota // known to HTTP, and served nowhere here
+	methodHEAD                // likewise, and its answers have no body
 	methodGET
 	methodPOST
 	methodOPTIONS
@@ -43,7 +44,9 @@ func methodOf(name []byte) (m method, ok bool) {
 		return methodPOST, true
 	case "OPTIONS":
 		return methodOPTIONS, true
-	case "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT":
+	case "HEAD":
+		return methodHEAD, true
+	case "PUT", "PATCH", "DELETE", "TRACE", "CONNECT":
 		return methodOther, true
 	}
 	return methodOther, false
@@ -75,7 +78,7 @@ func (req *request) findRoute(path []byte) *refusal {
 		}
 	case PathEvents:
 		req.route = routeEvents
-		if req.method == methodOther {
+		if req.method == methodOther || req.method == methodHEAD {
 			return errMethodEvents
 		}
 	case PathPoll:

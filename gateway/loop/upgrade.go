@@ -113,7 +113,7 @@ func (l *loop) begin(slot uint32, c *conn, head []byte) {
 		bad = l.judge(slot, c, head, &req)
 	}
 	if bad != nil {
-		l.refuseTo(slot, c, bad, l.g.readableBy(&req))
+		l.refuseTo(slot, c, bad, l.g.readableBy(&req), req.method == methodHEAD)
 	}
 }
 
@@ -326,14 +326,18 @@ func (l *loop) refuse(slot uint32, c *conn, r *refusal) {
 			origin = l.g.readableBy(&req)
 		}
 	}
-	l.refuseTo(slot, c, r, origin)
+	l.refuseTo(slot, c, r, origin, false)
 }
 
 // refuseTo is refuse for a page of an origin, nil for none, that may read why.
-func (l *loop) refuseTo(slot uint32, c *conn, r *refusal, origin []byte) {
+// headOnly: the answer's head is all that was asked for.
+func (l *loop) refuseTo(slot uint32, c *conn, r *refusal, origin []byte, headOnly bool) {
 	l.stats.Upgrades[r.outcome]++
 	l.logRefusal(l.addrOf(c), r)
 	answer := appendRefusal(l.pool.Get(768+len(origin)), r, origin)
+	if headOnly { // what is behind it would be the next answer to a proxy (RFC 9110 §9.3.2)
+		answer = answer[:bytes.Index(answer, headEnd)+len(headEnd)]
+	}
 	l.endRequest(slot, c, answer)
 }
 
