@@ -217,6 +217,24 @@ func TestASendThatIsRefusedForItsKeySharesNothing(t *testing.T) {
 	y.as("bob").gets(id).want(200)
 }
 
+// Browsers send the control characters of a file's name as they are.
+func TestControlCharactersOfAFilesNameAreDropped(t *testing.T) {
+	y := newYard(t, testkit.Mini(t).URL(), nil)
+	alice := y.as("alice")
+	const content = "\x01\r\n\x02\n\x7f"
+	for _, head := range []string{fileHead("a\x01\x7f.txt"), "X-\x1fY: \x02\r\n" + fileHead("\x1b\x02a.txt\x7f")} {
+		for _, body := range []string{form(head, content), strings.Replace(strings.ReplaceAll(form(head, "!"), "\r\n", "\n"), "!", content, 1)} {
+			a := alice.uploadsForm(body).want(201)
+			if got := a.field("name"); got != "a.txt" {
+				t.Errorf("%q is called %q", head, got)
+			}
+			if got := alice.gets(a.field("id")).want(200); got.body != content {
+				t.Errorf("the file became %q", got.body)
+			}
+		}
+	}
+}
+
 func TestBadUploads(t *testing.T) {
 	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.MaxBytes = 100_000 })
 	alice := y.as("alice")

@@ -95,6 +95,45 @@ func (b *bounded) why() error {
 	return errBadForm // the parser's own words repeat what the client sent
 }
 
+// plainHead is a form without the control characters that stand before its first
+// blank line, which ends the head of its file. Browsers send those of a file's name
+// as they are (but for line ends), and the form's parser takes none.
+type plainHead struct {
+	from  io.Reader
+	begun bool // the line has something in it
+	ended bool // the blank line has come
+}
+
+func (h *plainHead) Read(p []byte) (int, error) {
+	for {
+		n, err := h.from.Read(p)
+		if kept := h.keep(p[:n]); kept > 0 || err != nil || n == 0 {
+			return kept, err
+		}
+	}
+}
+
+// keep moves what stays to the front of b. It must see the blank line no later than
+// the parser does, which sees what is kept: behind it is the file.
+func (h *plainHead) keep(b []byte) (kept int) {
+	for i, c := range b {
+		switch {
+		case h.ended:
+			return kept + copy(b[kept:], b[i:])
+		case c == '\n':
+			h.ended, h.begun = !h.begun, false
+		case c == '\r':
+		case c < ' ' && c != '\t' || c == 0x7f:
+			continue
+		default:
+			h.begun = true
+		}
+		b[kept] = c
+		kept++
+	}
+	return kept
+}
+
 // multipartBoundary takes the boundary out of the Content-Type.
 func multipartBoundary(values []string) (string, error) {
 	if len(values) != 1 {
@@ -114,7 +153,7 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, uploadChunk); return 
 // asked when its type is known and before most of it has come.
 func readUpload(body *bounded, boundary string, dst io.Writer, most int64, takes func(contentType string) bool) (got received, err error) {
 	body.left, body.over = maxUploadHead, errUploadHead
-	form := multipart.NewReader(body, boundary)
+	form := multipart.NewReader(&plainHead{from: body}, boundary)
 	part, err := form.NextRawPart()
 	switch {
 	case err == io.EOF: //nolint:errorlint // a form that is complete ends with EOF itself
