@@ -74,13 +74,13 @@ func (l *loop) admit(slot uint32, c *conn, addr netip.Addr) bool {
 	ref, ok := l.g.addrs.acquire(who)
 	if !ok {
 		l.logRefusal(who, errTooManyAddr)
+		l.stats.Upgrades[UpgradeTooManyAddr]++
 		if l.g.opts.TLS != nil { // there is no saying why without a handshake
-			l.stats.Upgrades[UpgradeTooManyAddr]++
 			c.why = ClosedHandshake
 			l.doom(slot, c)
 			return false
 		}
-		l.refuse(slot, c, errTooManyAddr)
+		l.endRequest(slot, c, appendRefusal(l.pool.Get(768), errTooManyAddr, nil))
 		return false
 	}
 	c.addr = ref + 1

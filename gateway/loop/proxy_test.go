@@ -187,6 +187,25 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
+// Who is one too many of its address is told of once, with the address.
+func TestTheLogNamesATooManyOnce(t *testing.T) {
+	var log lines
+	g := behindBalancer(t, func(o *loop.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	const header = "PROXY TCP4 192.0.2.77 198.51.100.1 5000 443\r\n"
+	first, second := g.dialRaw(), g.dialRaw()
+	first.sends(header + goodHead + "Authorization: Bearer alice\r\n\r\n")
+	wantStatus(t, first, 101)
+	second.sends(header + goodHead + "Authorization: Bearer alice\r\n\r\n")
+	wantStatus(t, second, 429)
+	g.eventually("the log has it", func() bool { return strings.Contains(log.String(), "addr=192.0.2.77 status=429") })
+	if n := strings.Count(log.String(), "status=429"); n != 1 {
+		t.Errorf("%d times in the log: %s", n, log.String())
+	}
+	g.eventually("it is counted", func() bool { return g.Stats().Upgrades[loop.UpgradeTooManyAddr] == 1 })
+}
+
 // The level of a log may be changed while it is written: who is refused from then on is
 // named in it.
 func TestTheLogNamesWhoIsRefusedOnceItIsAskedTo(t *testing.T) {
