@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +153,9 @@ var runLoad = loadtest.Run
 
 // run runs a spec and writes its results.
 func (f *loadFlags) run(ctx context.Context, stdout io.Writer, spec loadtest.Spec) error {
+	if err := errors.Join(writable("json", f.JSON), writable("html", f.HTML)); err != nil {
+		return err
+	}
 	res, err := runLoad(ctx, spec, loadtest.Progress{Out: os.Stderr, Terminal: isatty.IsTerminal(os.Stderr.Fd())})
 	if err != nil {
 		return err
@@ -162,6 +166,17 @@ func (f *loadFlags) run(ctx context.Context, stdout io.Writer, spec loadtest.Spe
 	}
 	if !res.Passed() {
 		return errRunFailed
+	}
+	return nil
+}
+
+// writable looks, before a run of hours, whether there is a place for its result.
+func writable(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	if dir, err := os.Stat(filepath.Dir(path)); err != nil || !dir.IsDir() {
+		return fmt.Errorf("--%s %s: there is no such directory to write to", flag, path)
 	}
 	return nil
 }

@@ -230,6 +230,18 @@ func TestAScenarioFileThatIsWrongIsNamed(t *testing.T) {
 	}
 }
 
+// A run of hours whose result can't be written is one in vain.
+func TestAResultThatCannotBeWrittenIsNamedBeforeTheRun(t *testing.T) {
+	asked := watch(t, false)
+	nowhere := filepath.Join(t.TempDir(), "nowhere", "result")
+	for _, flag := range []string{"--json", "--html"} {
+		code, _, stderr := madang(t, "loadtest", "hold", "--jwt-secret="+secret, flag+"="+nowhere)
+		if code == 0 || asked.Scenario != "" || !strings.Contains(stderr, flag+" "+nowhere) {
+			t.Errorf("code %d, ran %q: %s", code, asked.Scenario, stderr)
+		}
+	}
+}
+
 // timeout(1) signals the program and then its whole group, and so do other wrappers:
 // one signal comes twice, and must not be taken for two.
 func TestASignalThatComesTwiceStillGivesTheResults(t *testing.T) {
