@@ -28,7 +28,7 @@ type Compared struct {
 	IdleCPU            float64 `json:"cpu_us_per_idle_connection_second"`
 	CPUPerOpen         float64 `json:"cpu_us_per_connection_opened"`
 
-	OpenTime       meter.Dist `json:"open_ms"`                      // wants to connect → live
+	OpenTime       meter.Dist `json:"open_ms"`                      // its turn to connect → live
 	GatewayPerConn float64    `json:"gateway_bytes_per_connection"` //
 	KernelPerPair  float64    `json:"kernel_bytes_per_pair"`        // both ends
 

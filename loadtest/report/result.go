@@ -214,7 +214,7 @@ type Phase struct {
 	AckTime    meter.Dist `json:"ack_ms"`             // meant to be sent → acknowledged
 	Service    meter.Dist `json:"answer_ms"`          // request → answer
 	UploadTime meter.Dist `json:"upload_ms"`          // meant to be sent → its file stored
-	OpenTime   meter.Dist `json:"open_ms"`            // wants to connect → live
+	OpenTime   meter.Dist `json:"open_ms"`            // its turn to connect → live
 	BackTime   meter.Dist `json:"back_ms"`            // lost → live again
 	Lag        meter.Dist `json:"tester_lateness_ms"` // the tester's own lateness with sends
 

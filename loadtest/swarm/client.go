@@ -28,7 +28,7 @@ const (
 type client struct {
 	fd       int32
 	heard    uint32 // tick of the last byte
-	since    int64  // when it began to want the connection: at the ramp, or when it lost it
+	since    int64  // when it began to want the connection: at its turn in the ramp, or when it lost it
 	part     []byte // of what is being received
 	state    state
 	attempts uint8  // since it was live; beyond 255 it goes on from 128

@@ -61,7 +61,7 @@ type Snapshot struct {
 	Stats    Stats
 	Latency  meter.Meter // of this interval: due → arrived
 	SinceLog meter.Meter // in the log → arrived
-	Opened   meter.Meter // wants to connect → live
+	Opened   meter.Meter // its turn to connect → live
 	Back     meter.Meter // lost its connection → live again
 	Loop     reactor.Share
 
