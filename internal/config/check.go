@@ -106,6 +106,14 @@ func (c Redis) check(p *problems) {
 	} else if err := checkRedisURL(c.URL); err != nil {
 		p.add("redis", "%v", err)
 	}
+	// Who has these believes that nobody can listen.
+	if url, err := c.Where(); err == nil && !strings.HasPrefix(url, "rediss") {
+		for _, given := range [...]struct{ flag, file string }{{"redis-ca", c.RedisCA}, {"redis-cert", c.RedisCert}} {
+			if given.file != "" {
+				p.add(given.flag, "without a rediss URL Redis is spoken to in the clear")
+			}
+		}
+	}
 	c.checkNumbers(p)
 }
 

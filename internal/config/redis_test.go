@@ -30,9 +30,11 @@ func TestWrongRedisFilesAreNamed(t *testing.T) {
 	for want, change := range map[string]func(*Redis){
 		"--redis-file: ":                     func(r *Redis) { r.RedisFile = file },
 		"--redis-file":                       func(r *Redis) { r.RedisFile = filepath.Join(dir, "none") },
-		"--redis-ca: ":                       func(r *Redis) { r.RedisCA = file },
+		"--redis-ca: ":                       func(r *Redis) { r.RedisCA, r.URL = file, "rediss://h" },
 		"--redis-ca":                         func(r *Redis) { r.RedisCA = filepath.Join(dir, "none") },
 		"--redis-key: --redis-cert needs it": func(r *Redis) { r.RedisCert = file },
+		"--redis-ca: without a rediss URL":   func(r *Redis) { r.RedisCA = file },
+		"--redis-cert: without a rediss URL": func(r *Redis) { r.RedisCert, r.RedisKey = file, file },
 		"--redis-cert: ":                     func(r *Redis) { r.RedisCert, r.RedisKey = file, file },
 	} {
 		c := Defaults[API]()
