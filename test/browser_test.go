@@ -592,6 +592,34 @@ func TestRoomsThatAreLookedThroughAreRead(t *testing.T) {
 	alice.sees("that the API knows of both", `window.unread === "0,0"`)
 }
 
+// TestTheLastRoomAskedForIsOpen: a room that takes long to join does not open over
+// the one that was chosen after it.
+func TestTheLastRoomAskedForIsOpen(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.sees("the room", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		const real = fetch;
+		window.fetch = async (url, init) => {
+			const res = await real(url, init);
+			if (url === "/dev/join") await new Promise((done) => { window.release = done; });
+			return res;
+		};
+		location.hash = "room=far";
+	})()`))
+	alice.sees("that it is being joined", `window.release`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "room=yard")`))
+	alice.types("here")
+	alice.does(chromedp.Evaluate[chromedp.Void](`release()`))
+	alice.sees("both rooms", `document.querySelectorAll("#rooms li").length === 2 && document.querySelector("#toasts").textContent === "Room far was made"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`fetch("/dev/config.json").then((res) => res.json())`, chromedp.EvalAwaitPromise)) // what came before has been dealt with
+	alice.seesMessages("here")
+	alice.sees("the room that was asked for last", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`void (location.hash = "room=far")`))
+	alice.sees("the other one", `document.querySelector("#room-name").textContent === "far"`)
+}
+
 // TestALeftRoomThatIsStillListed: the list of rooms follows the members, a moment
 // later; what it still has must not hide the others.
 func TestALeftRoomThatIsStillListed(t *testing.T) {

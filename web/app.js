@@ -179,8 +179,10 @@ function showRooms() {
 
 const go = (id) => { location.hash = id ? `room=${encodeURIComponent(id)}` : ""; };
 
+const inURL = () => new URLSearchParams(location.hash.slice(1)).get("room");
+
 async function openFromURL() {
-  const id = new URLSearchParams(location.hash.slice(1)).get("room");
+  const id = inURL();
   if (!id) {
     close();
     return loadRooms();
@@ -196,6 +198,7 @@ async function open(id) {
     if (res.created) toast(`Room ${id} was made`);
     await loadRooms();
   }
+  if (id !== inURL()) return; // somebody has gone elsewhere meanwhile, and may be writing there
   close();
   current = id;
   const room = rooms.get(id);
