@@ -34,6 +34,7 @@ var (
 	errClosed   = fmt.Errorf("%w: the store is closed", chat.ErrUnavailable)
 	errOverflow = fmt.Errorf("%w: too many commands wait for it", chat.ErrUnavailable)
 	errDeadline = fmt.Errorf("%w in time", chat.ErrUnavailable)
+	errNotLetIn = fmt.Errorf("%w: it does not let us in", chat.ErrUnavailable)
 )
 
 // outcome is what a failed command means for the one who sent it.
@@ -55,6 +56,9 @@ func (o outcome) String() string { return outcomeNames[o] }
 // classify sorts an error of go-redis. What Redis itself answered is known by
 // its first word, which scripts pass on unchanged.
 func classify(err error) outcome {
+	if errors.Is(err, errNotLetIn) {
+		return unreachable // whatever Redis said
+	}
 	if redisErr := redis.Error(nil); errors.As(err, &redisErr) {
 		switch firstWord(redisErr) {
 		case "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED":

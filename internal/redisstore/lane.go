@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -300,6 +301,9 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	start := time.Now()
 	_, err := pipe.Exec(ctx)
 	took := time.Since(start)
+	if unanswered(&cmds[0]) {
+		err = fmt.Errorf("%w (%w)", errNotLetIn, err)
+	}
 	l.observe(len(calls), took, err)
 
 	short := waits && !end.enough(l.s.opt.MinReplicasAck)
@@ -308,12 +312,15 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	}
 	for i, c := range calls {
 		c.wentOut, c.cameBack = start, start.Add(took)
-		reply, err := cmds[i].Result()
-		if errors.Is(err, redis.Nil) {
-			err = nil
+		reply, cmdErr := cmds[i].Result()
+		switch {
+		case unanswered(&cmds[i]):
+			cmdErr = err
+		case errors.Is(cmdErr, redis.Nil):
+			cmdErr = nil
 		}
-		if err != nil {
-			what := classify(err)
+		if cmdErr != nil {
+			what := classify(cmdErr)
 			if what == noScript && mayLoad {
 				unknown = append(unknown, c)
 				continue
@@ -321,10 +328,15 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 			l.s.observeFailure(what.String())
 		}
 		c.short = short && c.ack
-		c.finish(reply, err)
+		c.finish(reply, cmdErr)
 	}
 	return unknown
 }
+
+// unanswered says that a command was never sent, though it has no error: go-redis gives
+// it none when what failed is an error of Redis itself, as it is when a connection is
+// not let in. An answer of nil is redis.Nil.
+func unanswered(cmd *redis.Cmd) bool { return cmd.Val() == nil && cmd.Err() == nil }
 
 // ack is the end of a pipeline whose answers wait for replicas.
 type ack struct {
