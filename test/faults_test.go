@@ -233,12 +233,12 @@ func TestRedisDownAtStart(t *testing.T) {
 	f.WaitReady()
 }
 
-// TestSignals: SIGINT and SIGTERM end a process with code 0, also while it waits
+// TestSignals: SIGINT, SIGTERM and SIGHUP end a process with code 0, also while it waits
 // for Redis.
 func TestSignals(t *testing.T) {
 	redis := testkit.Redis(t)
 	redis.Kill()
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		f := fleet.LaunchProcesses(t, redis.URL(), 1, 1)
 		for _, n := range []*fleet.Node{f.APIs[0], f.Gateways[0]} {
 			fleet.Await(t, "the "+n.Kind+" waits", func() bool { return contains(n.Log(), "Redis does not answer") }, n.Log)

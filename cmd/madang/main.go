@@ -51,7 +51,11 @@ const (
 const oneSignal = 300 * time.Millisecond
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		ends = append(ends, syscall.SIGHUP) // a terminal that is closed is no reason to drop everybody
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	// A second signal ends the process at once; what comes with the first is no second.
 	context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) })
