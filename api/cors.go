@@ -9,7 +9,7 @@ import (
 // CORS: which headers a page of another origin may send and read.
 const (
 	corsMethods = "GET, HEAD, POST, PUT, DELETE"
-	corsHeaders = "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Range, X-Request-Id"
+	corsHeaders = "Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Range, Traceparent, Tracestate, X-Request-Id"
 	corsExposed = "Content-Disposition, Content-Range, Etag, Idempotent-Replayed, Location, Retry-After, X-Request-Id"
 	corsMaxAge  = "600" // seconds a browser keeps the answer to a preflight
 )
