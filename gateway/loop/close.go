@@ -150,7 +150,8 @@ func (l *loop) abort(slot uint32, c *conn) {
 	l.destroy(slot, c, c.why)
 }
 
-// abortOpen resets a connection whose peer is dead, as far as one can tell.
+// abortOpen resets a connection whose peer is dead, as far as one can tell, or not worth
+// a word.
 func (l *loop) abortOpen(slot uint32, c *conn, why CloseReason) {
 	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	l.destroy(slot, c, why)

@@ -91,7 +91,7 @@ func (l *loop) movesOn(slot uint32, c *conn, f *edge.Frame) {
 // somebody's idea of keeping a connection open.
 func (l *loop) ignore(slot uint32, c *conn) {
 	if !c.session.Allow(l.nowMs, &l.g.opts.Session) {
-		l.doom(slot, c)
+		l.abortOpen(slot, c, ClosedRateLimit)
 	}
 }
 

@@ -506,6 +506,7 @@ func TestWhatIsSaidBehindARequestForEventsIsIgnored(t *testing.T) {
 		}
 	}()
 	g.hub.of(t, ev.Conn, edge.EvClosed)
+	g.eventually("it is counted as what it was", func() bool { return g.Stats().Closed[loop.ClosedRateLimit] == 1 })
 }
 
 // A reader of events that does not keep up is left out, told from where, and says
