@@ -6,8 +6,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// agesEvery is how often time passes for the embedded Redis, and so how much
-// longer than said a key may live. Each time it looks at all of its keys.
+// agesEvery is how often time passes for the embedded Redis, and so by how much a
+// key may live shorter than said. Each time it looks at all of its keys.
 const agesEvery = 250 * time.Millisecond
 
 // embedded is the Redis of `madang dev`. Its keys age by the clock. It could let
