@@ -262,13 +262,15 @@ func (s *Store) watchFleet() {
 }
 
 // lives says whether a gateway that holds a seat is alive. One that nobody has
-// seen yet may be new.
-func (s *Store) lives(gateway string) bool {
+// seen yet may be new, and is looked at.
+func (s *Store) lives(gateway string) (bool, error) {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.judge.Knows(gateway) {
-		s.look()
+		if s.look(); f.err != nil {
+			return false, f.err
+		}
 	}
-	return f.judge.Lives(gateway)
+	return f.judge.Lives(gateway), nil
 }

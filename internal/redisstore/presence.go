@@ -261,7 +261,8 @@ func (s *Store) Lookup(ctx context.Context, users []string) ([]chat.Presence, er
 		return nil, err
 	}
 	found, errs := s.ReadPresence(ctx, users)
-	if err := errors.Join(errs...); err != nil {
+	err := errors.Join(errs...)
+	if err != nil {
 		return nil, err
 	}
 	live := map[string]bool{} // gateways, judged once
@@ -271,7 +272,9 @@ func (s *Store) Lookup(ctx context.Context, users []string) ([]chat.Presence, er
 		for _, gateway := range slices.Sorted(maps.Keys(p.Seats)) {
 			is, judged := live[gateway]
 			if !judged {
-				is = s.lives(gateway)
+				if is, err = s.lives(gateway); err != nil {
+					return nil, err
+				}
 				live[gateway] = is
 			}
 			if !is {

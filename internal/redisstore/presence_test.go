@@ -390,6 +390,24 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	}
 }
 
+// Of a gateway that nobody has seen yet, and that can't be looked at, nothing is known:
+// its users are not said to be offline.
+func TestALookupThatCannotJudgeSaysSo(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	u, g := name("user"), name("g")
+	if _, err := s.Lookup(t.Context(), []string{u}); err != nil { // from here on it looks by itself, once a second
+		t.Fatal(err)
+	}
+	must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: 1}))
+	take(t, s, g, chat.Seat{User: u, Conns: 1, Seq: 1})
+	_, err := r.Do("ACL", "SETUSER", "default", "-smembers")
+	must(t, err)
+	if found, err := s.Lookup(t.Context(), []string{u}); err == nil && !found[0].Online {
+		t.Errorf("%+v: offline, and nobody could look", found[0])
+	}
+}
+
 // A dead gateway's users are announced where that can be done.
 func TestAShardThatIsAwayKeepsNobodyOnlineElsewhere(t *testing.T) {
 	c := testkit.Cluster(t, 3, 0)
