@@ -195,6 +195,11 @@ func TestRedisWithItsUsersRemembersAfterACrash(t *testing.T) {
 	alice.CreatesRoom("yard", "bob")
 	alice.Sends("yard", "one")
 	alice.Sends("yard", "two")
+	// While its first fsync is under way, Redis keeps what it takes to itself.
+	fleet.Await(t, "Redis has written all of it", func() bool {
+		out, err := exec.Command("redis-cli", "-p", strconv.Itoa(port), "--user", "admin", "--pass", "CHANGE-ME-FOUR", "info", "persistence").Output()
+		return err == nil && strings.Contains(string(out), "aof_pending_bio_fsync:0\r\n") && strings.Contains(string(out), "aof_buffer_length:0\r\n")
+	})
 	crash()
 	startRedisOfFiles(t, dir, port)
 	var res fleet.Response
