@@ -105,7 +105,6 @@ func newProcess(role string, p config.Process, r config.Redis, a config.Auth, to
 		MinReplicasAck: r.MinReplicasAck,
 		AckTimeout:     r.ReplicaTimeout,
 		CommandTimeout: r.RedisTimeout,
-		Linger:         r.RedisLinger,
 		IdempotencyTTL: limits.idempotency,
 		MaxLen:         limits.maxLen,
 		MaxAge:         limits.maxAge,

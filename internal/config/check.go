@@ -124,7 +124,6 @@ func (c Redis) checkNumbers(p *problems) {
 	}
 	p.between("partitions", int64(c.Partitions), 1, 16384)
 	p.duration("redis-timeout", c.RedisTimeout, 10*time.Millisecond, time.Minute)
-	p.duration("redis-linger", c.RedisLinger, 0, 100*time.Millisecond)
 	p.between("min-replicas-ack", int64(c.MinReplicasAck), 0, 100)
 	p.duration("replica-timeout", c.ReplicaTimeout, time.Millisecond, time.Minute)
 }

@@ -23,7 +23,6 @@ type Redis struct {
 	RedisKey       string        `help:"PEM file of that certificate's key." placeholder:"FILE" type:"path"`
 	Partitions     int           `help:"Number of partitions the keys are spread over. Fixed for a deployment; kept in Redis and compared at start. Fewer limits how many Redis nodes can share the load; more costs canaries and links." default:"256"`
 	RedisTimeout   time.Duration `help:"How long a command may take. Longer holds senders while Redis is slow; shorter turns slowness into 503." default:"3s"`
-	RedisLinger    time.Duration `help:"How long a send may wait for others to share its round trip, while that gains some: from a few hundred sends a second on. Longer spares more CPU of all processes and makes messages that much later; 0 waits for nothing." default:"1ms"`
 	MinReplicasAck int           `help:"Replicas that must confirm a write before it is acknowledged (WAIT). 0: the primary's word suffices, and its failover may lose acknowledged messages. More costs a round trip to the replicas." default:"0"`
 	ReplicaTimeout time.Duration `help:"How long --min-replicas-ack is waited for before the send is answered with an error." default:"1s"`
 }

@@ -112,7 +112,7 @@ func onAll(t *testing.T, f func(t *testing.T, s *redisstore.Store)) {
 // for each.
 func open(t testing.TB, url string, with ...func(*redisstore.Options)) *redisstore.Store {
 	t.Helper()
-	o := redisstore.Options{URL: url, Partitions: 16, Links: 4, Linger: time.Millisecond} // several, so that which partition is on which matters
+	o := redisstore.Options{URL: url, Partitions: 16, Links: 4} // several, so that which partition is on which matters
 	if testing.Verbose() {
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}

@@ -104,9 +104,12 @@ func (k laneKind) String() string { return [...]string{"writes", "reads", "ephem
 // for everybody.
 func (k laneKind) maxBatch() int { return [...]int{256, 500, 16}[k] }
 
-// lane carries calls to one node, in pipelines of what is waiting. Under load batches
-// grow by themselves while pipelines are under way; below it, writes linger. It has no
-// goroutine while it has nothing to do.
+// lane carries calls to one node, in pipelines of what is waiting: nothing waits
+// for company, and under load batches grow by themselves while pipelines are
+// under way. (At a thousand sends a second a pause of 1 ms behind each pipeline put
+// 1.5 sends into one, a pause of 2 ms 2.5: neither Redis nor the API took measurably
+// less CPU for a send on an idle machine, as the timers cost what the round trips
+// had.) It has no goroutine while it has nothing to do.
 type lane struct {
 	s      *Store
 	client *redis.Client
@@ -119,10 +122,7 @@ type lane struct {
 	mu      sync.Mutex
 	queue   []*call
 	workers int
-	coming  int // of the workers, those that are about to take what is queued
-	linger  linger
-	waiting bool          // one of those that are coming lingers
-	hurry   chan struct{} // 1 deep: what it would carry is enough
+	coming  int // of the workers, those that have taken nothing yet
 }
 
 // submit queues calls; what a full queue can't take is refused at once. Calls
@@ -159,12 +159,6 @@ func (l *lane) queueUp(calls []*call) (start int) {
 		l.coming++
 		start++
 	}
-	if l.waiting && len(l.queue) >= lingerEnough {
-		select {
-		case l.hurry <- struct{}{}:
-		default:
-		}
-	}
 	var lost []*call
 	if l.workers == 0 { // nobody will come: the Store is closed
 		lost, l.queue = l.queue, nil
@@ -183,74 +177,38 @@ func (l *lane) queueUp(calls []*call) (start int) {
 // work sends pipelines until nothing is queued. Whoever has more to do sends one and
 // leaves the rest to a goroutine.
 func (l *lane) work(once bool) {
-	for batch := l.take(nil); len(batch) > 0; batch = l.take(batch[:0]) {
-		l.send(batch)
-		clear(batch)
+	most := l.kind.maxBatch()
+	var batch []*call
+	for first := true; ; first = false {
 		l.mu.Lock()
-		l.coming++
-		more := len(l.queue) > 0
-		l.mu.Unlock()
-		if once && more {
+		if first {
+			l.coming--
+		}
+		n := min(len(l.queue), most)
+		if n == 0 {
+			l.workers--
+			if l.workers == 0 && cap(l.queue) > 4*most {
+				l.queue = nil // a burst's memory
+			}
+			l.mu.Unlock()
+			l.s.end()
+			return
+		}
+		if once && !first {
+			l.coming++
+			l.mu.Unlock()
 			go l.work(false) // in this one's place
 			return
 		}
-	}
-}
+		batch = append(batch[:0], l.queue[:n]...)
+		rest := copy(l.queue, l.queue[n:])
+		clear(l.queue[rest:])
+		l.queue = l.queue[:rest]
+		l.mu.Unlock()
 
-// take appends what a worker that is coming carries next. When that is nothing, the
-// worker is gone.
-func (l *lane) take(batch []*call) []*call {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	most := l.kind.maxBatch()
-	n := 0
-	if !l.waiting { // else who waits takes what is there
-		l.wait()
-		n = min(len(l.queue), most)
+		l.send(batch)
+		clear(batch)
 	}
-	l.coming--
-	if n == 0 {
-		l.workers--
-		if l.workers == 0 && cap(l.queue) > 4*most {
-			l.queue = nil // a burst's memory
-		}
-		l.s.end()
-		return nil
-	}
-	batch = append(batch, l.queue[:n]...)
-	rest := copy(l.queue, l.queue[n:])
-	clear(l.queue[rest:])
-	l.queue = l.queue[:rest]
-	l.linger.started(time.Now())
-	return batch
-}
-
-// wait lets others join what is queued. The lock, held before and after, is not held
-// meanwhile.
-func (l *lane) wait() {
-	queued := len(l.queue)
-	if queued == 0 {
-		return
-	}
-	d := l.linger.wait(queued, time.Now())
-	if d == 0 {
-		return
-	}
-	l.waiting = true
-	l.mu.Unlock()
-	timer := time.NewTimer(d)
-	select {
-	case <-timer.C:
-	case <-l.hurry:
-		timer.Stop()
-	}
-	l.mu.Lock()
-	l.waiting = false
-	select {
-	case <-l.hurry: // it came too late
-	default:
-	}
-	l.linger.waited(len(l.queue)-queued, time.Now())
 }
 
 // send runs one pipeline, and a second one for scripts that the node had to be

@@ -62,10 +62,6 @@ type Options struct {
 	// refused at once. Default 8,192.
 	MaxQueued int
 
-	// Linger is how long a write may wait for others that share its round trip, while
-	// waiting gains some. 0: not at all.
-	Linger time.Duration
-
 	// Logger gets links and failures. Default: none.
 	Logger *slog.Logger
 	// Observer is told what happens, for metrics.

@@ -2,11 +2,8 @@ package redisstore_test
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -59,59 +56,6 @@ func BenchmarkSend(b *testing.B) {
 			b.ReportMetric(float64(serverCPU(b, r)-redisCPU)/float64(b.N), "redis-cpu-ns/op")
 			b.ReportMetric(float64(commands.Load())/float64(pipelines.Load()), "sends/pipeline")
 		})
-	}
-}
-
-// BenchmarkPacedSend sends so many a second, at times of their own (Poisson), as people
-// do: what waiting for company saves, and what it costs.
-func BenchmarkPacedSend(b *testing.B) {
-	for _, rate := range []int{100, 500, 1000, 4000} {
-		for _, linger := range []time.Duration{0, time.Millisecond, 2 * time.Millisecond} {
-			b.Run(fmt.Sprintf("%d/%v", rate, linger), func(b *testing.B) {
-				var pipelines, commands atomic.Int64
-				r := testkit.Redis(b)
-				s := open(b, r.URL(), func(o *redisstore.Options) {
-					o.Linger = linger
-					o.Observer.Pipeline = func(_ string, n int, _ time.Duration) {
-						pipelines.Add(1)
-						commands.Add(int64(n))
-					}
-				})
-				rooms := make([]string, 100)
-				for i := range rooms {
-					rooms[i] = room(b, s, "alice")
-				}
-				text := tail(strings.Repeat("x", 200))
-				took := make([]time.Duration, b.N)
-				var sends sync.WaitGroup
-				pipelines.Store(0)
-				commands.Store(0)
-				b.ResetTimer()
-				cpu, redisCPU := cpuTime(), serverCPU(b, r)
-				next := time.Now()
-				for i := range b.N {
-					time.Sleep(time.Until(next))
-					next = next.Add(time.Duration(rand.ExpFloat64() * float64(time.Second) / float64(rate)))
-					sends.Go(func() {
-						start := time.Now()
-						_, err := s.Send(background, chat.Send{
-							Room: rooms[i%100], By: as("alice"), Key: fmt.Sprintf("%s-%d", b.Name(), time.Now().UnixNano()+int64(i)),
-							Hash: "0123456789abcdef0123456789abcdef", Tail: text,
-						})
-						if took[i] = time.Since(start); err != nil {
-							b.Error(err)
-						}
-					})
-				}
-				sends.Wait()
-				slices.Sort(took)
-				b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "client-cpu-ns/op")
-				b.ReportMetric(float64(serverCPU(b, r)-redisCPU)/float64(b.N), "redis-cpu-ns/op")
-				b.ReportMetric(float64(commands.Load())/float64(pipelines.Load()), "sends/pipeline")
-				b.ReportMetric(float64(took[b.N/2].Microseconds()), "p50-µs")
-				b.ReportMetric(float64(took[b.N*99/100].Microseconds()), "p99-µs")
-			})
-		}
 	}
 }
 

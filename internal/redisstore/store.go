@@ -134,10 +134,7 @@ func (s *Store) lane(ctx context.Context, kind laneKind, key string) (*lane, err
 	defer s.lanesMu.Unlock()
 	if l = s.lanes[k]; l == nil {
 		s.dropIdleLanes()
-		l = &lane{s: s, client: client, kind: kind, hurry: make(chan struct{}, 1)}
-		if kind == writes {
-			l.linger.most = s.opt.Linger
-		}
+		l = &lane{s: s, client: client, kind: kind}
 		s.lanes[k] = l
 	}
 	return l, nil
