@@ -95,6 +95,11 @@ func (a *API) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
+// KeepNone closes connections that wait for another request, and from now on each with
+// its answer; or keeps them again. It is for when memory is short: a connection has some
+// 10 KB between requests, and anybody may open as many as there are descriptors.
+func (a *API) KeepNone(on bool) { a.server.http.SetKeepAlivesEnabled(!on) }
+
 // Stop accepts nothing new, finishes the requests that were accepted, and
 // returns when they are answered. What ctx does not leave time for is cut off,
 // and Stop says so. Calling it again, or before Start, is harmless.

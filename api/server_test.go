@@ -128,6 +128,45 @@ func waitingSend(t *testing.T, w *world, store *memory, addr string) chan string
 	return got
 }
 
+// Memory that is short keeps nobody out, and no connection between two requests.
+func TestConnectionsAreNotKeptWhileMemoryIsShort(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	addr := w.start()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	wantKept := func(conn net.Conn, r *bufio.Reader, kept bool) {
+		t.Helper()
+		io.WriteString(conn, "GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 || resp.Close == kept {
+			t.Fatalf("%s, %v, to be closed: %v", resp.Status, err, resp.Close)
+		}
+	}
+	wantKept(conn, r, true)
+	wantKept(conn, r, true)
+	w.api.KeepNone(true)
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("a connection that waits for another request: %v, not closed", err)
+	}
+	for _, short := range []bool{true, false} {
+		w.api.KeepNone(short)
+		another, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer another.Close()
+		wantKept(another, bufio.NewReader(another), !short)
+	}
+}
+
 func TestStopFinishesWhatItAccepted(t *testing.T) {
 	store := newMemory()
 	w := newWorld(t, store, nil)

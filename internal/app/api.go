@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/madang-chat/madang/api"
 	"github.com/madang-chat/madang/internal/auth"
@@ -29,7 +30,7 @@ func NewAPI(c config.API, log *slog.Logger) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), sweeperPart(p), apiPart(p, a, c.APIAddr), procsPart(procs.New()))}}, nil
+	return &API{process: p, api: a, seq: sequence{log: log, parts: append(p.parts(), sweeperPart(p), apiPart(p, a, c), procsPart(procs.New()))}}, nil
 }
 
 func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
@@ -75,14 +76,19 @@ func newAPI(p *process, c config.API, extra []api.Extra) (*api.API, error) {
 }
 
 // apiPart serves requests. Stopping says so first: a balancer looks at readiness.
-func apiPart(p *process, a *api.API, addr string) part {
+func apiPart(p *process, a *api.API, c config.API) part {
 	p.ready.set("api", "not started")
+	memory := &memoryGuard{
+		root: os.DirFS("/"), shedPercent: float64(c.ShedPercent),
+		shed: a.KeepNone, what: "connections are closed after each answer", log: p.log,
+	}
 	return part{
 		name: "api",
 		start: func(context.Context) error {
-			if err := a.Start(addr); err != nil {
+			if err := a.Start(c.APIAddr); err != nil {
 				return err
 			}
+			memory.start()
 			p.ready.set("api", "")
 			p.log.Info("the API serves", "addr", a.Addr().String())
 			return nil
@@ -90,6 +96,7 @@ func apiPart(p *process, a *api.API, addr string) part {
 		stop: func(ctx context.Context) error {
 			p.ready.set("api", "stopping")
 			p.letBalancersNotice(ctx)
+			memory.stop()
 			return a.Stop(ctx)
 		},
 	}

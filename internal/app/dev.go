@@ -130,7 +130,7 @@ func (d *Dev) build() (*sequence, error) {
 		return nil, err
 	}
 	d.process, d.api, d.gateway = p, a, gateway
-	return &sequence{log: d.log, parts: append(p.parts(), gateway.asPart(), sweeperPart(p), apiPart(p, a, c.APIAddr))}, nil
+	return &sequence{log: d.log, parts: append(p.parts(), gateway.asPart(), sweeperPart(p), apiPart(p, a, apiConfig))}, nil
 }
 
 // Stop undoes Start.

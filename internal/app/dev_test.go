@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,32 @@ func TestDevServesThePage(t *testing.T) {
 	_, port, _ := net.SplitHostPort(d.GatewayAddr())
 	if ws.Hostname() != "localhost" || ws.Port() != port || ws.Path != "/v1/ws" {
 		t.Errorf("the page is told %s", ws)
+	}
+}
+
+// A hundredth of this machine's memory is in use for certain.
+func TestMemoryThatIsShortIsSparedByBothRoles(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("how much is in use is asked of /proc")
+	}
+	d := startDev(t, func(c *config.Dev) { c.ShedPercent = 1 })
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		page, err := http.Get(d.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		page.Body.Close()
+		socket, err := http.Get("http://" + d.GatewayAddr() + "/v1/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket.Body.Close()
+		if page.StatusCode == http.StatusOK && page.Close && socket.StatusCode == http.StatusServiceUnavailable {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the page: %s, connection closed: %v; a newcomer at the gateway: %s", page.Status, page.Close, socket.Status)
+		}
 	}
 }
 

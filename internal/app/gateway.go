@@ -138,7 +138,10 @@ func (g *gatewayPart) start(context.Context) error {
 	g.process.tokens.closeKeys.Store(&closeKeys)
 	g.metrics.Watch(g.process.registry, g.gateway.Loops().Stats, g.gateway.HubStats)
 	g.gateway.Start()
-	g.memory = &memoryGuard{root: os.DirFS("/"), shedPercent: float64(c.ShedPercent), refuse: g.gateway.Loops().Refuse, open: g.gateway.Loops().Open, log: g.process.log}
+	g.memory = &memoryGuard{
+		root: os.DirFS("/"), shedPercent: float64(c.ShedPercent),
+		shed: g.gateway.Loops().Refuse, what: "new connections are refused", open: g.gateway.Loops().Open, log: g.process.log,
+	}
 	g.memory.start()
 	g.process.ready.set("gateway", "")
 	g.process.log.Info("the gateway serves", "addr", g.addr())

@@ -16,19 +16,20 @@ import (
 // connections in it, which is far from the room between 85 % and the end.
 const memoryEvery = time.Second
 
-// reliefPercent is how far use must fall below the mark before connections are
-// taken again, so that the gate does not flutter.
+// reliefPercent is how far use must fall below the mark before all is as before, so
+// that the gate does not flutter.
 const reliefPercent = 3
 
-// memoryGuard refuses new connections before the kernel ends the process.
+// memoryGuard has less held before the kernel ends the process.
 type memoryGuard struct {
 	root        fs.FS // "/"
 	shedPercent float64
-	refuse      func(bool)
-	open        func() int // connections
+	shed        func(bool) // begins, ends
+	what        string     // shed does, for the log
+	open        func() int // connections; nil: nothing is given back when they settle
 	log         *slog.Logger
 
-	refusing bool
+	shedding bool
 	settled  settled
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -43,7 +44,7 @@ func (g *memoryGuard) start() {
 		defer ticker.Stop()
 		for {
 			g.look()
-			if g.settled.after(g.open()) {
+			if g.open != nil && g.settled.after(g.open()) {
 				debug.FreeOSMemory()
 			}
 			select {
@@ -63,16 +64,16 @@ func (g *memoryGuard) stop() {
 func (g *memoryGuard) look() {
 	used := memoryUsedPercent(g.root)
 	switch {
-	case !g.refusing && used >= g.shedPercent:
-		g.refusing = true
-		g.log.Warn("memory is short: new connections are refused", "used_percent", int(used), "from_percent", int(g.shedPercent))
-	case g.refusing && used < g.shedPercent-reliefPercent:
-		g.refusing = false
-		g.log.Info("new connections are taken again", "used_percent", int(used))
+	case !g.shedding && used >= g.shedPercent:
+		g.shedding = true
+		g.log.Warn("memory is short", "therefore", g.what, "used_percent", int(used), "from_percent", int(g.shedPercent))
+	case g.shedding && used < g.shedPercent-reliefPercent:
+		g.shedding = false
+		g.log.Info("memory is no longer short", "used_percent", int(used))
 	default:
 		return
 	}
-	g.refuse(g.refusing)
+	g.shed(g.shedding)
 }
 
 // settled notices when many connections have come or gone and it is quiet again:

@@ -56,7 +56,7 @@ func TestMemoryUsed(t *testing.T) {
 
 func TestTheGateDoesNotFlutter(t *testing.T) {
 	var told []bool
-	g := &memoryGuard{shedPercent: 85, log: slog.New(slog.DiscardHandler), refuse: func(on bool) { told = append(told, on) }}
+	g := &memoryGuard{shedPercent: 85, log: slog.New(slog.DiscardHandler), shed: func(on bool) { told = append(told, on) }}
 	for _, availableKB := range []string{"300", "151", "150", "160", "149", "179", "181", "160"} {
 		g.root = machine("1000", availableKB)
 		g.look()

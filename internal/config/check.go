@@ -85,6 +85,7 @@ func (c Sockets) Proxies() (all []netip.Prefix, err error) {
 }
 
 func (c Process) check(p *problems) {
+	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
 	if c.AdminAddr != "" {
 		p.addr("admin-addr", c.AdminAddr)
 	}
@@ -261,7 +262,6 @@ func (c Sockets) check(p *problems) {
 	p.atLeast("accept-rate", int64(c.AcceptRate), 0)
 	p.atLeast("max-upgrades", int64(c.MaxUpgrades), 1)
 	p.between("rebalance", int64(c.Rebalance), 0, 1000)
-	p.between("shed-percent", int64(c.ShedPercent), 1, 100)
 	p.duration("presence-grace", c.PresenceGrace, 0, 5*time.Minute)
 	p.duration("presence-refresh", c.PresenceRefresh, 10*time.Second, 5*time.Minute) // Redis forgets after 10
 	p.between("max-watched", int64(c.MaxWatched), 1, 500)                            // what a session reads of one

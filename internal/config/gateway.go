@@ -32,7 +32,6 @@ type Sockets struct {
 	MaxConnsPerAddr int   `help:"Most connections of one address (of an IPv6 /64). 0: no limit. Behind a balancer that does not say who the client is (--proxy-protocol-from), all have its address." default:"0"`
 	AcceptRate      int   `help:"Most connections accepted in a second; more wait in the kernel's queue. 0: no limit. Lower lets a storm delay those who come, higher those who are in." default:"25000"`
 	MaxUpgrades     int   `help:"Upgrades in flight; more wait in the kernel's queue. More lets a storm delay everybody." default:"4096"`
-	ShedPercent     int   `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which new connections are refused. Higher risks the kernel ending the process." default:"85"`
 	Rebalance       int   `help:"Percent above the mean of the fleet's gateways from which some clients at a time are asked to move, after others have joined. Lower evens out more and moves more clients. 0: nobody is asked." default:"20"`
 	HotTail         Bytes `help:"Memory per room for its newest messages, from which reconnecting clients are served without asking Redis. 0: none, and every one of them costs a read." default:"64KiB"`
 

@@ -7,6 +7,7 @@ type Process struct {
 	AdminAddr    string        `help:"Address of metrics, health and pprof. Never public: it tells and does everything. Empty: none." default:"${admin_addr}" placeholder:"HOST:PORT"`
 	DrainTimeout time.Duration `help:"How long a stopping process may take. Longer spreads the clients' return; shorter makes it a stampede." default:"30s"`
 	DrainDelay   time.Duration `help:"How long a stopping process goes on as before after /readyz became false, for the balancer to notice: its check's interval times the failures it wants. Shorter sends newcomers to a closed door; longer delays every restart." default:"0s"`
+	ShedPercent  int           `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which a gateway refuses new connections and an API keeps none open between requests. Higher risks the kernel ending the process." default:"85"`
 	LogLevel     string        `help:"Least severe level that is logged: debug, info, warn, error." default:"info" enum:"debug,info,warn,error"`
 	LogFormat    string        `help:"Form of log lines: json for machines, text for people." default:"${log_format}" enum:"json,text"`
 
