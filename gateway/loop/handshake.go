@@ -307,7 +307,7 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			req.addToken(trim(token))
 		}
 	case len("Content-Length"):
-		if is(name, "content-length") && req.route == routeWS {
+		if is(name, "content-length") && req.route == routeWS && parseLength(value) != 0 {
 			return errBody
 		}
 	case len("Sec-WebSocket-Key"): // as long as Transfer-Encoding

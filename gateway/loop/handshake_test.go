@@ -116,6 +116,7 @@ func TestRequestsThatAreAccepted(t *testing.T) {
 		"no token":                {with(t, end, ""), false, ""},
 		"IPv6 host":               {with(t, "chat.example", "[::1]:8081"), false, "t.o.k"},
 		"two Connections":         {with(t, "Connection: Upgrade", "Connection: keep-alive, Upgrade\r\nConnection: Upgrade"), false, "t.o.k"},
+		"a body of nothing":       {with(t, end, end+"Content-Length: 0\r\n"), false, "t.o.k"},
 		"a whole URL":             {with(t, "/v1/ws", "http://chat.example/v1/ws"), false, "t.o.k"},
 		"… and what it asks for":  {with(t, "/v1/ws", "HTTPS://other.example:8443/v1/ws?resume"), true, "t.o.k"},
 		"… of an address":         {with(t, "/v1/ws", "http://[::1]:8081/v1/ws"), false, "t.o.k"},
