@@ -214,7 +214,7 @@ func appendPreflight(dst []byte, req *request, origin []byte) []byte {
 	if origin != nil {
 		dst = append(dst, "Access-Control-Allow-Methods: "...)
 		dst = append(dst, allow...)
-		dst = append(dst, "\r\nAccess-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID\r\nAccess-Control-Max-Age: 86400\r\n"...)
+		dst = append(dst, "\r\nAccess-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Traceparent, Tracestate\r\nAccess-Control-Max-Age: 86400\r\n"...)
 		dst = appendCORS(dst, origin)
 	}
 	return append(dst, "\r\n"...)

@@ -343,7 +343,7 @@ func TestPreflights(t *testing.T) {
 		h := resp.Header
 		if resp.StatusCode != 204 || h.Get("Access-Control-Allow-Origin") != "https://chat.example" || h.Get("Vary") != "Origin" ||
 			!strings.Contains(h.Get("Access-Control-Allow-Methods"), "POST") || h.Get("Access-Control-Max-Age") == "" ||
-			h.Get("Access-Control-Allow-Headers") != "Authorization, Content-Type, Last-Event-ID" || h.Get("Access-Control-Allow-Credentials") != "" {
+			h.Get("Access-Control-Allow-Headers") != "Authorization, Content-Type, Last-Event-ID, Traceparent, Tracestate" || h.Get("Access-Control-Allow-Credentials") != "" {
 			t.Errorf("%s: %d %v", path, resp.StatusCode, h)
 		}
 		r = g.dialRaw()
