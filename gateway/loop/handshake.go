@@ -524,7 +524,7 @@ func isAuthority(b []byte) bool {
 		return end+1 == len(b) || b[end+1] == ':' && allDigits(b[end+2:])
 	}
 	name, port, _ := bytes.Cut(b, []byte{':'})
-	return isHost(name) && bytes.IndexAny(name, "[]%") < 0 && allDigits(port)
+	return isHost(name) && !bytes.ContainsAny(name, "[]%") && allDigits(port)
 }
 
 func allDigits(b []byte) bool {
