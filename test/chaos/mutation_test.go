@@ -38,7 +38,7 @@ var mutations = []struct {
 	},
 	{
 		"the replicas' answer to WAIT is not looked at",
-		"internal/redisstore/lane.go", "short = err != nil || n < l.s.opt.MinReplicasAck", "short = err != nil && n < 0",
+		"internal/redisstore/lane.go", "return err == nil && n >= replicas && a.mark.Err() == nil", "return err == nil || n >= 0 || replicas > 0",
 		sentinel, "unprepared", 2,
 	},
 	{
