@@ -385,6 +385,24 @@ func TestTheClientComesBack(t *testing.T) {
 			await until("a socket", () => sockets.length === 2);
 			is("sent", (await sent).messages, []);
 		`,
+		"with another token when one can't be told": `
+			Math.random = () => 0;
+			const Plain = window.WebSocket, tokens = ["a b", "jwt"], with_ = [];
+			window.WebSocket = class extends Plain {
+				constructor(url, protocols) {
+					if (/\s/.test(protocols[1])) throw new SyntaxError("not a protocol");
+					super(url);
+					with_.push(protocols[1]);
+				}
+			};
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => tokens.shift() });
+			const faults = [];
+			other.on("fault", (err) => faults.push(err.name));
+			other.connect();
+			await until("it back", () => with_.length === 1);
+			is("with", with_, ["bearer.jwt"]);
+			is("faults", faults, ["SyntaxError"]);
+		`,
 		"when the gateway is gone after it has opened": `
 			const real = setTimeout;
 			window.setTimeout = (f, ms) => real(f, ms / 100);

@@ -252,18 +252,19 @@ export class Client {
     this.#retryInMs = null;
     const socket = (this.#socket = {}); // holds the place while the token is fetched
     this.#setState("connecting");
-    let jwt;
+    let ws;
     try {
-      jwt = await this.#bearer();
-    } catch (err) {
+      const jwt = await this.#bearer();
+      if (this.#socket !== socket) return; // closed meanwhile
+      // A first connection has nothing to resume from: what follows hello is new.
+      this.#resuming = this.#roomsRev !== null;
+      ws = this.#socket = this.#connection(jwt);
+    } catch (err) { // no token, or one that can't be one: another may come
+      this.#jwt = null;
       this.#emit("fault", err);
       if (this.#socket === socket) this.#closed(0);
       return;
     }
-    if (this.#socket !== socket) return; // closed meanwhile
-    // A first connection has nothing to resume from: what follows hello is new.
-    this.#resuming = this.#roomsRev !== null;
-    const ws = (this.#socket = this.#connection(jwt));
     const timeout = setTimeout(() => ws === this.#socket && this.#drop(), openTimeoutMs);
     ws.onopen = () => {
       clearTimeout(timeout);
