@@ -113,6 +113,20 @@ func TestR4ARoomThatIsFoundLateIsRepeatedFromTheTime(t *testing.T) {
 	alice.gets("17-0", "18-0", "resumed 7")
 }
 
+// Also one that nobody knew of when hello was due.
+func TestR4ARoomOfAnIndexThatIsReadLateIsRepeatedFromTheTime(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(26))
+	s.confirmed("alice")
+	s.after(10_000)
+	alice.gets("hello 0") // the index's partition does not answer
+	s.answers("user alice").index(7, "r2")
+	s.confirmed("r2")
+	s.answers("room r2 alice").room("18-0", 100, "alice")
+	s.answers("log r2 16-0").log("18-0", "17-0<3-0", "18-0")
+	alice.gets("17-0", "18-0", "resumed 7")
+}
+
 // One who left and came back while it waited is told a gap: what its loop had left
 // out is forgotten, and may be older than the time.
 func TestR4OneWhoLeftAndCameBackIsNotRepeatedTheTimeButToldAGap(t *testing.T) {
