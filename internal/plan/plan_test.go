@@ -115,10 +115,17 @@ func TestPlansCoverTheirLoad(t *testing.T) {
 		l.Members = rapid.Float64Range(1, float64(min(l.Connections, 100_000))).Draw(t, "members")
 		s := machine
 		s.Cluster = rapid.Bool().Draw(t, "cluster")
-		p, err := Make(l, s, round)
-		if err != nil {
-			t.Fatal(err)
+		refused := func(l Load, err error) {
+			absurd := l.Rate*l.Members > 1e10 || float64(l.Rooms)*l.Members > 1e11
+			if err != nil && absurd && strings.Contains(err.Error(), "mistyped") {
+				t.Skip("more deliveries, or memberships, than the world has machines for")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
+		p, err := Make(l, s, round)
+		refused(l, err)
 		for _, part := range []Part{p.Gateways, p.APIs, p.Redis} {
 			for _, n := range part.Needs {
 				if math.IsNaN(n.Total) || n.Total < 0 || n.Machines > float64(part.Machines-part.Spare)+1e-6 {
@@ -129,9 +136,7 @@ func TestPlansCoverTheirLoad(t *testing.T) {
 		twice := l
 		twice.Rate, twice.Connections = 2*l.Rate, 2*l.Connections
 		q, err := Make(twice, s, round)
-		if err != nil {
-			t.Fatal(err)
-		}
+		refused(twice, err)
 		if q.Gateways.Machines < p.Gateways.Machines || q.APIs.Machines < p.APIs.Machines {
 			t.Fatalf("twice the load needs fewer: %+v, %+v", p, q)
 		}
