@@ -3,7 +3,6 @@ package loop
 import (
 	"context"
 	"log/slog"
-	"math"
 	"net/netip"
 )
 
@@ -17,14 +16,6 @@ const ipv6Prefix = 64
 var errTooManyAddr = &refusal{
 	status: 429, outcome: UpgradeTooManyAddr, code: "rate_limited",
 	detail: "too many connections from this address", header: "Retry-After: 30\r\n",
-}
-
-// newAddrTable counts connections by address, or only remembers addresses for the log.
-func newAddrTable(o *Options) *userTable {
-	if o.MaxPerAddr > 0 {
-		return namedTable(o.MaxPerAddr)
-	}
-	return namedTable(math.MaxInt32)
 }
 
 // asksAddr says whether it matters where a connection comes from.

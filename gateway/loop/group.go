@@ -14,10 +14,12 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -37,8 +39,8 @@ type Group struct {
 	addr       netip.AddrPort
 	loops      []*loop
 	users      *userTable
-	addrs      *userTable
-	redeemer   *redeemer // nil: tickets are not taken
+	addrs      *userTable // counts connections by address, or only remembers addresses for the log
+	redeemer   *redeemer  // nil: tickets are not taken
 	handshakes handshakes
 	wg         sync.WaitGroup
 
@@ -59,7 +61,7 @@ func New(opts Options) (*Group, error) {
 		return nil, fmt.Errorf("loop options: %w", err)
 	}
 	g := &Group{
-		opts: opts, log: opts.Logger, users: newUserTable(opts.MaxPerUser), addrs: newAddrTable(&opts),
+		opts: opts, log: opts.Logger, users: newUserTable(opts.MaxPerUser), addrs: namedTable(cmp.Or(opts.MaxPerAddr, math.MaxInt32)),
 		redeemer: newRedeemer(&opts), exited: make(chan struct{}),
 	}
 	g.handshakes.init(&opts)

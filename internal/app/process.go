@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,7 +90,7 @@ func newProcess(role string, p config.Process, r config.Redis, a config.Auth, to
 		registry: metrics.NewRegistry(Version()),
 		ready:    &readiness{},
 		tracer:   newTracer(p, role, log),
-		redis:    hideUserinfo(url),
+		redis:    config.Shown(url),
 
 		drainDelay: p.DrainDelay,
 	}
@@ -188,16 +187,4 @@ func (s *process) waitForRedis(ctx context.Context) error {
 		}
 		wait = min(2*wait, redisRetryMost)
 	}
-}
-
-// hideUserinfo takes user and password out of a Redis URL.
-func hideUserinfo(url string) string {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return ""
-	}
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
-		rest = rest[at+1:]
-	}
-	return scheme + "://" + rest
 }

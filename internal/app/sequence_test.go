@@ -77,17 +77,3 @@ func TestNothingStartsOnceItIsCancelled(t *testing.T) {
 		t.Errorf("did %v", *did)
 	}
 }
-
-func TestHideUserinfo(t *testing.T) {
-	for in, want := range map[string]string{
-		"redis://h:1/0":                   "redis://h:1/0",
-		"redis://u:p@h:1/0":               "redis://h:1/0",
-		"redis+cluster://:p@ss@h:1,i:2":   "redis+cluster://h:1,i:2",
-		"rediss+sentinel://u:p@h:1/m/2":   "rediss+sentinel://h:1/m/2",
-		"u:p@somewhere, not a URL at all": "",
-	} {
-		if got := hideUserinfo(in); got != want {
-			t.Errorf("%q shows as %q, want %q", in, got, want)
-		}
-	}
-}

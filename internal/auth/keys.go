@@ -48,9 +48,6 @@ func KeysFromFile(path string) (StaticKeys, error) {
 // So is a key that no token would be checked against: it is better missed at the
 // start than by its users.
 func ParseKeys(data []byte) (StaticKeys, error) {
-	if begun, whole := bytes.Count(data, []byte("-----BEGIN ")), blocksIn(data); begun != whole {
-		return nil, fmt.Errorf("of %d PEM blocks %d can be read", begun, whole) // pem.Decode passes over the others
-	}
 	var keys StaticKeys
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		key, err := parseBlock(block)
@@ -58,6 +55,9 @@ func ParseKeys(data []byte) (StaticKeys, error) {
 			return nil, fmt.Errorf("PEM block %d: %w", len(keys)+1, err)
 		}
 		keys = append(keys, key)
+	}
+	if begun := bytes.Count(data, []byte("-----BEGIN ")); begun != len(keys) {
+		return nil, fmt.Errorf("of %d PEM blocks %d can be read", begun, len(keys)) // pem.Decode passes over the others
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no PEM block with a public key or a certificate")
@@ -68,13 +68,6 @@ func ParseKeys(data []byte) (StaticKeys, error) {
 		}
 	}
 	return keys, nil
-}
-
-func blocksIn(data []byte) (n int) {
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		n++
-	}
-	return n
 }
 
 func parseBlock(block *pem.Block) (crypto.PublicKey, error) {

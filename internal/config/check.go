@@ -173,13 +173,13 @@ func (c Secret) check(p *problems) {
 func (p *problems) httpURL(flag, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		p.add(flag, "%q is not an http or https URL", shown(s))
+		p.add(flag, "%q is not an http or https URL", Shown(s))
 	}
 }
 
-// shown is a URL as an error may show it: without user and password, and without
-// the query, which may hold a key.
-func shown(s string) string {
+// Shown is a URL as a log or an error may show it: without user and password, and
+// without the query, which may hold a key.
+func Shown(s string) string {
 	begin := 0
 	if i := strings.Index(s, "://"); i >= 0 {
 		begin = i + len("://")

@@ -24,7 +24,6 @@ var (
 	putScript     = loadScript("put")
 	removeScript  = loadScript("remove")
 	indexScript   = loadScript("index")
-	readScript    = loadScript("read")
 	canaryScript  = loadScript("canary")
 	schemaScript  = loadScript("schema")
 	outboxScript  = loadScript("outbox")

@@ -245,7 +245,7 @@ func freePort() int {
 }
 
 var (
-	portsFrom  = rand.Uint32N(20000)
+	portsFrom  = rand.Uint32()
 	portsGiven atomic.Uint32
 )
 
@@ -639,7 +639,8 @@ func (c *RedisCluster) Kill() {
 	}
 }
 
-// MiniServer is the embedded Redis of `madang dev`.
+// MiniServer is what `madang dev` embeds, but for how its keys age: here before each
+// command, there four times a second.
 type MiniServer struct {
 	*miniredis.Miniredis
 }
