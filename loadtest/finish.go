@@ -230,6 +230,7 @@ const (
 	loopStarved   = 0.3
 	lagTooLong    = 10.0 // ms, p99 of the tester's own lateness with sends
 	othersTooBusy = 0.05 // of the machine
+	slowTooLong   = 0.01 // of the time: what a p99 is made of
 )
 
 // suspectTester looks for signs that the client was the bottleneck.
@@ -248,6 +249,9 @@ func (r *run) suspectTester() {
 		whole := p.Seconds * float64(r.result.Environment.Cores)
 		if p.Seconds > 1 && len(r.servers.procs) > 0 && p.CPU["other"] > othersTooBusy*whole {
 			r.result.Notes = append(r.result.Notes, fmt.Sprintf("%s: other programs used %.0f %% of this machine: do not quote its times", p.Name, 100*p.CPU["other"]/whole))
+		}
+		if p.Slowed > slowTooLong && p.Seconds > 1 {
+			r.result.Notes = append(r.result.Notes, fmt.Sprintf("%s: for %.0f %% of the time this machine ran at less than a quarter of its speed (a virtual machine's host does that): do not quote its times", p.Name, 100*p.Slowed))
 		}
 		if p.Busy > 0.95 && p.Seconds > 1 {
 			r.result.Notes = append(r.result.Notes, fmt.Sprintf("%s: this machine was %.0f %% busy, %.0f %% of it the tester: quote CPU per unit, not rates or times", p.Name, 100*p.Busy, 100*p.CPU["tester"]/(whole*p.Busy)))

@@ -21,15 +21,19 @@ type mark struct {
 	here    time.Duration // those on this machine
 	testRSS int64
 	machine probe.Machine
+	looks   uint64 // at the machine's pace, and how often it was slow
+	slow    uint64
 	anon    int64
 }
 
 func (r *run) mark() mark {
 	r.servers.read()
 	tester, here, rss := r.tally.cost()
+	looks, slow := r.pace.Counts()
 	return mark{
 		at: time.Now(), swarm: r.tally.receivers(), acked: r.tally.senders().Acked,
 		cpu: r.servers.cpu(), tester: tester, here: here, testRSS: rss, machine: probe.ReadMachine(), anon: r.servers.anon(),
+		looks: looks, slow: slow,
 	}
 }
 
@@ -83,6 +87,7 @@ func (r *run) measured(name string, begin mark) report.Phase {
 	busy, idle := end.machine.Busy-begin.machine.Busy, end.machine.Idle-begin.machine.Idle
 	p.CPU["other"] = max(0, busy-known).Seconds()
 	p.Busy = busy.Seconds() / max(0.01, (busy+idle).Seconds())
+	p.Slowed = float64(end.slow-begin.slow) / float64(max(1, end.looks-begin.looks))
 
 	gateways := end.cpu[roleGateway] + end.cpu[roleServer] - begin.cpu[roleGateway] - begin.cpu[roleServer]
 	apis := end.cpu[roleAPI] + end.cpu[roleServer] - begin.cpu[roleAPI] - begin.cpu[roleServer]

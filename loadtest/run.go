@@ -12,6 +12,7 @@ import (
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/mint"
+	"github.com/madang-chat/madang/loadtest/probe"
 	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/report"
 	"github.com/madang-chat/madang/loadtest/target"
@@ -33,6 +34,7 @@ type run struct {
 	crew      *crew.Crew
 	tally     *tally
 	servers   *servers
+	pace      *probe.Pace
 	result    *report.Result
 	status    *status
 	looking   map[uint64]int // reports asked for and not yet here, by Seq
@@ -58,6 +60,8 @@ func Run(ctx context.Context, spec Spec, out Progress) (*report.Result, error) {
 		Tool: spec.Tool, Scenario: spec.Scenario, Target: spec.Target, Command: spec.Command, Began: time.Now(),
 		Settings: spec.settings(), Environment: environment(),
 	}
+	r.pace = probe.WatchPace()
+	defer r.pace.Stop()
 	err := r.prepare()
 	if r.hub != nil {
 		defer r.hub.Close() // after the crew's end

@@ -220,6 +220,7 @@ type Phase struct {
 
 	CPU     map[string]float64 `json:"cpu_seconds"` // by role; "tester" is ours, "other" what nobody accounts for
 	Busy    float64            `json:"machine_busy"`
+	Slowed  float64            `json:"machine_slowed"` // share of the time at less than a quarter of its best speed
 	PerUnit PerUnit            `json:"cpu_us"`
 	Memory  Memory             `json:"memory"`
 	Loop    float64            `json:"busiest_loop"` // share of a second that the tester's busiest loop had the CPU

@@ -229,6 +229,7 @@ func (p printer) phases(phases []Phase) {
 		row("cores used: "+role, func(ph Phase) string { return fmt.Sprintf("%.2f", ph.CPU[role]/max(ph.Seconds, 0.001)) })
 	}
 	row("machine busy", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*ph.Busy) })
+	row("… slowed down, by its host", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*ph.Slowed) })
 	row("tester's busiest loop", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*ph.Loop) })
 	row("… waiting for a core", func(ph Phase) string { return fmt.Sprintf("%.0f %%", 100*max(0, ph.Starved)) })
 	tw.Flush()

@@ -165,7 +165,7 @@ func run(only, peer string) error {
 	}
 	for from, f := range results {
 		if f.busy {
-			fmt.Printf("\nThe machine was busy with something else during `%s`: its times (≈) say nothing.\n", from.command())
+			fmt.Printf("\nThe machine was busy with something else, or slowed down by its host, during `%s`: its times (≈) say nothing.\n", from.command())
 		}
 	}
 	if failed != nil {

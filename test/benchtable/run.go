@@ -34,7 +34,7 @@ func bench(pkg, name, iters string) source { return source{bench: name, pkg: pkg
 // figures are what a run printed, by the name that rows know them by.
 type figures struct {
 	values map[string]float64
-	busy   bool // others used the machine
+	busy   bool // others used the machine, or its host slowed it down
 }
 
 func (s source) run(binary, dir string) (figures, error) {
