@@ -88,6 +88,14 @@ func TestOnlyWhatIsDueIsDeleted(t *testing.T) {
 	if err := s.sweep(t.Context(), time.Second); err != nil || there() != 2 || !slices.Equal(known.forgotten, ids[:2]) || swept != 2 {
 		t.Fatal(err, there(), known.forgotten, swept)
 	}
+	// One part of Redis that does not answer keeps nothing of the others.
+	known.due, known.err = ids[2:3], errors.New("away")
+	if err := s.sweep(t.Context(), time.Second); !errors.Is(err, known.err) {
+		t.Fatal(err)
+	}
+	if there() != 1 || !slices.Equal(known.forgotten, ids[:3]) || swept != 3 {
+		t.Fatal(there(), known.forgotten, swept)
+	}
 }
 
 // One blob that can't be deleted (a lock on the object, say) must not keep all others for ever.

@@ -74,7 +74,8 @@ type Attachments interface {
 
 	// DueAttachments returns attachments that nobody can ask for any more, at most
 	// limit of each partition: their bytes are to be deleted, and they forgotten.
-	// Of all processes, one is told at a time.
+	// Of all processes, one is told at a time. Partitions that do not answer are an
+	// error; what is due in the others is returned with it.
 	DueAttachments(ctx context.Context, every time.Duration, limit int) (ids []string, err error)
 	// ForgetAttachments makes IDs never have been announced. Their bytes must be
 	// gone, or never have come.
