@@ -214,11 +214,7 @@ func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
 	if a.live == nil {
 		return errNoLive
 	}
-	token, err := bearer(c.Request.Header)
-	if err != nil {
-		return err
-	}
-	claims, err := a.verifier.Verify(token) // once more: the ticket ends when the token does
+	claims, err := a.claims(c.Request) // once more: the ticket ends when the token does
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/api"
+	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/chat"
 )
 
@@ -197,6 +198,34 @@ func TestATicketStandsForItsToken(t *testing.T) {
 	}
 	if b := live.tickets[1]; b.User != "bob" || !b.Server || b.Expires == 0 {
 		t.Errorf("%+v", b)
+	}
+}
+
+// lapsing is a Verifier whose tokens are good once.
+type lapsing struct {
+	auth.Verifier
+	asked int
+	err   error
+}
+
+func (l *lapsing) Verify(token string) (auth.Claims, error) {
+	if l.asked++; l.asked > 1 {
+		return auth.Claims{}, l.err
+	}
+	return l.Verifier.Verify(token)
+}
+
+// A token that expires, or is revoked, while its ticket is made is no fault of ours.
+func TestATokenThatEndsBeforeItsTicketIsToldSo(t *testing.T) {
+	for want, err := range map[string]error{"token_expired": auth.ErrRevoked, "unauthorized": auth.ErrInvalid} {
+		live := &liveMemory{}
+		w := newWorld(t, newMemory(), func(o *api.Options) {
+			o.Live, o.Verifier = live, &lapsing{Verifier: o.Verifier, err: err}
+		})
+		w.as("alice").post("/v1/tickets", "").wantCode(401, want)
+		if len(live.tickets) != 0 {
+			t.Errorf("%s: a ticket was issued", want)
+		}
 	}
 }
 
