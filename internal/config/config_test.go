@@ -125,6 +125,8 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		{name: "no value", file: "max-text:\n", want: []string{"madang.yaml:1: max-text: neither a value nor a list"}},
 		{name: "not settings", file: "- a\n", want: []string{"settings are written as name: value"}},
 		{name: "not YAML", file: "a: [\n", want: []string{"madang.yaml"}},
+		{name: "not YAML, beside a secret", file: "redis: redis://secret:word@r\n\tmax-text: 1\n", want: []string{"madang.yaml:2: found character"}},
+		{name: "not YAML, and a secret", file: "max-text: 1\njwt-secret: |secret:word\n", want: []string{"madang.yaml:2: invalid header option"}},
 		{name: "no such file", args: []string{"--config", "/does/not/exist.yaml"}, want: []string{"/does/not/exist.yaml"}},
 		{name: "bad choice", args: []string{"--log-level=loud"}, want: []string{"--log-level", "loud"}},
 		{name: "short secret", args: []string{"--jwt-secret=short"}, want: []string{"--jwt-secret", "at least 32"}},

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // File is a YAML file of settings. Its keys are the flags' names; a nested
@@ -44,7 +45,7 @@ func ReadFile(path string) (*File, error) {
 func ParseFile(path string, content []byte) (*File, error) {
 	tree, err := parser.ParseBytes(content, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, syntaxError(path, err)
 	}
 	f := &File{path: path, values: map[string]setting{}}
 	var bad []error
@@ -54,6 +55,21 @@ func ParseFile(path string, content []byte) (*File, error) {
 		}
 	}
 	return f, errors.Join(bad...)
+}
+
+// syntaxError says where a file is not YAML without the lines around it, which
+// yaml would print: one of them may hold a password.
+func syntaxError(path string, err error) error {
+	var at interface {
+		error
+		GetToken() *token.Token
+		GetMessage() string
+	}
+	if !errors.As(err, &at) || at.GetToken() == nil {
+		return fmt.Errorf("%s: it is not YAML", path)
+	}
+	message, _, _ := strings.Cut(at.GetMessage(), `: "`) // what stands there
+	return fmt.Errorf("%s:%d: %s", path, at.GetToken().Position.Line, message)
 }
 
 // read takes one node of the tree whose key is name, "" at the root.
