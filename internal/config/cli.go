@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -57,7 +58,22 @@ func Options() []kong.Option {
 		kong.PostBuild(nameVariables),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.ValueFormatter(describe),
+		kong.NamedMapper("path", kong.MapperFunc(path)),
 	}
+}
+
+// path makes a file's name absolute. An empty one is none: kong would take it for
+// the working directory, where files that people attach would end up.
+func path(ctx *kong.DecodeContext, target reflect.Value) error {
+	var name string
+	if err := ctx.Scan.PopValueInto("file", &name); err != nil {
+		return err
+	}
+	if name != "" && name != "-" {
+		name = kong.ExpandPath(name)
+	}
+	target.SetString(name)
+	return nil
 }
 
 // describe is a setting's help. Kong shows a default where the placeholder would

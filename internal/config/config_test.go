@@ -165,6 +165,19 @@ func TestErrorsNameTheSetting(t *testing.T) {
 	}
 }
 
+// TestAnEmptyPathIsNone: Compose and shells give what is not set as empty.
+func TestAnEmptyPathIsNone(t *testing.T) {
+	l, err := parse(t, "blob-dir: ''\njwt-secret: "+secret, nil, "api", "--redis-ca=")
+	if err != nil || l.API.BlobDir != "" || l.API.RedisCA != "" {
+		t.Errorf("blob-dir is %q, redis-ca %q, err %v", l.API.BlobDir, l.API.RedisCA, err)
+	}
+	env := map[string]string{"MADANG_CONFIG": "", "MADANG_BLOB_DIR": "", "MADANG_JWT_SECRET_FILE": "", "MADANG_JWT_SECRET": secret}
+	l, err = parse(t, "", env, "api")
+	if err != nil || l.API.BlobDir != "" || l.API.JWTSecretFile != "" {
+		t.Errorf("from the environment: blob-dir is %q, jwt-secret-file %q, err %v", l.API.BlobDir, l.API.JWTSecretFile, err)
+	}
+}
+
 func TestOneFileServesAllSubcommands(t *testing.T) {
 	file := "jwt-secret: " + secret + "\nheartbeat: 20s\nmax-text: 5\n"
 	if _, err := parse(t, file, nil, "api"); err != nil {
