@@ -321,6 +321,21 @@ func TestTheClientComesBack(t *testing.T) {
 			await new Promise((done) => setTimeout(done, 300));
 			is("sockets", sockets.length, 2);
 		`,
+		"not, when it is closed by who hears that it waits": `
+			Math.random = () => 0;
+			client.on("state", ({ state }) => state === "waiting" && client.close());
+			sockets[0].onclose({ code: 1006 });
+			is("state", client.state, "offline");
+			await new Promise((done) => setTimeout(done, 50));
+			is("sockets", sockets.length, 1);
+		`,
+		"once, when it is asked to by who hears that it waits": `
+			Math.random = () => 0;
+			client.on("state", ({ state }) => state === "waiting" && client.connect());
+			sockets[0].onclose({ code: 1006 });
+			await new Promise((done) => setTimeout(done, 50));
+			is("sockets", sockets.length, 2);
+		`,
 		"by its own time again, after one that was told": `
 			Math.random = () => 0;
 			sockets[0].tells({ type: "bye", reason: "drain", retry_in_ms: 1e9 });

@@ -361,8 +361,8 @@ export class Client {
     }
     if (retryAfterMs) this.#retryInMs ??= Math.max(retryAfterMs, backoff(this.#attempt++));
     const wait = this.#retryInMs ?? backoff(this.#attempt++);
+    this.#retryTimer = setTimeout(() => this.#open(), wait); // before somebody is told, who may close it
     this.#setState("waiting", wait);
-    this.#retryTimer = setTimeout(() => this.#open(), wait);
   }
 
   // ---- what comes down ----
