@@ -5,8 +5,8 @@ package protocol
 type CloseCode uint16
 
 // Close codes a gateway uses. A client reconnects and resumes after all of
-// them except CloseForbidden and CloseTooMany, and after CloseTokenExpired only
-// with a new token.
+// them except CloseForbidden, after CloseTokenExpired only with a new token, and
+// after CloseTooMany not before a minute or so.
 const (
 	CloseNormal        CloseCode = 1000
 	CloseGoingAway     CloseCode = 1001

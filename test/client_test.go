@@ -418,6 +418,33 @@ func TestTheClientComesBack(t *testing.T) {
 			is("with", with_, ["bearer.jwt"]);
 			is("faults", faults, ["SyntaxError"]);
 		`,
+		"slowly, when its user has too many connections": `
+			const real = setTimeout, faults = [], waits = [];
+			Math.random = () => 0;
+			window.setTimeout = (f, ms) => real(f, ms < 30_000 ? ms : 0);
+			client.on("fault", (err) => faults.push(err.message));
+			client.on("state", ({ state, retryInMs }) => state === "waiting" && waits.push(retryInMs));
+			sockets[0].onclose({ code: 1006 });
+			for (let n = 1; n <= 6; n++) {
+				await until("it back", () => sockets.length === n + 1 && sockets[n].said.length);
+				sockets[n].onclose({ code: 4009 });
+				is("state", client.state, "waiting");
+			}
+			is("waits", waits, [0, 30_000, 60_000, 120_000, 240_000, 300_000, 300_000]);
+			is("faults", faults, Array(6).fill("Too many connections"));
+			await until("it back", () => sockets.length === 8 && sockets[7].said.length);
+			hello(11);
+			sockets[7].tells({ type: "resumed", rooms_rev: 11 });
+			is("state", client.state, "online");
+			sockets[7].onclose({ code: 4009 });
+			is("what it waits from the beginning", waits.at(-1), 30_000);
+		`,
+		"at once, when somebody looks at a page that has too many": `
+			sockets[0].onclose({ code: 4009 });
+			is("state", client.state, "waiting");
+			document.dispatchEvent(new Event("visibilitychange"));
+			await until("it back", () => sockets.length === 2);
+		`,
 		"when the gateway is gone after it has opened": `
 			const real = setTimeout;
 			window.setTimeout = (f, ms) => real(f, ms / 100);

@@ -174,13 +174,17 @@ func TestTheClientOverEvents(t *testing.T) {
 			is("faults", events.includes("fault"), false);
 		`,
 		"a gateway says no for good": `
-			for (const status of [403, 429]) {
-				refusal = { status, code: "forbidden" };
-				client.connect();
-				await until("it offline", () => client.state === "offline");
-			}
-			is("faults", events.filter((e) => e === "fault").length, 2);
-			is("streams", streams.length, 2);
+			refusal = { status: 403, code: "forbidden" };
+			client.connect();
+			await until("it offline", () => client.state === "offline");
+			is("faults", events.filter((e) => e === "fault").length, 1);
+			is("streams", streams.length, 1);
+		`,
+		"there are too many, and nothing says when to come back": `
+			refusal = { status: 429, code: "rate_limited" };
+			client.connect();
+			await until("a fault", () => events.includes("fault"));
+			is("how long", states.at(-1), { state: "waiting", retryInMs: 59_700 });
 		`,
 	} {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).playsOverEvents(script) })

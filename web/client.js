@@ -17,6 +17,8 @@ import { EventStream } from "./stream.js";
 
 const backoffFirstMs = 500; // doubles with each attempt …
 const backoffMostMs = 20_000; // … up to this
+const crowdedFirstMs = 60_000; // likewise where the user has too many connections: some must end first
+const crowdedMostMs = 600_000;
 const openTimeoutMs = 10_000; // a handshake that takes longer is given up
 const pongTimeoutMs = 8_000; // a ping without an answer means a dead link
 const sendForMs = 60_000; // how long a send is retried
@@ -60,6 +62,9 @@ export function backoff(attempt) {
   return Math.random() * Math.min(backoffMostMs, backoffFirstMs * 2 ** Math.min(attempt, 16));
 }
 
+/** A longer one, and never none: those that are too many would only be refused again. */
+const crowdedDelay = (attempt) => (0.5 + Math.random() / 2) * Math.min(crowdedMostMs, crowdedFirstMs * 2 ** Math.min(attempt, 16));
+
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 export class Client {
@@ -73,6 +78,7 @@ export class Client {
   #socket = null;
   #state = "offline";
   #attempt = 0;
+  #crowded = 0; // attempts that met too many connections
   #wanted = false; // connect() was called, close() was not
   #resuming = false;
   #retryTimer = 0;
@@ -353,16 +359,18 @@ export class Client {
     this.#socket = null;
     if (!this.#wanted) return;
     if (code === Close.tokenExpired || this.#state === "connecting") this.#jwt = null;
-    if (code === Close.forbidden || code === Close.tooMany) {
+    if (code === Close.forbidden) {
       this.#wanted = false;
       this.#setState("offline");
-      this.#emit("fault", new Error(code === Close.tooMany ? "Too many connections of this user" : "The gateway refused this user"));
+      this.#emit("fault", new Error("The gateway refused this user"));
       return;
     }
+    const crowded = code === Close.tooMany;
     if (retryAfterMs) this.#retryInMs ??= Math.max(retryAfterMs, backoff(this.#attempt++));
-    const wait = this.#retryInMs ?? backoff(this.#attempt++);
+    const wait = crowded ? crowdedDelay(this.#crowded++) : this.#retryInMs ?? backoff(this.#attempt++);
     this.#retryTimer = setTimeout(() => this.#open(), wait); // before somebody is told, who may close it
     this.#setState("waiting", wait);
+    if (crowded) this.#emit("fault", new Error("Too many connections"));
   }
 
   // ---- what comes down ----
@@ -559,7 +567,7 @@ export class Client {
 
   #setState(state, detail) {
     this.#state = state;
-    if (state === "online") this.#attempt = 0; // not with hello: what kills a gateway may be the resume
+    if (state === "online") this.#attempt = this.#crowded = 0; // not with hello: what kills a gateway may be the resume
     this.#emit("state", { state, retryInMs: detail });
   }
 
