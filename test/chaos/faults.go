@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/internal/testkit"
+	"github.com/madang-chat/madang/test/proxy"
 )
 
 // fault is one kind of thing that goes wrong.
@@ -57,28 +58,28 @@ const (
 var faults = []fault{
 	{name: "gateway killed", strikes: aGateway, outage: reconnecting, run: killGateway},
 	{name: "gateway stopped", strikes: aGateway, outage: 10*time.Second + reconnecting, run: stopGateway},
-	{name: "clients' links cut", strikes: aGateway, outage: reconnecting, run: onFront("cut", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.Cut()
+	{name: "clients' links cut", strikes: aGateway, outage: reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Cut()
 		return 0
 	})},
-	{name: "clients' links reset in mid-frame", strikes: aGateway, outage: reconnecting, run: onFront("reset", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.ResetAfter(1 + rng.IntN(2000))
+	{name: "clients' links reset in mid-frame", strikes: aGateway, outage: reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.ResetAfter(1 + rng.IntN(2000))
 		return time.Second
 	})},
-	{name: "clients' links stalled", strikes: aGateway, outage: 10*time.Second + reconnecting, run: onFront("stalled", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.Stall()
+	{name: "clients' links stalled", strikes: aGateway, outage: 10*time.Second + reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Stall()
 		return seconds(rng, 1, 10)
 	})},
-	{name: "clients' links half open", strikes: aGateway, outage: reconnecting, run: onFront("half open", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.HalfOpen()
+	{name: "clients' links half open", strikes: aGateway, outage: reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.HalfOpen()
 		return 0
 	})},
-	{name: "clients' links go silent", strikes: aGateway, outage: reconnecting, run: onFront("silent", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.Silence()
+	{name: "clients' links go silent", strikes: aGateway, outage: reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Silence()
 		return 0
 	})},
-	{name: "clients' links throttled", strikes: aGateway, outage: 10*time.Second + reconnecting, run: onFront("throttled", func(w *world, n *node, rng *rand.Rand) time.Duration {
-		n.front.Throttle(2000 + rng.IntN(8000))
+	{name: "clients' links throttled", strikes: aGateway, outage: 10*time.Second + reconnecting, run: onFront(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Throttle(2000 + rng.IntN(8000))
 		return seconds(rng, 2, 8)
 	})},
 	{name: "clients drop all at once", strikes: theClients, outage: reconnecting, run: dropClients},
@@ -86,32 +87,32 @@ var faults = []fault{
 	{name: "API killed", strikes: anAPI, outage: reconnecting, run: killAPI},
 	{name: "API stopped", strikes: anAPI, outage: 10*time.Second + reconnecting, run: stopAPI},
 
-	{name: "link to Redis cut", on: []string{standalone}, strikes: aRedis, outage: reconnecting, run: onRedisLink("cut", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.Cut()
+	{name: "link to Redis cut", on: []string{standalone}, strikes: aRedis, outage: reconnecting, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Cut()
 		return 0
 	})},
-	{name: "link to Redis refused", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + reconnecting, run: onRedisLink("refused", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.Refuse()
+	{name: "link to Redis refused", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + reconnecting, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Refuse()
 		return seconds(rng, 1, 8)
 	})},
-	{name: "link to Redis reset in mid-frame", on: []string{standalone}, strikes: aRedis, outage: reconnecting, run: onRedisLink("reset", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.ResetAfter(1 + rng.IntN(5000))
+	{name: "link to Redis reset in mid-frame", on: []string{standalone}, strikes: aRedis, outage: reconnecting, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.ResetAfter(1 + rng.IntN(5000))
 		return time.Second
 	})},
-	{name: "link to Redis stalled", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + deafLink, run: onRedisLink("stalled", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.Stall()
+	{name: "link to Redis stalled", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + deafLink, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Stall()
 		return seconds(rng, 1, 10)
 	})},
-	{name: "link to Redis half open", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink("half open", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.HalfOpen()
+	{name: "link to Redis half open", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.HalfOpen()
 		return 0
 	})},
-	{name: "link to Redis goes silent", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink("silent", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.Silence()
+	{name: "link to Redis goes silent", on: []string{standalone}, strikes: aRedis, outage: deafLink, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Silence()
 		return 0
 	})},
-	{name: "link to Redis throttled", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + deafLink, run: onRedisLink("throttled", func(n *node, rng *rand.Rand) time.Duration {
-		n.redis.Throttle(20_000 + rng.IntN(80_000))
+	{name: "link to Redis throttled", on: []string{standalone}, strikes: aRedis, outage: 10*time.Second + deafLink, run: onRedisLink(func(p *proxy.Proxy, rng *rand.Rand) time.Duration {
+		p.Throttle(20_000 + rng.IntN(80_000))
 		return seconds(rng, 2, 8)
 	})},
 
@@ -197,24 +198,27 @@ func roll(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
 
 // ---- links ----
 
-func onFront(what string, do func(*world, *node, *rand.Rand) time.Duration) func(context.Context, *world, *rand.Rand) (string, error) {
+// onFront does something to the links between a gateway and its clients.
+func onFront(do func(*proxy.Proxy, *rand.Rand) time.Duration) func(context.Context, *world, *rand.Rand) (string, error) {
 	return func(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
 		n := pick(rng, w.gateways)
-		during := do(w, n, rng)
-		sleep(ctx, during)
-		n.front.Heal()
-		return fmt.Sprintf("%s for %v", n.name, during), nil
+		return onLinks(ctx, n, n.front, rng, do), nil
 	}
 }
 
-func onRedisLink(what string, do func(*node, *rand.Rand) time.Duration) func(context.Context, *world, *rand.Rand) (string, error) {
+// onRedisLink does something to the links between a process and Redis.
+func onRedisLink(do func(*proxy.Proxy, *rand.Rand) time.Duration) func(context.Context, *world, *rand.Rand) (string, error) {
 	return func(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
 		n := pick(rng, w.nodes())
-		during := do(n, rng)
-		sleep(ctx, during)
-		n.redis.Heal()
-		return fmt.Sprintf("%s for %v", n.name, during), nil
+		return onLinks(ctx, n, n.redis, rng, do), nil
 	}
+}
+
+func onLinks(ctx context.Context, n *node, p *proxy.Proxy, rng *rand.Rand, do func(*proxy.Proxy, *rand.Rand) time.Duration) string {
+	during := do(p, rng)
+	sleep(ctx, during)
+	p.Heal()
+	return fmt.Sprintf("%s for %v", n.name, during)
 }
 
 func dropClients(ctx context.Context, w *world, rng *rand.Rand) (string, error) {

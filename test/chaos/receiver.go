@@ -131,7 +131,7 @@ func (r *receiver) session(ctx context.Context, gateway *node) (wait time.Durati
 			case target.Resumed:
 				worked = true
 			}
-			r.take(ctx, ev)
+			r.take(ev)
 		}
 		if wait > 0 { // bye: what is queued has come, the gateway closes
 			sleep(ctx, min(wait, 50*time.Millisecond))
@@ -198,7 +198,7 @@ func (r *receiver) drop() {
 }
 
 // take keeps account of one event.
-func (r *receiver) take(ctx context.Context, ev target.Event) {
+func (r *receiver) take(ev target.Event) {
 	w := r.w
 	now := time.Now()
 	w.mu.Lock()

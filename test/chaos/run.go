@@ -17,7 +17,6 @@ const recovery = 45 * time.Second
 // outcome is what one step did.
 type outcome struct {
 	step   step
-	took   time.Duration
 	window window
 	gaps   uint64
 }
@@ -93,7 +92,6 @@ func (w *world) calm(ctx context.Context, res *result) {
 // strike does a step and waits until everything works again.
 func (w *world) strike(ctx context.Context, s step) outcome {
 	w.opt.say("%s", s.name())
-	began := time.Now()
 	w.open()
 	var faults, whispers sync.WaitGroup
 	striking, over := context.WithCancel(ctx)
@@ -116,7 +114,7 @@ func (w *world) strike(ctx context.Context, s step) outcome {
 	if !recovered && ctx.Err() == nil {
 		w.violate("%s: not recovered %v after it was over: %s", s.name(), recovery, w.trouble(since))
 	}
-	o := outcome{step: s, took: time.Since(began)}
+	o := outcome{step: s}
 	o.window, o.gaps = w.shut()
 	w.hold(o)
 	return o

@@ -110,8 +110,6 @@ func (w *world) insist(room int, as *receiver, number ledger.Send) (pos ledger.P
 		w.window.slowest = max(w.window.slowest, took)
 		if outcome != "" {
 			w.window.failed[outcome]++
-		} else if status == http.StatusOK {
-			w.window.replayed++
 		}
 		w.mu.Unlock()
 		if outcome == "" {

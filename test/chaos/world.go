@@ -51,13 +51,12 @@ type world struct {
 
 // window is what is measured between the beginning of a fault and its recovery.
 type window struct {
-	from     time.Time
-	late     time.Duration // most between a send's first attempt and its arrival
-	silence  time.Duration // longest of any receiver
-	failed   map[string]int
-	slowest  time.Duration // slowest answer to a send
-	gaps     uint64        // book's count at the beginning
-	replayed int
+	from    time.Time
+	late    time.Duration // most between a send's first attempt and its arrival
+	silence time.Duration // longest of any receiver
+	failed  map[string]int
+	slowest time.Duration // slowest answer to a send
+	gaps    uint64        // book's count at the beginning
 }
 
 // newWorld starts everything and makes the rooms.
