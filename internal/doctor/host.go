@@ -17,13 +17,12 @@ type Host struct {
 	Kernel string
 	Cores  int
 
-	MemoryBytes    int64 // of the machine
-	AvailableBytes int64
-	CgroupBytes    int64 // limit of this process's control group; -1: none
-	SwapBytes      int64
-	Swappiness     int64
-	Overcommit     int64
-	HugePages      string // the chosen one of always, madvise, never
+	MemoryBytes int64 // of the machine
+	CgroupBytes int64 // limit of this process's control group; -1: none
+	SwapBytes   int64
+	Swappiness  int64
+	Overcommit  int64
+	HugePages   string // the chosen one of always, madvise, never
 
 	NoFileSoft, NoFileHard int64 // of this process; Go raises soft to hard
 	NrOpen                 int64 // most that NoFileHard can be
@@ -33,9 +32,8 @@ type Host struct {
 	SomaxConn, SynBacklog int64
 	SynCookies            int64
 	PortFirst, PortLast   int64
-	TWReuse               int64
 	TCPMem                [3]int64 // pages: low, pressure, high
-	TCPRMem, TCPWMem      [3]int64 // bytes: least, default, most
+	TCPWMem               [3]int64 // bytes: least, default, most
 	ConntrackMax          int64    // -1: not loaded
 	ConntrackCount        int64
 	ClockSource           string
@@ -43,7 +41,6 @@ type Host struct {
 	ClockSynced           bool
 	ClockKnown            bool // whether ClockSynced is known
 	PageBytes             int64
-	Container             bool
 	CPUQuota              float64 // cores that the control group allows; -1: all
 	CongestionWindowReset int64   // tcp_slow_start_after_idle
 }
@@ -65,9 +62,7 @@ func ReadHost(root fs.FS) Host {
 		SomaxConn:    r.number("proc/sys/net/core/somaxconn"),
 		SynBacklog:   r.number("proc/sys/net/ipv4/tcp_max_syn_backlog"),
 		SynCookies:   r.number("proc/sys/net/ipv4/tcp_syncookies"),
-		TWReuse:      r.number("proc/sys/net/ipv4/tcp_tw_reuse"),
 		TCPMem:       [3]int64(r.numbers("proc/sys/net/ipv4/tcp_mem", 3)),
-		TCPRMem:      [3]int64(r.numbers("proc/sys/net/ipv4/tcp_rmem", 3)),
 		TCPWMem:      [3]int64(r.numbers("proc/sys/net/ipv4/tcp_wmem", 3)),
 		ConntrackMax: r.number("proc/sys/net/netfilter/nf_conntrack_max"), ConntrackCount: r.number("proc/sys/net/netfilter/nf_conntrack_count"),
 		ClockSource:           r.text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
@@ -77,9 +72,7 @@ func ReadHost(root fs.FS) Host {
 	}
 	ports := r.numbers("proc/sys/net/ipv4/ip_local_port_range", 2)
 	h.PortFirst, h.PortLast = ports[0], ports[1]
-	h.MemoryBytes, h.AvailableBytes, h.SwapBytes = r.meminfo()
-	_, err := fs.Stat(root, ".dockerenv")
-	h.Container = err == nil || os.Getenv("KUBERNETES_SERVICE_HOST") != ""
+	h.MemoryBytes, h.SwapBytes = r.meminfo()
 	h.readProcess()
 	return h
 }
@@ -133,8 +126,8 @@ func (r reader) chosen(name string) string {
 	return word
 }
 
-func (r reader) meminfo() (total, available, swap int64) {
-	total, available, swap = -1, -1, -1
+func (r reader) meminfo() (total, swap int64) {
+	total, swap = -1, -1
 	for line := range strings.Lines(r.text("proc/meminfo")) {
 		name, rest, _ := strings.Cut(line, ":")
 		f := strings.Fields(rest)
@@ -148,13 +141,11 @@ func (r reader) meminfo() (total, available, swap int64) {
 		switch name {
 		case "MemTotal":
 			total = kb << 10
-		case "MemAvailable":
-			available = kb << 10
 		case "SwapTotal":
 			swap = kb << 10
 		}
 	}
-	return total, available, swap
+	return total, swap
 }
 
 // cgroups are the directories of this process's control group, inside first:
