@@ -255,41 +255,53 @@ func (c *Core) userEvent(u *user, payload []byte) {
 		return
 	}
 	switch ev.Type {
-	case "joined", "left":
-		switch {
-		case u.readTok == 0 && u.known:
-			c.roomsChanged(u, &ev)
-			c.roomDecided(u)
-		case len(c.waiting[u]) < mostPending:
-			c.waiting[u] = append(c.waiting[u], ev)
-		default:
-			delete(c.waiting, u)
-			c.readUser(u)
-		}
 	case "disconnect":
-		// It may be late: who came with a newer token stays. One that does not say
-		// since when ends everything.
-		if ev.BeforeMs == 0 {
-			for i := range u.conns {
-				c.out.Close(u.conns[i].id, protocol.CloseTokenExpired)
-			}
-			return
-		}
-		u.revoked = max(u.revoked, ev.BeforeMs)
-		c.closeRevoked(u.conns, u.revoked, true)
+		c.disconnected(u, ev.BeforeMs)
+	case "joined", "left":
 	default:
 		c.tell(u, edge.FrameOf(payload))
+		return
+	}
+	switch {
+	case u.readTok == 0 && u.known:
+		c.roomsChanged(u, &ev)
+		c.roomDecided(u)
+	case len(c.waiting[u]) < mostPending:
+		c.waiting[u] = append(c.waiting[u], ev)
+	default:
+		delete(c.waiting, u)
+		c.readUser(u)
 	}
 }
 
-// roomsChanged takes in a joined or left on a user's channel. One that is not
-// newer than what is known is part of it (M3).
+// disconnected closes the connections of a user who was disconnected (M4). It may be
+// late: who came with a newer token stays. One that does not say since when ends
+// everything.
+func (c *Core) disconnected(u *user, before uint64) {
+	if before == 0 {
+		for i := range u.conns {
+			c.out.Close(u.conns[i].id, protocol.CloseTokenExpired)
+		}
+		return
+	}
+	u.revoked = max(u.revoked, before)
+	c.closeRevoked(u.conns, u.revoked, true)
+}
+
+// roomsChanged takes in what a user's channel says of a new revision: joined, left,
+// or a disconnection, which changes no room. One that is not newer than what is
+// known is part of it (M3).
 func (c *Core) roomsChanged(u *user, ev *control) {
 	if ev.RoomsRev <= u.rev {
 		return
 	}
 	u.rev, u.exact = ev.RoomsRev, false
-	if ev.Type == "joined" {
+	switch ev.Type {
+	case "disconnect":
+		// Who comes next must not be told the one before: its list of rooms would
+		// have another every time.
+		return
+	case "joined":
 		if protocol.ValidRoom(ev.Room) {
 			c.joined(u, ev.Room, ev.Head)
 		}
