@@ -214,6 +214,73 @@ func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	}
 }
 
+// A failover that loses a removal on the room's side, and keeps what the index knows of
+// it: the members are the truth, whoever finds out (F3).
+func TestARemovalThatTheRoomHasLostIsRepaired(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	for how, repair := range map[string]func(id string) error{
+		"added again": func(id string) error {
+			_, err := s.PutMember(t.Context(), as("alice"), id, "bob", "")
+			return err
+		},
+		"found by a gateway": func(id string) error {
+			return s.Repair(t.Context(), []chat.Membership{{Room: id, User: "bob"}})
+		},
+	} {
+		id := room(t, s, "alice", "bob")
+		key := keysLike(t, r, "*:room:"+id)
+		before, err := r.Do("HGET", key, "ver")
+		must(t, err)
+		must(t, s.RemoveMember(t.Context(), as("alice"), id, "bob"))
+		_, err = r.Do("HSET", key+":members", "bob", "member")
+		must(t, err)
+		_, err = r.Do("HSET", key, "ver", fmt.Sprint(before))
+		must(t, err)
+		// What was swept of the outbox before is there again, too.
+		_, err = r.Do("XADD", strings.TrimSuffix(key, "room:"+id)+"outbox", "*", "r", id, "u", "bob", "v", fmt.Sprint(before), "h", "0-0", "op", "+")
+		must(t, err)
+		if member, ok := agree(t, s, id, "bob"); !member || ok {
+			t.Fatal(how, "nothing to repair")
+		}
+		must(t, repair(id))
+		if _, ok := agree(t, s, id, "bob"); !ok {
+			t.Errorf("%s: bob is a member, and the index does not say so", how)
+		}
+		// The next removal counts as any.
+		must(t, s.RemoveMember(t.Context(), as("alice"), id, "bob"))
+		if member, ok := agree(t, s, id, "bob"); member || !ok {
+			t.Errorf("%s: bob was removed: a member %v, agreed %v", how, member, ok)
+		}
+	}
+}
+
+// A removal that comes while a room is being repaired is no lost one.
+func TestARemovalDuringARepairStands(t *testing.T) {
+	onAll(t, func(t *testing.T, s *redisstore.Store) {
+		id := room(t, s, "alice")
+		var wg sync.WaitGroup
+		for range 8 {
+			u := name("u")
+			wg.Go(func() {
+				for range 20 {
+					_, _ = s.PutMember(background, server, id, u, "")
+					var repairs sync.WaitGroup
+					for range 3 {
+						repairs.Go(func() { _ = s.Repair(background, []chat.Membership{{Room: id, User: u}}) })
+					}
+					_ = s.RemoveMember(background, server, id, u)
+					repairs.Wait()
+					if member, ok := agree(t, s, id, u); member || !ok {
+						t.Errorf("%s was removed: a member %v, agreed %v", u, member, ok)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 // M3: what is older than what the index knows is ignored, removals included.
 func TestOlderChangesAreIgnored(t *testing.T) {
 	r := testkit.Redis(t)

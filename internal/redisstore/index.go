@@ -28,8 +28,8 @@ type change struct {
 	part  int
 	entry string
 
-	// repair is the version that was found wrong in the index, "0" for a room that
-	// it lacks, "" for a change.
+	// repair is the version that was found wrong in the index, of the room or of its
+	// removal, "0" for a room that it lacks, "" for a change.
 	repair string
 }
 
@@ -75,35 +75,53 @@ func (s *Store) writeIndex(ctx context.Context, changes []change) (failed error)
 type finding struct {
 	user string
 	chat.IndexedRoom
+	removed uint64 // the version of its removal, where the index remembers one
 }
+
+// wrong is the version that a repair replaces.
+func (f finding) wrong() string { return formatUint(max(f.Version, f.removed)) }
 
 // Repair implements chat.Feed.
 func (s *Store) Repair(ctx context.Context, ms []chat.Membership) error {
-	calls := make([]*call, len(ms))
-	for i, m := range ms {
+	calls := make([]*call, 0, 2*len(ms))
+	for _, m := range ms {
 		part := s.keys.partition(m.User)
-		calls[i] = newCommand(part, "hget", s.keys.user(part, m.User).rooms, "r:"+m.Room)
+		k := s.keys.user(part, m.User)
+		calls = append(calls, newCommand(part, "hget", k.rooms, "r:"+m.Room), newCommand(part, "get", k.left(m.Room)))
 	}
 	s.doAll(ctx, reads, calls)
 	var all []finding
 	var errs []error
-	for i, c := range calls {
-		reply, err := c.result()
-		is := finding{ms[i].User, chat.IndexedRoom{Room: ms[i].Room}}
-		if err == nil && reply != nil {
-			is.IndexedRoom, err = parseIndexed(ms[i].Room, text(reply))
-		}
+	for i, m := range ms {
+		f, err := parseFinding(m, calls[2*i], calls[2*i+1])
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		all = append(all, is)
+		all = append(all, f)
 	}
 	return errors.Join(append(errs, s.repair(ctx, all))...)
 }
 
+func parseFinding(m chat.Membership, room, removal *call) (f finding, err error) {
+	f = finding{user: m.User, IndexedRoom: chat.IndexedRoom{Room: m.Room}}
+	reply, err := room.result()
+	if err == nil && reply != nil {
+		f.IndexedRoom, err = parseIndexed(m.Room, text(reply))
+	}
+	if err != nil || reply != nil {
+		return f, err
+	}
+	if reply, err = removal.result(); err == nil && reply != nil {
+		f.removed, err = parseUint(text(reply))
+	}
+	return f, err
+}
+
 // repair asks the members of rooms again, in one read with their version, and
-// puts users' indexes right where they were found to differ.
+// puts users' indexes right where they were found to differ. The members are asked last:
+// a removal that was remembered before, and is newer than a room that has the member, is
+// one that a failover took back.
 func (s *Store) repair(ctx context.Context, all []finding) error {
 	qs := make([]chat.RoomQuery, len(all))
 	for i, f := range all {
@@ -122,7 +140,7 @@ func (s *Store) repair(ctx context.Context, all []finding) error {
 		}
 		changes = append(changes, change{
 			room: f.Room, user: f.user, joined: is, head: states[i].Head, n: states[i].N,
-			version: states[i].Version, repair: formatUint(f.Version),
+			version: states[i].Version, repair: f.wrong(),
 		})
 	}
 	if len(changes) == 0 {
@@ -153,7 +171,8 @@ func (s *Store) preferUnderWay(ctx context.Context, repairs []change) (changes [
 				err = callErr
 				continue
 			}
-			if underWay := newest(c.part, reply, ch.room, ch.user); underWay.joined {
+			wrong, _ := parseUint(ch.repair)
+			if underWay := newest(c.part, reply, ch.room, ch.user); underWay.joined && underWay.version > wrong {
 				ch = underWay
 			}
 		}

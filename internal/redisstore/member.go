@@ -173,7 +173,16 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	if err != nil {
 		return "", err
 	}
+	is = chat.Role(text(v[4]))
+	if text(v[0]) != "added" {
+		// A member that the index does not know is put there, if nothing else is about to (F3).
+		return is, s.Repair(ctx, []chat.Membership{{Room: room, User: user}})
+	}
 	ch := change{room: room, user: user, joined: true, part: part}
+	if len(v) < 6 {
+		return "", errReply("put", reply)
+	}
+	ch.entry = text(v[5])
 	if ch.version, err = parseUint(text(v[1])); err != nil {
 		return "", err
 	}
@@ -183,24 +192,8 @@ func (s *Store) PutMember(ctx context.Context, by chat.Actor, room, user string,
 	if ch.n, err = parseUint(text(v[3])); err != nil {
 		return "", err
 	}
-	if text(v[0]) == "added" {
-		if len(v) < 6 {
-			return "", errReply("put", reply)
-		}
-		ch.entry = text(v[5])
-	} else {
-		// A member that the index does not know is put there, if nothing else is about to (F3).
-		reply, err := s.do(ctx, reads, s.newNewestCall(part))
-		if err != nil {
-			return "", err
-		}
-		ch.repair = "0"
-		if underWay := newest(part, reply, room, user); underWay.joined {
-			ch = underWay
-		}
-	}
 	_ = s.writeIndex(ctx, []change{ch})
-	return chat.Role(text(v[4])), nil
+	return is, nil
 }
 
 // RemoveMember implements chat.Store.

@@ -160,7 +160,7 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 	for i, q := range lines {
 		r, role, err := q.line()
 		if errors.Is(err, chat.ErrNoRoom) || err == nil && role == "" {
-			stale = append(stale, finding{user, ids[i]}) // the members are the truth
+			stale = append(stale, finding{user: user, IndexedRoom: ids[i]}) // the members are the truth
 			continue
 		}
 		if err != nil {

@@ -327,9 +327,8 @@ func (w *world) flush(s *shard) {
 }
 
 // repair makes an index and the members agree, as whoever finds them different does
-// (F3). What is under way in an outbox knows the head at the moment of joining. A
-// removal that the index remembers is believed, unless the faults are over: the
-// room's side may have lost it.
+// (F3). What is under way in an outbox knows the head at the moment of joining. What is
+// older than a removal that the index remembers is not: the room's side has lost that.
 func (w *world) repair(room, user int) {
 	rs, us := w.roomShard(room), w.userShard(user)
 	r, is := &rs.data().rooms[room], us.data().users[user].rooms[room]
@@ -339,12 +338,9 @@ func (w *world) repair(room, user int) {
 	}
 	ch := change{room: room, user: user, version: r.version, joined: member, head: r.head}
 	for _, c := range rs.data().outbox {
-		if member && c.joined && c.room == room && c.user == user {
+		if member && c.joined && c.room == room && c.user == user && c.version > is.version {
 			ch = c
 		}
-	}
-	if member && ch.version <= is.version && !w.settling {
-		return
 	}
 	w.index(us, ch, true)
 }

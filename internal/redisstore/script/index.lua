@@ -3,7 +3,8 @@
 -- KEYS 1 the user's rooms  2 memory of the removal  3 the user's channel
 -- ARGV 1 room  2 version  3 '+' or '-'  4 head when the user joined
 --      5 the event up to the closing brace  6 PUBLISH or SPUBLISH  7 how long a removal is remembered (ms)
---      8 '' for a change; for a repair the version that was found wrong in the index, '0' when it had none
+--      8 '' for a change; for a repair the version that was found wrong in the index, of the room or of its
+--      removal, '0' when it had none
 --      9 ordinal of that head  10 what stands before channels' names
 -- Who joins has read what was said before: the read marker starts at that head, and is never moved back.
 -- Returns 1 when the index changed, 0 when it knew better. Running it again changes nothing.
@@ -27,7 +28,7 @@ if ARGV[8] == '' then
 elseif is then
   -- A repair replaces only what it found wrong: another change may have come in between.
   if ARGV[8] ~= string.match(is, '^%d+') then return 0 end
-elseif ARGV[3] == '-' or tonumber(ARGV[2]) <= tonumber(known) then
+elseif ARGV[3] == '-' or (ARGV[8] ~= known and tonumber(ARGV[2]) <= tonumber(known)) then
   return 0
 end
 if ARGV[3] == '+' then
