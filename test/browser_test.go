@@ -644,6 +644,25 @@ func TestALeftRoomThatIsStillListed(t *testing.T) {
 	alice.sees("no complaint", `document.querySelectorAll("#toasts .bad").length === 0`)
 }
 
+// TestTextFromRightToLeft: a line's first letters decide where it begins, as it is
+// written, shown, and told in the list of rooms.
+func TestTextFromRightToLeft(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.does(chromedp.SendKeys(css(`#text`), "שלום, Bob!"))
+	alice.sees("that it is written from the right", `getComputedStyle(document.querySelector("#text")).direction === "rtl"`)
+	alice.does(chromedp.Func(pressEnter))
+	alice.seesMessages("שלום, Bob!")
+	const ends = `(selector) => {
+		const text = document.querySelector(selector).firstChild;
+		const at = (i) => { const r = document.createRange(); r.setStart(text, i); r.setEnd(text, i + 1); return r.getBoundingClientRect().left; };
+		return at(text.length - 1) < at(0);
+	}`
+	alice.sees("that it ends on the left", `(`+ends+`)("#messages .bubble")`)
+	alice.sees("the same in the list", `(`+ends+`)("#rooms .last bdi:last-child")`)
+}
+
 // TestWhatIsBeingSentStaysWithItsRoom: whoever writes and goes elsewhere is told
 // when it could not be sent, and finds it where it was written.
 func TestWhatIsBeingSentStaysWithItsRoom(t *testing.T) {

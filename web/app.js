@@ -167,7 +167,8 @@ function showRooms() {
             el("span", { className: "name", textContent: r.name }),
             r.last && el("time", { textContent: shortly(r.last.at) })),
           el("span", { className: "line" },
-            el("span", { className: "last", textContent: r.last ? `${r.last.from === me ? "You" : r.last.from}: ${r.last.text}` : "No messages yet" }),
+            el("span", { className: "last" }, ...(r.last
+              ? [el("bdi", { textContent: r.last.from === me ? "You" : r.last.from }), ": ", el("bdi", { textContent: r.last.text })] : ["No messages yet"])),
             r.unread ? el("span", { className: "badge", textContent: r.unread > 99 ? "99+" : r.unread }) : null)));
       button.ariaCurrent = String(r.id === current);
       return button;
