@@ -24,7 +24,8 @@ var (
 	ErrNotFound = errors.New("blob: not found")
 	// ErrFull: the disk, or a quota of it, has no room.
 	ErrFull = errors.New("blob: no room")
-	// ErrUnavailable: the store does not answer.
+	// ErrUnavailable: the store does not answer, or the process has no descriptor
+	// left to ask it with.
 	ErrUnavailable = errors.New("blob: the store does not answer")
 )
 

@@ -153,6 +153,9 @@ func Explain(err error) error {
 		return fmt.Errorf("%w (%w)", ErrNotFound, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w (%w)", ErrFull, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+		// Until some of those who have them are through.
+		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
 	}
 	return fmt.Errorf("blob: %w", err)
 }

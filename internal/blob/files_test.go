@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +114,38 @@ func TestAFileOfAnotherSizeIsNotServed(t *testing.T) {
 	id := blobtest.Put(t, f, []byte("hello"))
 	if _, err := f.Open(t.Context(), id, 4); err == nil || errors.Is(err, blob.ErrNotFound) {
 		t.Fatalf("opened, or not found: %v", err)
+	}
+}
+
+// TestNoDescriptorsLeft: for a process that has too many clients, the store of files
+// is away for a while and not broken.
+func TestNoDescriptorsLeft(t *testing.T) {
+	f := open(t, t.TempDir())
+	id := blobtest.Put(t, f, []byte("hello"))
+	d, err := f.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Discard()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, creating := f.Create(t.Context())
+	_, opening := f.Open(t.Context(), id, 5)
+	committing := d.Commit(t.Context(), blob.NewID())
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{"create": creating, "open": opening, "commit": committing} {
+		if !errors.Is(err, blob.ErrUnavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
