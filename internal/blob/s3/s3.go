@@ -69,11 +69,17 @@ func New(o Options) (*Store, error) {
 	return &Store{client: client, opt: o}, nil
 }
 
-// Prepare makes the directory in which uploads wait.
+// Prepare makes the directory in which uploads wait, and checks that it can be
+// written to.
 func (s *Store) Prepare() error {
 	if err := os.MkdirAll(s.opt.Spool, 0o750); err != nil {
 		return fmt.Errorf("s3: %w", err)
 	}
+	d, err := s.Create(context.Background())
+	if err != nil {
+		return err
+	}
+	d.Discard()
 	return nil
 }
 

@@ -97,6 +97,22 @@ func TestS3(t *testing.T) {
 	blobtest.Run(t, s)
 }
 
+// TestASpoolThatCannotBeWrittenToIsToldAtOnce, as in a container with a read-only file
+// system; not when the first upload comes.
+func TestASpoolThatCannotBeWrittenToIsToldAtOnce(t *testing.T) {
+	const readOnly = "/proc/self" // for root, too
+	if _, err := os.Stat(readOnly); err != nil {
+		t.Skip("no folder that nobody can write to: ", err)
+	}
+	s, err := s3.New(s3.Options{Endpoint: "http://127.0.0.1:1", Bucket: "files", Spool: readOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prepare(); err == nil {
+		t.Error("it was taken for one that can")
+	}
+}
+
 func TestOnePieceUnderItsPrefix(t *testing.T) {
 	s, b, spool := open(t)
 	id := blobtest.Put(t, s, bytes.Repeat([]byte("0123456789"), 3<<20))
