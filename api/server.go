@@ -62,7 +62,7 @@ func (a *API) Start(addr string) error {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("api: %w", err)
+		return err // it says what it was doing
 	}
 	l = rawconn.Listener(l)
 	s.listener = l

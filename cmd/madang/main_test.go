@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,6 +87,28 @@ func TestMistakesAreNamed(t *testing.T) {
 				t.Errorf("shows a password:\n%s", stderr)
 			}
 		})
+	}
+}
+
+// TestAnAddressInUseIsNamed: whoever starts with two or three addresses has to know
+// which one to change.
+func TestAnAddressInUseIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, flag := range []string{"--api-addr", "--gateway-addr", "--admin-addr"} {
+		free := map[string]string{"--api-addr": "127.0.0.1:0", "--gateway-addr": "127.0.0.1:0", "--admin-addr": ""}
+		free[flag] = taken.Addr().String()
+		args := []string{"dev"}
+		for name, addr := range free {
+			args = append(args, name+"="+addr)
+		}
+		code, _, stderr := madang(t, args...)
+		if code != exitFailed || !strings.Contains(stderr, flag+": listen tcp "+taken.Addr().String()) {
+			t.Errorf("%s: code %d: %s", flag, code, stderr)
+		}
 	}
 }
 

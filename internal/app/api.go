@@ -86,7 +86,7 @@ func apiPart(p *process, a *api.API, c config.API) part {
 		name: "api",
 		start: func(context.Context) error {
 			if err := a.Start(c.APIAddr); err != nil {
-				return err
+				return fmt.Errorf("--api-addr: %w", err)
 			}
 			memory.start()
 			p.ready.set("api", "")

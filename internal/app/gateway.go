@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -131,6 +133,9 @@ func (g *gatewayPart) start(context.Context) error {
 		Rebalance: balance.Config{Percent: c.Rebalance},
 		DrainOver: time.Duration(drainShare * float64(c.DrainTimeout)),
 	})
+	if listening := (*net.OpError)(nil); errors.As(err, &listening) {
+		return fmt.Errorf("--gateway-addr: %w", err)
+	}
 	if err != nil {
 		return err
 	}
