@@ -74,7 +74,8 @@ func parseURL(s string) (t target, err error) {
 		}
 	}
 	if i := strings.IndexAny(rest, "?#"); i >= 0 {
-		return t, fmt.Errorf("redis URL: %q is not understood: parameters are settings of their own", rest[i:])
+		name, _, _ := strings.Cut(rest[i:], "=") // what it is given may be the password
+		return t, fmt.Errorf("redis URL: %q is not understood: parameters are settings of their own", name)
 	}
 	hosts, path, _ := strings.Cut(rest, "/")
 	port := "6379"
