@@ -20,6 +20,8 @@ const backoffMostMs = 20_000; // … up to this
 const crowdedFirstMs = 60_000; // likewise where the user has too many connections: some must end first
 const crowdedMostMs = 600_000;
 const openTimeoutMs = 10_000; // a handshake that takes longer is given up
+const renewLeastMs = 2_000; // what a token must have left for another to be asked for in time
+const renewMostMs = 2 ** 31 - 1; // the longest time that a timer keeps
 const pongTimeoutMs = 8_000; // a ping without an answer means a dead link
 const sendForMs = 60_000; // how long a send is retried
 const pageSize = 100; // messages per history request while a hole is filled
@@ -56,6 +58,15 @@ const above = (id) => {
 };
 const later = (a, b) => (compareIDs(a, b) >= 0 ? a : b);
 
+/** When a token ends, in ms; NaN: it does not say so in a way that we can read. */
+function endOf(jwt) {
+  try {
+    return 1000 * JSON.parse(atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))).exp;
+  } catch {
+    return NaN;
+  }
+}
+
 /** A delay between nothing and the step's bound ("full jitter"): clients that
  *  lost their gateway together do not come back together. */
 export function backoff(attempt) {
@@ -83,13 +94,15 @@ export class Client {
   #resuming = false;
   #retryTimer = 0;
   #pingTimer = 0;
+  #renewTimer = 0;
   #heartbeatMs = 25_000;
   #retryInMs = null; // of a bye, or a refusal: when to come back
 
   /**
    * @param {{api: string, ws: string, token: () => Promise<string>, transport?: string}} options
    *   api: the API's base URL ("" for the page's own); ws: the gateway's socket
-   *   URL; token: fetches a JWT, called again when the last one is refused;
+   *   URL; token: fetches a JWT, called again when the last one is refused or
+   *   about to end;
    *   transport: "websocket" or "sse".
    */
   constructor({ api, ws, token, transport = "websocket" }) {
@@ -227,13 +240,16 @@ export class Client {
     }
   }
 
-  /** The token in use, or a new one. A question for one may stay without an answer
-   *  (a network that is gone without a word): then it is asked again. */
-  async #bearer() {
+  /** The token in use, or a new one. */
+  async #bearer() { return (this.#jwt ??= await this.#newToken()); }
+
+  /** A question for a token may stay without an answer (a network that is gone
+   *  without a word): then it is asked again. */
+  async #newToken() {
     let late = 0;
     const inTime = new Promise((_, no) => { late = setTimeout(() => no(new DOMException("No token came in time", "TimeoutError")), openTimeoutMs); });
     try {
-      return (this.#jwt ??= await Promise.race([this.#token(), inTime]));
+      return await Promise.race([this.#token(), inTime]);
     } finally {
       clearTimeout(late);
     }
@@ -265,6 +281,7 @@ export class Client {
       // A first connection has nothing to resume from: what follows hello is new.
       this.#resuming = this.#roomsRev !== null;
       ws = this.#socket = this.#connection(jwt);
+      this.#renewInTime(ws, jwt);
     } catch (err) { // no token, or one that can't be one: another may come
       this.#jwt = null;
       this.#emit("fault", err);
@@ -323,6 +340,28 @@ export class Client {
     return this.positions;
   }
 
+  /** Has the socket go on with another token before its own ends. Where none comes it
+   *  is asked for again, in what is left of that time; at last the gateway ends the
+   *  connection, which is resumed with another. */
+  #renewInTime(ws, jwt) {
+    clearTimeout(this.#renewTimer);
+    const left = endOf(jwt) - Date.now(); // of clocks that differ, or no number: it is resumed
+    if (ws.mute || !(left > renewLeastMs && left < renewMostMs)) return;
+    this.#renewTimer = setTimeout(async () => {
+      let next = jwt;
+      try {
+        next = endOf(this.#jwt) > endOf(jwt) ? this.#jwt : await this.#newToken(); // requests go on with the old one
+      } catch { // it has some time
+      }
+      if (ws !== this.#socket) return;
+      if (endOf(next) > endOf(jwt)) {
+        this.#jwt = jwt = next;
+        this.#say({ type: "auth", token: jwt });
+      }
+      this.#renewInTime(ws, jwt);
+    }, left * (0.8 + Math.random() / 10)); // who came together does not ask together
+  }
+
   /** Something came: the link lives. When nothing comes for a heartbeat, ask. */
   #alive() {
     clearTimeout(this.#pingTimer);
@@ -356,6 +395,7 @@ export class Client {
 
   #closed(code, retryAfterMs) {
     clearTimeout(this.#pingTimer);
+    clearTimeout(this.#renewTimer);
     this.#socket = null;
     if (!this.#wanted) return;
     if (code === Close.tokenExpired || this.#state === "connecting") this.#jwt = null;
