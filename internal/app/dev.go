@@ -106,9 +106,13 @@ func (d *Dev) build() (*sequence, error) {
 		return nil, err
 	}
 	gatewayConfig := c.Gateway()
-	// A token is what lets one in, and only this server's own page can read the
-	// ones it hands out: any host name the machine has is fine.
-	gatewayConfig.Origins.Origins = append([]string{"*"}, c.Origins.Origins...)
+	if len(c.Origins.Origins) > 0 {
+		gatewayConfig.Origins.Origins = append(pageOrigins(c), c.Origins.Origins...)
+	} else {
+		// A token is what lets one in, and only this server's own page can read the
+		// ones it hands out: any host name the machine has is fine.
+		gatewayConfig.Origins.Origins = []string{"*"}
+	}
 	// Nobody's gateway is elsewhere: pages come back to the next start at once.
 	gatewayConfig.DrainTimeout = 0
 	gateway, err := newGatewayPart(p, gatewayConfig)
@@ -138,6 +142,25 @@ func (d *Dev) Stop(ctx context.Context) error { return d.seq.stop(ctx) }
 
 // URL is where the page is, for a browser on this machine.
 func (d *Dev) URL() string { return scheme("http", d.config.APITLSCert) + local(d.APIAddr()) }
+
+// pageOrigins are those of the page as a browser on this machine may have it. Under
+// another name, from another machine for instance, it has to be given like others.
+func pageOrigins(c config.Dev) []string {
+	_, port, err := net.SplitHostPort(c.APIAddr)
+	if err != nil {
+		return nil
+	}
+	own := scheme("http", c.APITLSCert)
+	var origins []string
+	for _, host := range [...]string{"localhost", "127.0.0.1", "[::1]"} {
+		origin := own + host
+		if own+port != "http://80" && own+port != "https://443" { // which browsers leave out
+			origin += ":" + port
+		}
+		origins = append(origins, origin)
+	}
+	return origins
+}
 
 // scheme is how a URL begins: with an s where there is a certificate.
 func scheme(name, cert string) string {

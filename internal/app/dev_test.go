@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/madang-chat/madang/internal/app"
 	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // startDev runs everything in this process, on free ports.
@@ -143,6 +145,34 @@ func TestDevServesThePage(t *testing.T) {
 	_, port, _ := net.SplitHostPort(d.GatewayAddr())
 	if ws.Hostname() != "localhost" || ws.Port() != port || ws.Path != "/v1/ws" {
 		t.Errorf("the page is told %s", ws)
+	}
+}
+
+// Of origins that are given, the gateway lets in those and dev's own page, as a
+// gateway elsewhere would; without any all are.
+func TestDevKeepsToTheOriginsThatAreGiven(t *testing.T) {
+	port := strconv.Itoa(testkit.FreePort())
+	given := startDev(t, func(c *config.Dev) {
+		c.APIAddr, c.Origins.Origins = "127.0.0.1:"+port, []string{"https://app.example"}
+	})
+	anyone := startDev(t)
+	for origin, want := range map[string]int{
+		"https://app.example":      http.StatusOK,
+		"http://localhost:" + port: http.StatusOK,
+		"http://127.0.0.1:" + port: http.StatusOK,
+		"http://localhost":         http.StatusForbidden,
+		"https://other.example":    http.StatusForbidden,
+	} {
+		polls := func(d *app.Dev) int {
+			return ask(t, "POST", "http://"+d.GatewayAddr()+"/v1/poll", `{"wait_s":0}`,
+				"Content-Type", jsonType, "Authorization", "Bearer "+tokenFor(t, d, "alice"), "Origin", origin).status
+		}
+		if status := polls(given); status != want {
+			t.Errorf("%s: %d, want %d", origin, status, want)
+		}
+		if status := polls(anyone); status != http.StatusOK {
+			t.Errorf("%s, when none are given: %d", origin, status)
+		}
 	}
 }
 

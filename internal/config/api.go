@@ -28,7 +28,7 @@ type API struct {
 	Process  `kong:"embed,group='Process',set='admin_addr=127.0.0.1:9090',set='log_format=json'"`
 	Redis    `kong:"embed,group='Redis',set='redis_url=redis://127.0.0.1:6379/0',set='redis_note='"`
 	Auth     `embed:"" group:"Authentication"`
-	Origins  `embed:"" group:"Authentication"`
+	Origins  `kong:"embed,group='Authentication',set='origins_note= Empty: those of its own host.'"`
 	HTTP     `embed:"" group:"HTTP API"`
 	Receipts `embed:"" group:"HTTP API"`
 	Files    `kong:"embed,group='Attachments',set='blob_note= Empty: nothing can be attached.'"`

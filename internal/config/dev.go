@@ -5,7 +5,7 @@ type Dev struct {
 	Process  `kong:"embed,group='Process',set='admin_addr=127.0.0.1:9090',set='log_format=text'"`
 	Redis    `kong:"embed,group='Redis',set='redis_url=',set='redis_note= Empty: an embedded one that forgets everything at the end.'"`
 	Auth     `embed:"" group:"Authentication"`
-	Origins  `embed:"" group:"Authentication"`
+	Origins  `kong:"embed,group='Authentication',set='origins_note= Empty: any at the gateway. Otherwise the page of dev may as well, at localhost.'"`
 	HTTP     `embed:"" group:"HTTP API"`
 	Files    `kong:"embed,group='Attachments',set='blob_note= Empty: one that is removed at the end.'"`
 	Sockets  `embed:"" group:"Gateway"`

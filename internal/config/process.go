@@ -46,5 +46,5 @@ type Auth struct {
 
 // Origins is which web pages may use the API and the gateway from a browser.
 type Origins struct {
-	Origins []string `help:"Origins (scheme://host[:port], exact) of pages that may connect from a browser; * for any. Clients that send no Origin are no browsers and always may." placeholder:"ORIGIN"`
+	Origins []string `help:"Origins (scheme://host[:port], exact) of pages that may connect from a browser; * for any.${origins_note} Clients that send no Origin are no browsers and always may." placeholder:"ORIGIN"`
 }
