@@ -321,6 +321,22 @@ func TestTheClientComesBack(t *testing.T) {
 			await new Promise((done) => setTimeout(done, 300));
 			is("sockets", sockets.length, 2);
 		`,
+		"and is the page's no more when it is closed": `
+			const heard = new Map([[window, new Set()], [document, new Set()]]);
+			for (const [target, kinds] of heard) {
+				const add = target.addEventListener, remove = target.removeEventListener;
+				target.addEventListener = (kind, ...how) => { kinds.add(kind); add.call(target, kind, ...how); };
+				target.removeEventListener = (kind, ...how) => { kinds.delete(kind); remove.call(target, kind, ...how); };
+			}
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => "jwt" });
+			for (let n = 2; n <= 3; n++) {
+				other.connect();
+				await until("a socket", () => sockets.length === n);
+				is("listens to", [...heard.values()].map((kinds) => [...kinds]), [["online"], ["visibilitychange"]]);
+				other.close();
+				is("listens to", [...heard.values()].map((kinds) => kinds.size), [0, 0]);
+			}
+		`,
 		"not, when it is closed by who hears that it waits": `
 			Math.random = () => 0;
 			client.on("state", ({ state }) => state === "waiting" && client.close());

@@ -110,10 +110,6 @@ export class Client {
     this.#api = api;
     this.#ws = ws;
     this.#token = token;
-    if (typeof window !== "undefined") {
-      window.addEventListener("online", () => this.#hurry());
-      document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
-    }
   }
 
   /** Calls f for each event of a kind; returns a function that ends it. */
@@ -133,11 +129,13 @@ export class Client {
 
   connect() {
     this.#wanted = true;
+    this.#listen(true);
     if (!this.#socket) this.#open();
   }
 
   close() {
     this.#wanted = false;
+    this.#listen(false);
     clearTimeout(this.#retryTimer);
     this.#drop(Close.normal);
     this.#setState("offline");
@@ -374,9 +372,19 @@ export class Client {
     this.#pingTimer = setTimeout(() => this.#drop(), pongTimeoutMs);
   }
 
+  #online = () => this.#hurry();
+  #looked = () => document.hidden || this.#hurry();
+
+  /** Listens to the page, or no more: it would keep a client that it has let go. */
+  #listen(on) {
+    if (typeof window === "undefined") return;
+    const what = on ? "addEventListener" : "removeEventListener";
+    window[what]("online", this.#online);
+    document[what]("visibilitychange", this.#looked);
+  }
+
   /** The network is back, or the page is looked at again: do not wait. */
   #hurry() {
-    if (!this.#wanted) return;
     if (this.#state === "waiting" && this.#retryInMs === null) {
       this.#attempt = 0;
       this.#open();
@@ -401,6 +409,7 @@ export class Client {
     if (code === Close.tokenExpired || this.#state === "connecting") this.#jwt = null;
     if (code === Close.forbidden) {
       this.#wanted = false;
+      this.#listen(false);
       this.#setState("offline");
       this.#emit("fault", new Error("The gateway refused this user"));
       return;
