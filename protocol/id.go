@@ -58,17 +58,6 @@ func parseUint[T string | []byte](s T) (uint64, bool) {
 	return v, true
 }
 
-// Compare returns -1, 0 or 1 as a is older than, equal to or newer than b.
-func (a ID) Compare(b ID) int {
-	switch {
-	case a == b:
-		return 0
-	case a.Less(b):
-		return -1
-	}
-	return 1
-}
-
 // Less says whether a is older than b.
 func (a ID) Less(b ID) bool {
 	return a.Ms < b.Ms || a.Ms == b.Ms && a.Seq < b.Seq

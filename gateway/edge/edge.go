@@ -59,7 +59,7 @@ type EventKind uint8
 
 // What a loop tells the hub.
 const (
-	EvOpened    EventKind = iota + 1 // there, and authenticated: Via, User, Resume, Since, Expires
+	EvOpened    EventKind = iota + 1 // there, and authenticated: Via, User, Resume, Since, IssuedAt
 	EvClosed                         // gone; nothing more comes from this ConnID
 	EvPositions                      // a `resume` frame: Positions, More
 	EvFocus                          // Room ("" for none)
@@ -84,7 +84,6 @@ type Event struct {
 	User      string    // EvOpened
 	Known     string    // EvOpened of a long poll: who it is, as the answer before said
 	Whispers  int32     // EvClosed of a long poll: how many of those it was sent (Cmd.Shed) are in its answer
-	Expires   int64     // EvOpened: the token's expiry, Unix seconds
 	IssuedAt  int64     // EvOpened, EvRenewed: the token's `iat`, Unix seconds; 0 when it has none
 	Room      string
 	ID        protocol.ID

@@ -89,7 +89,6 @@ type Stats struct {
 	Lag        time.Duration // how long the oldest input of the last turn had waited
 	QueueBytes int           // publications that wait
 	Broken     uint64        // links broken because the mailbox was full
-	Paced      int           // rooms whose senders are held back
 	Live       LiveStats
 }
 
@@ -364,7 +363,6 @@ func (h *Hub) turn() {
 	h.stats.Turns++
 	h.stats.BusyNs += uint64(time.Since(began))
 	h.stats.Lag = lag
-	h.stats.Paced = len(h.paces.rooms)
 	if h.alive != nil {
 		h.stats.Live = h.alive.stats()
 	}

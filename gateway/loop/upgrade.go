@@ -280,7 +280,7 @@ func (l *loop) opened(slot uint32, c *conn, claims auth.Claims, ev edge.Event) {
 	}
 	l.schedule(slot, c, l.nextLook(slot, c))
 	ev.Kind, ev.Via, ev.Conn = edge.EvOpened, c.form.transport(), l.id(slot, c)
-	ev.User, ev.Expires, ev.IssuedAt = claims.User, claims.Expires, claims.IssuedAt
+	ev.User, ev.IssuedAt = claims.User, claims.IssuedAt
 	l.report(ev)
 }
 

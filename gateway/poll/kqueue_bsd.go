@@ -49,7 +49,7 @@ func New(maxEvents int) (*Poller, error) {
 			return nil, fmt.Errorf("set nonblock: %w", err)
 		}
 	}
-	if err := p.Add(p.wakeR, WakeToken, Read); err != nil {
+	if err := p.Add(p.wakeR, 0, Read); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -114,13 +114,13 @@ func (p *Poller) Wait(timeoutMs int) ([]Event, error) {
 	out := p.out[:0]
 	for i := range p.raw[:n] {
 		ev := &p.raw[i]
-		token := p.watched[int(ev.Ident)].token
-		if token == WakeToken {
+		fd := int(ev.Ident)
+		if fd == p.wakeR {
 			p.consumeWake()
 			continue
 		}
 		out = append(out, Event{
-			Token:    token,
+			Token:    p.watched[fd].token,
 			Readable: ev.Filter == unix.EVFILT_READ,
 			Writable: ev.Filter == unix.EVFILT_WRITE,
 			Failed:   ev.Flags&unix.EV_ERROR != 0,

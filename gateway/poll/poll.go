@@ -24,7 +24,3 @@ type Event struct {
 	Writable bool
 	Failed   bool // the socket has an error or is closed in both directions
 }
-
-// WakeToken is the Token of no socket: Wait consumes wake-ups itself. Callers
-// must not use it.
-const WakeToken = ^uint64(0)

@@ -170,7 +170,7 @@ func (c *client) take(f *edge.Frame) {
 		c.resumed = true
 		c.checkRev(number(ev, "rooms_rev"))
 	case "gap":
-		c.gap(indexOf(string(field(ev, "room"))), ident(ev, "after"), ident(ev, "head"))
+		c.gap(indexOf(string(field(ev, "room"))), ident(ev, "head"))
 	// What the gateway tells of the user's rooms is taken in as it comes. A lower
 	// revision than what HTTP answered is late, or a failover lost revisions: the
 	// rooms are listed again.
@@ -218,7 +218,7 @@ func (v *view) startAt(base protocol.ID, wired bool) {
 	v.hole = true
 }
 
-func (c *client) gap(room int, after, head protocol.ID) {
+func (c *client) gap(room int, head protocol.ID) {
 	v := &c.views[room]
 	c.w.count.Gaps++
 	c.knows = c.knows && v.active // else it comes from a room that was not listed

@@ -20,7 +20,6 @@ type gateway struct {
 	view  []int // per shard, the node that its command client believes is the primary
 	reads []*read
 	loops []*loop
-	dirty bool // inputs since the last Flush
 	// out are users that the core was told have left a room, by a publication
 	// that no read has overruled since: nothing of the room may reach them.
 	out [maxRooms][maxUsers]int // step of the publication plus one
@@ -99,7 +98,6 @@ func (w *world) newGateway(id int) *gateway {
 // turn ends an input: often the driver flushes at once, sometimes it takes
 // another input first.
 func (g *gateway) turn() {
-	g.dirty = true
 	if g.w.settling || g.w.pick(4) != 0 {
 		g.flush()
 	}
@@ -108,7 +106,6 @@ func (g *gateway) turn() {
 func (g *gateway) flush() {
 	g.core.Tick(g.w.now)
 	g.core.Flush()
-	g.dirty = false
 }
 
 // publish gives a publication to every link that is subscribed at that node.
