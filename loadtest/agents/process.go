@@ -33,7 +33,7 @@ func (p place) Start(worker int) (crew.Process, error) {
 	h := p.hub
 	h.mu.Lock()
 	a := h.agents[p.agent]
-	proc := &process{hub: h, agent: a, worker: worker, connected: make(chan struct{}), cause: make(chan string, 1)}
+	proc := &process{hub: h, agent: a, connected: make(chan struct{}), cause: make(chan string, 1)}
 	a.processes[worker] = proc
 	a.pending = append(a.pending, worker)
 	h.mu.Unlock()
@@ -52,7 +52,6 @@ func (p place) Start(worker int) (crew.Process, error) {
 type process struct {
 	hub       *Hub
 	agent     *remote
-	worker    int
 	connected chan struct{}
 	cause     chan string // what it died of, once
 

@@ -48,9 +48,8 @@ func (s *Sender) attempt(j job) {
 	if c.fd < 0 && !s.dial(i) {
 		return
 	}
-	user := s.cfg.Crowd.User(s.cfg.Crowd.Member(int(j.room), int(j.member)))
 	if s.cfg.Mint != nil {
-		s.token = s.cfg.Mint.Append(s.token[:0], user)
+		s.token = s.cfg.Mint.Append(s.token[:0], s.cfg.Crowd.User(s.cfg.Crowd.Member(int(j.room), int(j.member))))
 	}
 	host := s.dials[int(i)%len(s.dials)].host
 	if j.carries {
@@ -58,7 +57,7 @@ func (s *Sender) attempt(j job) {
 	} else {
 		var key [stamp.Len]byte
 		s.out = s.cfg.Dialect.AppendSend(s.out[:0], target.Send{
-			Host: host, Room: s.cfg.Crowd.Room(int(j.room)), User: user, Token: s.token,
+			Host: host, Room: s.cfg.Crowd.Room(int(j.room)), Token: s.token,
 			Key: stamp.Append(key[:0], j.due, j.send), Text: s.text, File: j.file,
 		})
 	}

@@ -25,7 +25,6 @@ type echo struct {
 	running bool
 	rate    float64 // of the whole run; 0: each client has one message under way
 	begin   int64
-	endAt   int64
 	sent    uint64 // this schedule's
 	numbers uint64 // all schedules'
 	next    uint32 // client whose turn it is
@@ -54,7 +53,7 @@ func (s *Swarm) EchoBegin(rate float64) {
 		if e.dialect == nil {
 			return
 		}
-		e.running, e.rate, e.begin, e.endAt, e.sent = true, rate, s.cfg.Clock.Now(), 0, 0
+		e.running, e.rate, e.begin, e.sent = true, rate, s.cfg.Clock.Now(), 0
 		if rate > 0 {
 			return
 		}

@@ -71,7 +71,6 @@ const (
 type Send struct {
 	Host  string
 	Room  string
-	User  string // in whose name
 	Token []byte
 	Key   []byte // a stamp
 	Text  []byte // without anything that JSON would escape
