@@ -180,7 +180,7 @@ func (l *loop) destroy(slot uint32, c *conn, why CloseReason) {
 	l.dropCarry(slot, c)
 	l.dropTLS(slot, c)
 	l.releaseAddr(c)
-	l.unschedule(slot, c)
+	l.unschedule(c)
 	_ = unix.Close(int(c.fd)) // the poller forgets it with that
 	l.conns.give(slot)
 	l.live--

@@ -133,7 +133,7 @@ func (l *loop) giveUp(slot uint32) {
 	}
 	l.stats.QueuedBytes -= int64(c.qbytes)
 	l.try(func() { l.dropCarry(slot, c) })
-	l.try(func() { l.unschedule(slot, c) })
+	l.try(func() { l.unschedule(c) })
 	l.try(func() { l.forget(slot) })
 	delete(l.slow, slot)
 	delete(l.polls, slot)

@@ -222,7 +222,7 @@ func TestAPanicCostsOneConnection(t *testing.T) {
 	b.inside(func(l *loop) {
 		slot, c := l.connOf(daveID)
 		c.set(flagCarry) // without one
-		l.unschedule(slot, c)
+		l.unschedule(c)
 		l.schedule(slot, c, l.tick)
 	})
 	b.wantGone(dave, daveID)

@@ -32,7 +32,7 @@ func (l *loop) schedule(slot uint32, c *conn, due uint32) {
 		if c.due <= due {
 			return
 		}
-		l.unschedule(slot, c)
+		l.unschedule(c)
 	}
 	head := &l.wheel.heads[due%wheelSlots]
 	c.due, c.wprev, c.wnext = due, 0, *head
@@ -43,7 +43,7 @@ func (l *loop) schedule(slot uint32, c *conn, due uint32) {
 	l.wheel.count++
 }
 
-func (l *loop) unschedule(slot uint32, c *conn) {
+func (l *loop) unschedule(c *conn) {
 	if c.due == 0 {
 		return
 	}
@@ -79,7 +79,7 @@ func (l *loop) advance() {
 			}
 		}
 		for _, slot := range l.due {
-			l.unschedule(slot, l.conns.at(slot))
+			l.unschedule(l.conns.at(slot))
 		}
 		w.done = t
 		for _, slot := range l.due {
