@@ -103,7 +103,7 @@ func TestStartTellsWhatIsWrong(t *testing.T) {
 
 // waitingSend sends a message that the Store holds, and returns where its answer
 // will be.
-func waitingSend(t *testing.T, w *world, store *memory, addr string) chan string {
+func waitingSend(t *testing.T, store *memory, addr string) chan string {
 	t.Helper()
 	got := make(chan string, 1)
 	reached := make(chan struct{})
@@ -172,7 +172,7 @@ func TestStopFinishesWhatItAccepted(t *testing.T) {
 	w := newWorld(t, store, nil)
 	addr := w.start()
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
-	got := waitingSend(t, w, store, addr)
+	got := waitingSend(t, store, addr)
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.api.Stop(context.Background()) }()
@@ -206,7 +206,7 @@ func TestStopIsBounded(t *testing.T) {
 	w := newWorld(t, store, func(o *api.Options) { o.Limits.StoreTimeout = time.Minute })
 	addr := w.start()
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
-	got := waitingSend(t, w, store, addr)
+	got := waitingSend(t, store, addr)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
 	if err := w.api.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {

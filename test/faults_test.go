@@ -17,7 +17,6 @@ import (
 // socket ends.
 type traffic struct {
 	t        *testing.T
-	fleet    *fleet.Fleet
 	senders  sync.WaitGroup
 	acked    atomic.Int64
 	quit     atomic.Bool
@@ -33,7 +32,7 @@ const trafficRooms = 8
 // answers, until stop.
 func startTraffic(t *testing.T, f *fleet.Fleet) *traffic {
 	t.Helper()
-	tr := &traffic{t: t, fleet: f, sent: map[string][]fleet.Event{}}
+	tr := &traffic{t: t, sent: map[string][]fleet.Event{}}
 	tr.listener = f.User("listener", fleet.KeepingLogs())
 	senders := []*fleet.User{f.User("alice", fleet.OnAPI(0)), f.User("bob", fleet.OnAPI(1))}
 	for r := range trafficRooms {

@@ -13,8 +13,8 @@ const (
 )
 
 // watched opens a connection that watches bob, who is online.
-func watched(t *testing.T, with ...func(*live.Config)) *bench {
-	b := newBench(t, with...)
+func watched(t *testing.T) *bench {
+	b := newBench(t)
 	b.c.Canary(b.now, 1, 1, 3, "epoch1")
 	b.open(1, "alice")
 	b.answerSeats(nil)

@@ -15,14 +15,13 @@ import (
 
 // talk is a conversation with one session, on a clock of its own.
 type talk struct {
-	t      *testing.T
 	s      session.Session
 	now    int64
 	limits session.Limits
 }
 
-func begin(t *testing.T, resume bool) *talk {
-	c := &talk{t: t, limits: session.DefaultLimits}
+func begin(resume bool) *talk {
+	c := &talk{limits: session.DefaultLimits}
 	c.s.Open(resume)
 	return c
 }
@@ -158,14 +157,14 @@ func TestMessages(t *testing.T) {
 		deep:                                                        malformed,
 		strings.Repeat("[", 10_000):                                 malformed,
 	} {
-		if got := summary(begin(t, false).says(text)); got != want {
+		if got := summary(begin(false).says(text)); got != want {
 			t.Errorf("%.80s: got %s, want %s", text, got, want)
 		}
 	}
 }
 
 func TestResumeInFrames(t *testing.T) {
-	c := begin(t, true)
+	c := begin(true)
 	if !c.s.AwaitsPositions() {
 		t.Fatal("does not wait for positions")
 	}
@@ -185,7 +184,7 @@ func TestResumeInFrames(t *testing.T) {
 }
 
 func TestOnlyAResumeMayBeLong(t *testing.T) {
-	c := begin(t, true)
+	c := begin(true)
 	var b strings.Builder
 	b.WriteString(`{"rooms":{"r":"1-1"`)
 	for i := range 1000 {
@@ -217,7 +216,7 @@ func TestOnlyAResumeMayBeLong(t *testing.T) {
 }
 
 func TestFrameRate(t *testing.T) {
-	c := begin(t, false)
+	c := begin(false)
 	frame := func() bool {
 		v := c.s.Receive(wsframe.Item{Op: wsframe.Fragment}, c.now, &c.limits)
 		return v.Do != session.Fail
@@ -257,7 +256,7 @@ func TestFrameRate(t *testing.T) {
 // that does not divide a second.
 func TestFrameRatesThatAreHigh(t *testing.T) {
 	for _, rate := range []int{300, 700, 1500, 40_000} {
-		c := begin(t, false)
+		c := begin(false)
 		c.limits.FramesPerSecond = rate
 		passed := 0
 		for range 1000 { // a second
@@ -276,7 +275,7 @@ func TestFrameRatesThatAreHigh(t *testing.T) {
 // resume is sent in a buffer's worth at a time by common clients.
 func TestFragmentsCountWhenTheyAreSmall(t *testing.T) {
 	for length, want := range map[int]string{4096: "ignore", 512: "ignore", 511: "fail 4029", 0: "fail 4029"} {
-		c := begin(t, false)
+		c := begin(false)
 		fragment := wsframe.Item{Op: wsframe.Fragment, Length: length}
 		for range 40 {
 			if got := summary(c.s.Receive(fragment, c.now, &c.limits)); got != "ignore" {
@@ -290,7 +289,7 @@ func TestFragmentsCountWhenTheyAreSmall(t *testing.T) {
 }
 
 func TestControlFrames(t *testing.T) {
-	c := begin(t, false)
+	c := begin(false)
 	for _, step := range []struct {
 		op            wsframe.Op
 		payload, want string

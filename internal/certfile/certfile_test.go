@@ -47,14 +47,13 @@ func pair(t *testing.T, name string) (cert, key []byte) {
 // files are a certificate on disk.
 type files struct {
 	t         *testing.T
-	dir       string
 	cert, key string
 	age       time.Time
 }
 
 func newFiles(t *testing.T) *files {
 	dir := t.TempDir()
-	return &files{t: t, dir: dir, cert: filepath.Join(dir, "tls.crt"), key: filepath.Join(dir, "tls.key"), age: time.Now()}
+	return &files{t: t, cert: filepath.Join(dir, "tls.crt"), key: filepath.Join(dir, "tls.key"), age: time.Now()}
 }
 
 // write replaces a file as renewals do.

@@ -282,7 +282,7 @@ func freeAddr() string {
 }
 
 // startClusterFleet starts a Cluster of one node and no process.
-func startClusterFleet(binary string) (*fleet, error) {
+func startClusterFleet() (*fleet, error) {
 	dir, err := os.MkdirTemp("", "madang-measure-")
 	if err != nil {
 		return nil, err

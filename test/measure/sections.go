@@ -303,7 +303,7 @@ func sends(binary string, _ constants) (constants, error) {
 
 // canaries: what a partition's heartbeat costs a Cluster's node.
 func canaries(binary string, _ constants) (constants, error) {
-	f, err := startClusterFleet(binary)
+	f, err := startClusterFleet()
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,6 @@ import (
 
 // prometheus is Debian's, as a process that scrapes a fleet every second.
 type prometheus struct {
-	tb   testing.TB
 	addr string
 }
 
@@ -63,7 +62,7 @@ scrape_configs:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &prometheus{tb: t, addr: "127.0.0.1:" + strconv.Itoa(testkit.FreePort())}
+	p := &prometheus{addr: "127.0.0.1:" + strconv.Itoa(testkit.FreePort())}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)

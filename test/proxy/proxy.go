@@ -1,6 +1,6 @@
 // Package proxy is a TCP proxy that fails on command: it cuts, stalls, throttles,
-// delays, resets in mid-frame, and leaves connections half open. The kernel need
-// not help (no netem), and what it does is done to the bytes of real processes.
+// resets in mid-frame, and leaves connections half open. The kernel need not help
+// (no netem), and what it does is done to the bytes of real processes.
 package proxy
 
 import (
@@ -29,7 +29,6 @@ type fault struct {
 	refuse  bool // new connections are reset
 	stalled bool // nothing passes
 	perSec  int  // bytes each way and connection; 0: no limit
-	delay   time.Duration
 }
 
 // pair is one connection through the proxy.
@@ -56,13 +55,6 @@ func Listen(target string) (*Proxy, error) {
 
 // Addr is where the proxy listens.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
-
-// Conns is how many connections go through it now.
-func (p *Proxy) Conns() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.pairs)
-}
 
 // Close ends the proxy and all its connections.
 func (p *Proxy) Close() {
@@ -98,10 +90,7 @@ func (p *Proxy) Stall() { p.set(func(f *fault) { f.stalled = true }) }
 // Throttle lets so many bytes per second pass, each way of each connection.
 func (p *Proxy) Throttle(bytesPerSecond int) { p.set(func(f *fault) { f.perSec = bytesPerSecond }) }
 
-// Delay holds every piece back for that long.
-func (p *Proxy) Delay(d time.Duration) { p.set(func(f *fault) { f.delay = d }) }
-
-// Heal ends Refuse, Stall, Throttle and Delay. What was stalled goes on.
+// Heal ends Refuse, Stall and Throttle. What was stalled goes on.
 func (p *Proxy) Heal() { p.set(func(f *fault) { *f = fault{} }) }
 
 // ResetAfter lets each connection of now carry so many more bytes towards the
@@ -261,9 +250,6 @@ func (p *Proxy) forward(pr *pair, to *net.TCPConn, b []byte, down bool) bool {
 			reset = pr.resetAfter == 0
 		}
 		p.mu.Unlock()
-		if f.delay > 0 {
-			time.Sleep(f.delay)
-		}
 		if f.perSec > 0 {
 			time.Sleep(time.Duration(n) * time.Second / time.Duration(f.perSec))
 		}

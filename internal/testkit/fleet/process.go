@@ -188,9 +188,6 @@ func (n *Node) Restart() {
 	n.process().start()
 }
 
-// PID is the process's ID.
-func (n *Node) PID() int { return n.process().cmd.Process.Pid }
-
 // Log is what the process has said so far.
 func (n *Node) Log() string {
 	p := n.process()
