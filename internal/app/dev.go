@@ -10,6 +10,7 @@ import (
 
 	"github.com/madang-chat/madang/api"
 	"github.com/madang-chat/madang/internal/config"
+	"github.com/madang-chat/madang/internal/embedded"
 )
 
 // Dev is everything in one process, for development: API, gateway, an embedded
@@ -24,8 +25,8 @@ type Dev struct {
 	// SecretSource says where the JWT secret came from.
 	SecretSource string
 
-	mini    *embedded // nil when Redis is given
-	process *process  // from Start on, as is what follows
+	mini    *embedded.Redis // nil when Redis is given
+	process *process        // from Start on, as is what follows
 	api     *api.API
 	gateway *gatewayPart
 }
@@ -51,7 +52,7 @@ func NewDev(c config.Dev, log *slog.Logger) (*Dev, error) {
 		d.config.JWTSecret = rand.Text() + rand.Text()
 	}
 	if c.Redis.URL == "" && c.RedisFile == "" {
-		d.mini = newEmbedded()
+		d.mini = embedded.New()
 	}
 	return d, nil
 }
@@ -62,8 +63,8 @@ func (d *Dev) Start(ctx context.Context) error {
 	if d.mini != nil {
 		d.seq.parts = append(d.seq.parts, part{
 			name:  "embedded redis",
-			start: func(context.Context) error { return d.mini.start() },
-			stop:  func(context.Context) error { d.mini.stop(); return nil },
+			start: func(context.Context) error { return d.mini.Start() },
+			stop:  func(context.Context) error { d.mini.Close(); return nil },
 		})
 		// The rest needs its address, so it is started by a sequence of its own.
 	}
@@ -96,7 +97,7 @@ func (d *Dev) Start(ctx context.Context) error {
 func (d *Dev) build() (*sequence, error) {
 	c := d.config
 	if d.mini != nil {
-		c.Redis.URL = "redis://" + d.mini.Addr()
+		c.Redis.URL = d.mini.URL()
 	}
 	if d.blobDir != "" {
 		c.BlobDir = d.blobDir

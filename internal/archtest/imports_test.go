@@ -31,7 +31,7 @@ var layers = []layer{
 	{dirs: []string{"protocol"}},
 	{dirs: []string{"internal/chat"}, may: []string{"protocol"}},
 	{dirs: []string{"internal/auth"}, may: []string{"protocol"}},
-	{dirs: []string{"internal/config", "internal/archtest", "internal/certfile", "internal/rawconn", "internal/procs", "web", "grafana/...", "deploy/..."}},
+	{dirs: []string{"internal/config", "internal/archtest", "internal/certfile", "internal/rawconn", "internal/procs", "internal/embedded", "web", "grafana/...", "deploy/..."}},
 	{dirs: []string{"internal/blob"}},
 	{dirs: []string{"internal/blob/..."}, may: []string{"internal/blob"}},
 	{dirs: []string{"internal/metrics"}, may: []string{"gateway/...", "internal/redisstore"}},
@@ -60,7 +60,7 @@ var homes = []struct{ library, home string }{
 	{"github.com/minio/", "internal/blob/s3"},
 	{"github.com/golang-jwt/jwt", "internal/auth"},
 	{"github.com/MicahParks/", "internal/auth"},
-	{"github.com/alicebob/miniredis", "internal/app"},
+	{"github.com/alicebob/miniredis", "internal/embedded"},
 	{"github.com/prometheus/client_golang", "internal/metrics"},
 	{"github.com/alecthomas/kong", "internal/config"},
 	{"go.opentelemetry.io/", "internal/trace"},
@@ -71,10 +71,9 @@ var homes = []struct{ library, home string }{
 
 // exceptions are what a library's home list does not say, each with its reason.
 var exceptions = map[string][]string{
-	"cmd/madang":       {"github.com/alecthomas/kong"},                                           // the command line itself
-	"internal/app":     {"github.com/alicebob/miniredis", "github.com/prometheus/client_golang"}, // dev's Redis; serves the registry
-	"internal/testkit": {"github.com/alicebob/miniredis", "github.com/redis/go-redis"},           // real and embedded servers for tests
-	"test":             {"github.com/coder/websocket", "github.com/redis/go-redis"},              // whole-system tests
+	"cmd/madang":   {"github.com/alecthomas/kong"},                              // the command line itself
+	"internal/app": {"github.com/prometheus/client_golang"},                     // serves the registry
+	"test":         {"github.com/coder/websocket", "github.com/redis/go-redis"}, // whole-system tests
 	// A stand-in for the server, so that the load tester is tested against
 	// something it does not share code with.
 	"loadtest/internal/fakechat": {"github.com/coder/websocket", "github.com/golang-jwt/jwt"},

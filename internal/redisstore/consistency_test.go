@@ -462,10 +462,10 @@ func TestRetentionOfOneRoom(t *testing.T) {
 				return len(pages[0].Entries) == 0 && pages[0].Head == last.ID
 			}
 			soon(t, 5*time.Second, "an idle room's log gone", empty)
-			must(t, s.Retain(t.Context(), id, chat.Retention{AgeMs: number(200)}))
+			must(t, s.Retain(t.Context(), id, chat.Retention{AgeMs: number(1000)}))
 			last = send(t, s, id, "alice", "k2", "x")
 			must(t, s.Retain(t.Context(), id, chat.Retention{})) // the deployment's: for good
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(1300 * time.Millisecond)
 			if empty() {
 				t.Error("the log went, though its age does not count any more")
 			}

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
+	"github.com/madang-chat/madang/internal/embedded"
 )
 
 // startTimeout bounds how long a started server may take to answer.
@@ -639,14 +639,8 @@ func (c *RedisCluster) Kill() {
 	}
 }
 
-// MiniServer is what `madang dev` embeds, but for how its keys age: here before each
-// command, there four times a second.
-type MiniServer struct {
-	*miniredis.Miniredis
-}
-
-// Mini starts an embedded Redis whose TTLs run in real time.
-func Mini(tb testing.TB) *MiniServer {
+// Mini starts the Redis that `madang dev` embeds.
+func Mini(tb testing.TB) *embedded.Redis {
 	tb.Helper()
 	m := StartMini()
 	tb.Cleanup(m.Close)
@@ -654,14 +648,10 @@ func Mini(tb testing.TB) *MiniServer {
 }
 
 // StartMini is Mini for those who call Close themselves.
-func StartMini() *MiniServer {
-	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true)
+func StartMini() *embedded.Redis {
+	m := embedded.New()
 	if err := m.Start(); err != nil {
 		panic(err) // the loopback has no port left
 	}
-	return &MiniServer{m}
+	return m
 }
-
-// URL is what --redis takes.
-func (m *MiniServer) URL() string { return "redis://" + m.Addr() + "/0" }

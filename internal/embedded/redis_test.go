@@ -1,4 +1,4 @@
-package app
+package embedded
 
 import (
 	"strconv"
@@ -6,26 +6,25 @@ import (
 	"time"
 )
 
-// startEmbedded starts a Redis as `madang dev` has it.
-func startEmbedded(t *testing.T) *embedded {
+func start(t *testing.T) *Redis {
 	t.Helper()
-	e := newEmbedded()
-	if err := e.start(); err != nil {
+	r := New()
+	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.stop)
-	return e
+	t.Cleanup(r.Close)
+	return r
 }
 
 // With time looked at before each command it took a thousand times as long.
-func TestTheEmbeddedRedisIsNotSlowedDownByItsKeys(t *testing.T) {
-	e := startEmbedded(t)
+func TestItIsNotSlowedDownByItsKeys(t *testing.T) {
+	r := start(t)
 	fastest := func() time.Duration {
 		best := time.Hour
 		for range 5 {
 			began := time.Now()
 			for range 50 {
-				if err := e.Set("key", "value"); err != nil {
+				if err := r.Set("key", "value"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -35,24 +34,24 @@ func TestTheEmbeddedRedisIsNotSlowedDownByItsKeys(t *testing.T) {
 	}
 	empty := fastest()
 	for i := range 20_000 {
-		e.DB(0).Set(strconv.Itoa(i), "value")
+		r.DB(0).Set(strconv.Itoa(i), "value")
 	}
 	if full := fastest(); full > 20*empty+time.Millisecond {
 		t.Errorf("with 20,000 keys 50 commands take %v, without %v", full, empty)
 	}
 }
 
-func TestKeysOfTheEmbeddedRedisAge(t *testing.T) {
-	e := startEmbedded(t)
+func TestKeysAge(t *testing.T) {
+	r := start(t)
 	for _, key := range []string{"soon", "later"} {
-		if err := e.Set(key, "value"); err != nil {
+		if err := r.Set(key, "value"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	began := time.Now()
-	e.SetTTL("soon", time.Second)
-	e.SetTTL("later", time.Hour)
-	for e.Exists("soon") {
+	r.SetTTL("soon", time.Second)
+	r.SetTTL("later", time.Hour)
+	for r.Exists("soon") {
 		if time.Since(began) > 10*time.Second {
 			t.Fatal("a key of a second is there after ten")
 		}
@@ -61,7 +60,7 @@ func TestKeysOfTheEmbeddedRedisAge(t *testing.T) {
 	if lived := time.Since(began); lived < time.Second-agesEvery {
 		t.Errorf("a key of a second lived for %v", lived)
 	}
-	if !e.Exists("later") {
+	if !r.Exists("later") {
 		t.Error("a key of an hour has gone")
 	}
 }
