@@ -101,6 +101,25 @@ func TestAFailedWriteIsRepeatedWithWhatIsThenSo(t *testing.T) {
 	b.want("leave alice")
 }
 
+// A Redis that takes no writes (it is full) for longer than seats last: their users are there
+// again as soon as it does, whatever they did meanwhile.
+func TestWhatCouldNotBeRefreshedIsWrittenAgainAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.open(1, "alice")
+	b.answerSeats(nil)
+	for range 1200 { // 10 minutes
+		b.pass(500)
+		b.answerSeats(errAway)
+	}
+	b.forget()
+	b.pass(500)
+	b.want("take alice 1")
+	b.answerSeats(nil)
+	b.forget()
+	b.pass(500)
+	b.want()
+}
+
 func TestSeatsAreRefreshedOncePerInterval(t *testing.T) {
 	const users = 1000
 	b := newBench(t, func(c *live.Config) { c.SeatsInFlight = 10 * users })
