@@ -89,13 +89,14 @@ func firstWord(err redis.Error) string {
 }
 
 // onTheMove says whether a slot's primary refused because it is giving the slot away.
-func onTheMove(err error) bool {
+func onTheMove(err error) bool { return isAsk(err) || refusedWith(err, "TRYAGAIN") }
+
+// isAsk says whether it refused because it does not have the keys, and the slot's next owner may.
+func isAsk(err error) bool { return refusedWith(err, "ASK") }
+
+func refusedWith(err error, word string) bool {
 	redisErr := redis.Error(nil)
-	if !errors.As(err, &redisErr) {
-		return false
-	}
-	word := firstWord(redisErr)
-	return word == "ASK" || word == "TRYAGAIN"
+	return errors.As(err, &redisErr) && firstWord(redisErr) == word
 }
 
 // forCaller turns a command's error into one of chat's.

@@ -338,6 +338,52 @@ func TestASlotThatIsBeingMovedDeafensNoLink(t *testing.T) {
 	e.wantHealthy(t, 10*time.Second)
 }
 
+// What is read of a slot that is on its way is there: with its owner, or with the next one.
+func TestASlotThatIsBeingMovedIsRead(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL())
+	id, alice := room(t, s, "alice", "bob"), as("alice")
+	sent := send(t, s, id, "alice", "k", "hi")
+	other := func(slot int) *testkit.RedisServer {
+		if c.Owner(slot) == c.Nodes[0] {
+			return c.Nodes[1]
+		}
+		return c.Nodes[0]
+	}
+	in := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	wantRoom := func(when string) {
+		t.Helper()
+		if r, role, err := s.Room(in(), alice, id); err != nil || r.N != 1 || role != chat.RoleOwner {
+			t.Errorf("%s the room is %+v, alice %q in it, %v", when, r, role, err)
+		}
+		if got, _, err := s.History(in(), alice, id, nil, nil, 10); err != nil || len(got) != 1 || got[0].ID != sent.ID {
+			t.Errorf("%s its history is %v, %v", when, got, err)
+		}
+		if got, errs := s.ReadRooms(in(), []chat.RoomQuery{{Room: id, Users: []string{"bob"}}}); errs != nil || got[0].Head != sent.ID || !got[0].Member[0] {
+			t.Errorf("%s a gateway reads %+v, %v", when, got, errs)
+		}
+		if got, _, _, err := s.Rooms(in(), "bob", "", 10); err != nil || len(got) != 1 || got[0].Room.ID != id {
+			t.Errorf("%s bob's rooms are %v, %v", when, got, err)
+		}
+	}
+	slot := slotOf(t, c, id)
+	must(t, c.BeginMove(slot, other(slot)))
+	wantRoom("before the room's keys have moved")
+	must(t, c.MoveKeys(slot, other(slot)))
+	wantRoom("when the room's keys have moved")
+	must(t, c.MoveSlot(slot, other(slot)))
+	wantRoom("when the room's slot has moved")
+
+	slot = slotOfKey(t, c, "*:user:bob:rooms")
+	must(t, c.BeginMove(slot, other(slot)))
+	must(t, c.MoveKeys(slot, other(slot)))
+	wantRoom("when bob's keys have moved")
+}
+
 // What travels with a call whose slot is being moved is acknowledged all the same.
 func TestASlotThatIsBeingMovedTakesNoOthersAcknowledgement(t *testing.T) {
 	c := testkit.Cluster(t, 2, 1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -264,6 +265,9 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 	}
 	l.observe(len(calls), took, err)
 
+	if l.kind == reads && l.s.nodes.cluster != nil {
+		l.followMoves(ctx, calls, cmds)
+	}
 	short := waits && !end.enough(l.s.opt.MinReplicasAck)
 	if short && classify(end.mark.Err()) == moved {
 		short = !l.ackElsewhere(ctx, calls, cmds, acked)
@@ -289,6 +293,32 @@ func (l *lane) pipeline(calls []*call, mayLoad bool) (unknown []*call) {
 		c.finish(reply, cmdErr)
 	}
 	return unknown
+}
+
+// followMoves asks again for what was not found in a slot that is being moved: if it is
+// anywhere, it is with the slot's next owner already, where the cluster's client goes when the
+// present one says so (ASK). Writes wait instead: nearly all are scripts on several keys, one
+// of which is new, and are refused by both owners until the slot has moved; and WAIT is of one
+// connection.
+func (l *lane) followMoves(ctx context.Context, calls []*call, cmds []redis.Cmd) {
+	var pipe redis.Pipeliner
+	for i, c := range calls {
+		if !isAsk(cmds[i].Err()) {
+			continue
+		}
+		if pipe == nil {
+			pipe = l.s.nodes.cluster.Pipeline()
+		}
+		args := slices.Clone(c.args)
+		if c.script != nil { // which the next owner may not know
+			args[0], args[1] = "eval", c.script.text
+		}
+		cmds[i] = *redis.NewCmd(ctx, args...)
+		_ = pipe.Process(ctx, &cmds[i])
+	}
+	if pipe != nil {
+		_, _ = pipe.Exec(ctx)
+	}
 }
 
 // unanswered says that a command was never sent, though it has no error: go-redis gives
