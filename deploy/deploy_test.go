@@ -406,6 +406,10 @@ func TestPrometheusAcceptsItsFile(t *testing.T) {
 	}
 	write(t, dir+"/prometheus.yml", read(t, "prometheus/prometheus.yml"))
 	tool(t, "promtool", "check", "config", dir+"/prometheus.yml")
+	// Debian's is built without what finds pods.
+	found := regexp.MustCompile(`(?m)^    kubernetes_sd_configs:\n( {6,}.*\n)+`).ReplaceAllString(read(t, "prometheus/kubernetes.yml"), "    static_configs: [{targets: [pod]}]\n")
+	write(t, dir+"/kubernetes.yml", found)
+	tool(t, "promtool", "check", "config", dir+"/kubernetes.yml")
 }
 
 func TestSystemdAcceptsTheUnits(t *testing.T) {

@@ -131,6 +131,9 @@ func TestManifestsHangTogether(t *testing.T) {
 			selects(t, "Deployment", d.Spec.Selector, pod.Labels)
 			selects(t, "PodDisruptionBudget", get[policyv1.PodDisruptionBudget](t, objects, "PodDisruptionBudget "+name).Spec.Selector, pod.Labels)
 			selects(t, "NetworkPolicy", &policy.Spec.PodSelector, pod.Labels)
+			if job := pod.Labels["app.kubernetes.io/name"]; job != name { // prometheus/kubernetes.yml
+				t.Errorf("Prometheus calls the job %q: no alert or dashboard does", job)
+			}
 			service := get[corev1.Service](t, objects, "Service "+name)
 			selects(t, "Service", &metav1.LabelSelector{MatchLabels: service.Spec.Selector}, pod.Labels)
 			for _, c := range pod.Spec.TopologySpreadConstraints {
