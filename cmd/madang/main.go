@@ -82,11 +82,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if exited >= 0 {
 		return exited
 	}
-	if err != nil {
+	if err == nil {
+		err = kctx.Run()
+	} else {
+		err = wrongSetting{err}
+	}
+	if wrong := (wrongSetting{}); errors.As(err, &wrong) {
 		fmt.Fprintf(stderr, "madang: %v\nRun \"madang --help\", or \"madang COMMAND --help\", for all settings.\n", err)
 		return exitUsage
 	}
-	if err := kctx.Run(); err != nil {
+	if err != nil {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return 0
 		}
@@ -95,6 +100,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	return 0
 }
+
+// wrongSetting is an error that another start meets again, with the same settings.
+type wrongSetting struct{ error }
+
+func (w wrongSetting) Unwrap() error { return w.error }
 
 // helpPrinted ends parsing after --help and --version, which kong prints from
 // within.

@@ -71,6 +71,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		"no user for a token":   {[]string{"token", "--jwt-secret", secret}, exitUsage, []string{"--user"}},
 		"a name that is none":   {[]string{"token", "--jwt-secret", secret, "--user", "a\x00b"}, exitFailed, []string{"user name"}},
 		"unknown Redis scheme":  {[]string{"api", "--jwt-secret", secret, "--redis", "http://pass@word"}, exitUsage, []string{"--redis", `"http"`}},
+		"a Redis URL's port":    {[]string{"api", "--jwt-secret", secret, "--redis", "redis://:pass@word@h:x"}, exitUsage, []string{"--redis", `port "x"`}},
+		"no such certificate":   {[]string{"gateway", "--jwt-secret", secret, "--tls-cert", "/does/not/exist", "--tls-key", "/does/not/exist"}, exitUsage, []string{"--tls-cert", "/does/not/exist"}},
+		"no such public key":    {[]string{"api", "--jwt-key-file", "/does/not/exist"}, exitUsage, []string{"--jwt-key-file"}},
 		"address in use or bad": {[]string{"api", "--jwt-secret", secret, "--api-addr", "nonsense"}, exitUsage, []string{"--api-addr", "nonsense"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -56,7 +56,7 @@ func (c *apiCommand) Run(ctx context.Context) error {
 	defer app.CloseLog(log)
 	a, err := app.NewAPI(c.API, log)
 	if err != nil {
-		return err
+		return wrongSetting{err} // nothing else was looked at yet
 	}
 	return serve(ctx, a, c.Process, log, func() {})
 }
@@ -69,7 +69,7 @@ func (c *gatewayCommand) Run(ctx context.Context) error {
 	defer app.CloseLog(log)
 	g, err := app.NewGateway(c.Gateway, log)
 	if err != nil {
-		return err
+		return wrongSetting{err} // nothing else was looked at yet
 	}
 	return serve(ctx, g, c.Process, log, func() {})
 }
@@ -82,7 +82,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	defer app.CloseLog(log)
 	d, err := app.NewDev(c.Dev, log)
 	if err != nil {
-		return err
+		return wrongSetting{err} // nothing else was looked at yet
 	}
 	return serve(ctx, d, c.Process, log, func() { fmt.Fprint(os.Stdout, d.Banner()) })
 }
