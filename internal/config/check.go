@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // MinSecretBytes is the shortest accepted HS256 secret (RFC 7518 §3.2: as long
@@ -197,8 +198,19 @@ func (c Origins) check(p *problems) {
 			continue
 		}
 		u, err := url.Parse(o)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o {
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o || strings.HasSuffix(o, ":") {
 			p.add("origins", "%q is not an origin such as https://chat.example.com", o)
+			continue
+		}
+		// What follows would be compared with what browsers send, and never be it.
+		port := u.Port()
+		switch {
+		case strings.Contains(o, "*"):
+			p.add("origins", "%q stands for no other origins: only * alone does, for all", o)
+		case u.Scheme == "http" && port == "80", u.Scheme == "https" && port == "443":
+			p.add("origins", "%q has the port that browsers leave out: %s", o, strings.TrimSuffix(o, ":"+port))
+		case strings.ContainsFunc(o, func(r rune) bool { return r > unicode.MaxASCII }):
+			p.add("origins", "%q has letters that browsers write in ASCII (xn--…)", o)
 		}
 	}
 }

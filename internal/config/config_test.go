@@ -133,6 +133,10 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		{name: "no secret", want: []string{"--jwt-secret-file", "--jwks-url"}},
 		{name: "everything at once", args: []string{"--partitions=0", "--api-addr=x", "--redis=http://secret:word@x", "--origins=chat.example.com"},
 			want: []string{"--partitions: 0 is not between 1 and 16384", `--api-addr: "x"`, `--redis: scheme "http"`, "--jwt-secret-file", `--origins: "chat.example.com"`}},
+		{name: "origins that no browser sends", args: []string{"--origins=https://*.example.com,https://a.example.com:443,http://b.example.com:80,https://c.example.com:,https://bücher.example"}, want: []string{
+			`--origins: "https://*.example.com" stands for no other origins`, `--origins: "https://a.example.com:443" has the port that browsers leave out`,
+			`--origins: "http://b.example.com:80" has the port`, `--origins: "https://c.example.com:" is not an origin`, `--origins: "https://bücher.example" has`,
+		}},
 		{name: "no rate", args: []string{"--sends-per-second=NaN"}, want: []string{"--sends-per-second: NaN is not 0 or more"}},
 		{name: "a negative rate", args: []string{"--sends-per-second=-1"}, want: []string{"--sends-per-second: -1 is not 0 or more"}},
 		{name: "attachments", args: []string{
