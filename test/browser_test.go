@@ -702,6 +702,39 @@ func TestWhatIsBeingSentStaysWithItsRoom(t *testing.T) {
 	alice.sees("no more of it", `!document.querySelector("#messages .pending, #messages .failed")`)
 }
 
+// TestWhatHasComeIsSent: a message whose answer is lost, but that has come over the
+// socket, is sent, for who comes back to its room too.
+func TestWhatHasComeIsSent(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL()+"/#room=yard")
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		const real = fetch;
+		window.fetch = async (url, init) => {
+			const res = await real(url, init);
+			if (init?.method !== "POST" || !url.endsWith("/messages")) return res;
+			return new Promise((done) => { window.answer = done; });
+		};
+	})()`))
+	alice.comesInAs("alice")
+	goes := func(room string) {
+		alice.does(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`void (location.hash = "room=%s")`, room)))
+		alice.sees("the room", fmt.Sprintf(`document.querySelector("#room-name").textContent === %q`, room))
+	}
+	alice.sees("the room", `document.querySelector("#room-name").textContent === "yard"`)
+	const one = `[...document.querySelectorAll("#messages .bubble")].map((b) => b.textContent).join() === "hi" && !document.querySelector("#messages .pending, #messages .failed")`
+	alice.types("hi")
+	alice.sees("the message", `window.answer && `+one)
+	goes("gate")
+	goes("yard")
+	alice.sees("the message, once", one)
+	goes("gate")
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => { // as one that has tried for long enough
+		answer(new Response('{"code":"invalid","detail":"too late"}', { status: 400 }));
+		await new Promise((done) => setTimeout(done, 50));
+		if (document.querySelector("#toasts").textContent.includes("not sent")) throw new Error("it is told that it was not sent");
+	})()`, chromedp.EvalAwaitPromise))
+}
+
 // TestFilesByHand: files are chosen, uploaded and sent; an image is shown where it
 // stands, everything else can be saved, and nothing of either is markup.
 func TestFilesByHand(t *testing.T) {

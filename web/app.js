@@ -254,6 +254,7 @@ document.addEventListener("visibilitychange", () => timeline?.atBottom && timeli
 
 function onMessage(m) {
   const room = rooms.get(m.room);
+  for (const item of unsent) if (m.from === me && item.key === m.key && item.room === m.room) unsent.delete(item);
   if (room) {
     room.last = lastOf(m);
     if (m.from === me) { // who sends has read what was there, from another device too
@@ -295,7 +296,7 @@ async function showMembers() {
 // ---- sending ----
 
 const input = $("text");
-const unsent = new Set(); // what was not answered yet, in the order of its writing
+const unsent = new Set(); // what was not answered yet, nor has come by the socket, in the order of its writing
 
 $("composer").onsubmit = (e) => {
   e.preventDefault();
@@ -311,7 +312,7 @@ $("composer").onsubmit = (e) => {
 function post(shown, body) {
   const room = current, key = newKey();
   const there = () => (room === current ? timeline : null);
-  const item = { room, failed: "", show: () => {
+  const item = { room, key, failed: "", show: () => {
     timeline.addPending(key, shown, send);
     if (item.failed) timeline.failed(key, item.failed);
   } };
@@ -322,6 +323,7 @@ function post(shown, body) {
       unsent.delete(item);
       there()?.sent(key, m);
     } catch (err) {
+      if (!unsent.has(item)) return; // only the answer is missing
       item.failed = err instanceof Problem ? err.message : "no connection";
       if (there()) timeline.failed(key, item.failed);
       else toast(`A message to ${rooms.get(room)?.name ?? room} was not sent`, { bad: true });
