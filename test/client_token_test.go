@@ -131,6 +131,32 @@ func TestTheClientRenewsItsToken(t *testing.T) {
 	}
 }
 
+// However many requests need another token, there is one question for it.
+func TestTheClientAsksForATokenOnce(t *testing.T) {
+	openTab(t, browser(t), 600, 400, startDev(t).URL()).plays(`
+		let asks = 0, answered = true, old = "Bearer 1";
+		window.fetch = async (_, { headers }) => new Response("{}", { status: headers.Authorization === old ? 401 : 200 });
+		const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => {
+			asks++;
+			await new Promise((done) => setTimeout(done, 20));
+			if (!answered) throw new TypeError("Failed to fetch");
+			return String(asks);
+		} });
+		const some = () => Promise.all(Array.from({ length: 20 }, () => other.room("r")));
+		await some(); // the first is refused, too
+		is("asked", asks, 2);
+		old = "Bearer 2";
+		await some();
+		is("asked", asks, 3);
+		old = "Bearer 3";
+		answered = false;
+		is("without one", await some().catch((err) => err.name), "TypeError");
+		answered = true;
+		await some();
+		is("asked", asks, 5);
+	`)
+}
+
 // A gateway takes the other token, and the connection outlives the first.
 func TestAConnectionGoesOnWithAnotherToken(t *testing.T) {
 	secret := strings.Repeat("x", 32)

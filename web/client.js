@@ -86,6 +86,7 @@ export class Client {
   #unlisted = false; // the list of rooms could not be read: to be read with the next hello
   #user = null; // who we are, as hello says
   #jwt = null; // the token in use, fetched again when it is refused
+  #asked = null; // the question for another one, while it is open
   #socket = null;
   #state = "offline";
   #attempt = 0;
@@ -241,9 +242,12 @@ export class Client {
   /** The token in use, or a new one. */
   async #bearer() { return (this.#jwt ??= await this.#newToken()); }
 
+  /** Another token: one question for all who need one. */
+  #newToken() { return (this.#asked ??= this.#ask().finally(() => { this.#asked = null; })); }
+
   /** A question for a token may stay without an answer (a network that is gone
    *  without a word): then it is asked again. */
-  async #newToken() {
+  async #ask() {
     let late = 0;
     const inTime = new Promise((_, no) => { late = setTimeout(() => no(new DOMException("No token came in time", "TimeoutError")), openTimeoutMs); });
     try {
