@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -85,21 +86,11 @@ const (
 )
 
 func (l Limits) withDefaults() Limits {
-	if l.BodyBytes == 0 {
-		l.BodyBytes = defaultBodyBytes
-	}
-	if l.TextChars == 0 {
-		l.TextChars = defaultTextChars
-	}
-	if l.StoreTimeout == 0 {
-		l.StoreTimeout = defaultStoreTimeout
-	}
-	if l.SendBurst == 0 {
-		l.SendBurst = defaultSendBurst
-	}
-	if l.AnswerBytes == 0 {
-		l.AnswerBytes = defaultAnswerBytes
-	}
+	l.BodyBytes = cmp.Or(l.BodyBytes, defaultBodyBytes)
+	l.TextChars = cmp.Or(l.TextChars, defaultTextChars)
+	l.StoreTimeout = cmp.Or(l.StoreTimeout, defaultStoreTimeout)
+	l.SendBurst = cmp.Or(l.SendBurst, defaultSendBurst)
+	l.AnswerBytes = cmp.Or(l.AnswerBytes, defaultAnswerBytes)
 	return l
 }
 
@@ -137,16 +128,13 @@ func New(o Options) (*API, error) {
 		return nil, fmt.Errorf("api: a negative limit: %+v", o.Limits)
 	}
 	a := &API{
-		store: o.Store, verifier: o.Verifier, log: o.Logger, observer: o.Observer, answered: o.OnAnswered,
+		store: o.Store, verifier: o.Verifier, log: cmp.Or(o.Logger, slog.Default()), observer: o.Observer, answered: o.OnAnswered,
 		limits: o.Limits.withDefaults(), origins: make(map[string]bool),
 	}
 	if a.live = o.Live; a.live == nil {
 		a.live, _ = o.Store.(chat.Live)
 	}
 	a.showFocus = o.ShowFocus
-	if a.log == nil {
-		a.log = slog.Default()
-	}
 	if a.observer == nil {
 		a.observer = nobody{}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,21 +54,11 @@ const (
 )
 
 func (o Attachments) withDefaults() Attachments {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = defaultMaxBytes
-	}
-	if o.Times.Pending == 0 {
-		o.Times.Pending = defaultPending
-	}
-	if o.Uploads == 0 {
-		o.Uploads = defaultUploads
-	}
-	if o.IdleTimeout == 0 {
-		o.IdleTimeout = defaultIdleTimeout
-	}
-	if o.Timeout == 0 {
-		o.Timeout = defaultTimeout
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, defaultMaxBytes)
+	o.Times.Pending = cmp.Or(o.Times.Pending, defaultPending)
+	o.Uploads = cmp.Or(o.Uploads, defaultUploads)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, defaultIdleTimeout)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	return o
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -22,10 +23,7 @@ type rebalancer struct {
 }
 
 func newRebalancer(g *Gateway, conf balance.Config, log *slog.Logger) *rebalancer {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return &rebalancer{gateway: g, conf: conf.Defaults(), log: log}
+	return &rebalancer{gateway: g, conf: conf.WithDefaults(), log: cmp.Or(log, slog.New(slog.DiscardHandler))}
 }
 
 func (r *rebalancer) start() {

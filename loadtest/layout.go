@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -45,7 +46,7 @@ func (r *run) layout() (jobs []crew.Job, places []int, err error) {
 	}
 	receivers := (s.Clients + perReceiver - 1) / perReceiver
 	receivers = min((receivers+machines-1)/machines*machines, s.Clients) // as many on each
-	receivers = or(s.Receivers, receivers)
+	receivers = cmp.Or(s.Receivers, receivers)
 	if receivers > maxProcesses {
 		return nil, nil, fmt.Errorf("%d clients would take %d processes, as each may open %d files: raise the limit (ulimit -n)", s.Clients, receivers, files)
 	}

@@ -10,6 +10,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,16 +139,14 @@ func (s *Spec) complete() error {
 	}
 	if s.echoes() { // each client is alone with itself, and sends on its own socket
 		if s.Clients == 0 {
-			s.Clients = s.Rooms * or(s.Members, 10)
+			s.Clients = s.Rooms * cmp.Or(s.Members, 10)
 		}
 		s.Rooms, s.Members, s.APIs, s.Senders, s.SenderProcesses = s.Clients, 1, nil, 1, 1
 		if s.Scenario == "chat" || s.Scenario == "storm" && s.sends() || s.Scenario == "check" {
 			wrong("--target ws-echo: an echo has no rooms and keeps nothing, so that there is nothing for %s to judge: run hold, fanout, slow, capacity, or storm without sends", s.Scenario)
 		}
 	}
-	if s.Members == 0 {
-		s.Members = 10
-	}
+	s.Members = cmp.Or(s.Members, 10)
 	if s.Rooms == 0 && s.Clients > 0 {
 		s.Rooms = max(1, s.Clients/s.Members)
 	}
@@ -155,7 +154,7 @@ func (s *Spec) complete() error {
 		s.Clients = s.Rooms * s.Members
 	}
 	if s.Scenario == "chat" {
-		s.Zipf, s.Poisson = or(s.Zipf, 1), true
+		s.Zipf, s.Poisson = cmp.Or(s.Zipf, 1), true
 		if s.flatOut() {
 			wrong("--rate 0: a chat is never flat out; give sends per second")
 		}
@@ -163,28 +162,28 @@ func (s *Spec) complete() error {
 	if s.Scenario == "check" && !s.sends() {
 		wrong("--rate %v: what is checked are sends; give some per second", s.Rate)
 	}
-	s.Target = or(s.Target, "madang")
-	s.Senders = or(s.Senders, 32)
-	s.SenderProcesses = or(s.SenderProcesses, 1)
-	s.InFlight = or(s.InFlight, 512)
-	s.ConnectTimeout = or(s.ConnectTimeout, 30*time.Second)
-	s.Duration = or(s.Duration, 10*time.Second)
-	s.Drain = or(s.Drain, 20*time.Second)
-	s.TextBytes = or(s.TextBytes, 100)
-	s.UploadBytes = or(s.UploadBytes, 10_000)
+	s.Target = cmp.Or(s.Target, "madang")
+	s.Senders = cmp.Or(s.Senders, 32)
+	s.SenderProcesses = cmp.Or(s.SenderProcesses, 1)
+	s.InFlight = cmp.Or(s.InFlight, 512)
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, 30*time.Second)
+	s.Duration = cmp.Or(s.Duration, 10*time.Second)
+	s.Drain = cmp.Or(s.Drain, 20*time.Second)
+	s.TextBytes = cmp.Or(s.TextBytes, 100)
+	s.UploadBytes = cmp.Or(s.UploadBytes, 10_000)
 	if s.Scenario != "chat" {
 		s.UploadShare = 0
 	}
 	if s.Scenario == "storm" || s.Scenario == "slow" {
-		s.Times = or(s.Times, 1)
+		s.Times = cmp.Or(s.Times, 1)
 	}
 	s.completeTransports(wrong)
-	s.SlowShare = or(s.SlowShare, 0.1)
-	s.SlowFor = or(s.SlowFor, s.Duration)
-	s.StepFrom = or(s.StepFrom, 100)
-	s.StepTo = or(s.StepTo, 1e6)
-	s.StepFactor = or(s.StepFactor, 1.5)
-	s.StepTime = or(s.StepTime, 5*time.Second)
+	s.SlowShare = cmp.Or(s.SlowShare, 0.1)
+	s.SlowFor = cmp.Or(s.SlowFor, s.Duration)
+	s.StepFrom = cmp.Or(s.StepFrom, 100)
+	s.StepTo = cmp.Or(s.StepTo, 1e6)
+	s.StepFactor = cmp.Or(s.StepFactor, 1.5)
+	s.StepTime = cmp.Or(s.StepTime, 5*time.Second)
 	if s.RampTimeout == 0 {
 		s.RampTimeout = 60*time.Second + time.Duration(s.Clients)*time.Millisecond
 		if s.ConnectRate > 0 {
@@ -201,7 +200,7 @@ func (s *Spec) complete() error {
 		}
 		s.WorkerCommand = []string{self, "loadtest", "worker"}
 	}
-	s.AgentPatience = or(s.AgentPatience, 2*time.Minute)
+	s.AgentPatience = cmp.Or(s.AgentPatience, 2*time.Minute)
 	s.checkBounds(wrong)
 	if s.Agents > 0 {
 		s.checkAgents(wrong)
@@ -216,14 +215,6 @@ func (s *Spec) complete() error {
 		wrong("%w (--clients, --rooms, --members)", err)
 	}
 	return errors.Join(errs...)
-}
-
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 func (s *Spec) sends() bool { return s.Rate >= 0 }

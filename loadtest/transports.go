@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +12,9 @@ import (
 // completeTransports fills in by which ways clients receive, and reports what is
 // wrong with them.
 func (s *Spec) completeTransports(wrong func(format string, args ...any)) {
-	s.Transport = or(s.Transport, "ws")
-	s.PollEvery = or(s.PollEvery, time.Second)
-	s.PollWait = or(s.PollWait, 25*time.Second)
+	s.Transport = cmp.Or(s.Transport, "ws")
+	s.PollEvery = cmp.Or(s.PollEvery, time.Second)
+	s.PollWait = cmp.Or(s.PollWait, 25*time.Second)
 	flag, used := "transport", []string{s.Transport}
 	if s.Scenario == "compare" {
 		if len(s.Transports) == 0 {
@@ -44,7 +45,7 @@ func (s *Spec) completeTransports(wrong func(format string, args ...any)) {
 
 // completeCompare fills in what a comparison is made of.
 func (s *Spec) completeCompare(wrong func(format string, args ...any)) {
-	s.Idle = or(s.Idle, 30*time.Second)
+	s.Idle = cmp.Or(s.Idle, 30*time.Second)
 	if s.echoes() {
 		wrong("--target ws-echo: an echo comes by a WebSocket only: there is nothing to compare")
 	}

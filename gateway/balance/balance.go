@@ -6,7 +6,10 @@
 // again.
 package balance
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Config says when a gateway has too many connections and how fast it lets go of
 // them.
@@ -35,14 +38,10 @@ const (
 	restFor    = 10 * time.Minute
 )
 
-// Defaults fills in what is zero.
-func (c Config) Defaults() Config {
-	if c.Excess == 0 {
-		c.Excess = 100
-	}
-	if c.Every == 0 {
-		c.Every = 5 * time.Second
-	}
+// WithDefaults fills in what is zero.
+func (c Config) WithDefaults() Config {
+	c.Excess = cmp.Or(c.Excess, 100)
+	c.Every = cmp.Or(c.Every, 5*time.Second)
 	return c
 }
 

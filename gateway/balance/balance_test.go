@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-var conf = Config{Percent: 20}.Defaults()
+var conf = Config{Percent: 20}.WithDefaults()
 
 // fleet plays rounds: everybody decides, and those who are asked go to whoever
 // has the fewest.
@@ -144,7 +144,7 @@ func TestThoseWhoComeBackAreLeftAlone(t *testing.T) {
 func TestOffIsOff(t *testing.T) {
 	var b Balance
 	for i := range 10 {
-		if n := b.Next(time.Duration(i)*time.Second, 1000, []int{0}, Config{}.Defaults()); n != 0 {
+		if n := b.Next(time.Duration(i)*time.Second, 1000, []int{0}, Config{}.WithDefaults()); n != 0 {
 			t.Fatalf("%d asked", n)
 		}
 	}

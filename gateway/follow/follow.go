@@ -21,6 +21,7 @@
 package follow
 
 import (
+	"cmp"
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
@@ -98,28 +99,18 @@ type Config struct {
 
 // WithDefaults fills in what is zero.
 func (c Config) WithDefaults() Config {
-	def := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def64 := func(p *int64, v int64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&c.ResumeRoom, 500)
-	def(&c.ResumeConn, 5000)
-	def(&c.TailEntries, 64)
-	def(&c.TailBytes, 32<<10)
-	def(&c.PendBytes, 1<<20)
-	def(&c.CreditBytes, 128<<10)
-	def(&c.HeartbeatS, 25)
+	c.ResumeRoom = cmp.Or(c.ResumeRoom, 500)
+	c.ResumeConn = cmp.Or(c.ResumeConn, 5000)
+	c.TailEntries = cmp.Or(c.TailEntries, 64)
+	c.TailBytes = cmp.Or(c.TailBytes, 32<<10)
+	c.PendBytes = cmp.Or(c.PendBytes, 1<<20)
+	c.CreditBytes = cmp.Or(c.CreditBytes, 128<<10)
+	c.HeartbeatS = cmp.Or(c.HeartbeatS, 25)
 	// 10,000 rooms and 15,000 users are compared in 1.3 s, by some 8 % of a Redis.
-	def(&c.AuditsPerSecond, 20_000)
-	def64(&c.SinceMarginMs, 60_000)
-	def64(&c.HelloMs, 5000)
-	def64(&c.RetryMs, 250)
+	c.AuditsPerSecond = cmp.Or(c.AuditsPerSecond, 20_000)
+	c.SinceMarginMs = cmp.Or(c.SinceMarginMs, 60_000)
+	c.HelloMs = cmp.Or(c.HelloMs, 5000)
+	c.RetryMs = cmp.Or(c.RetryMs, 250)
 	return c
 }
 

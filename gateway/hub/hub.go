@@ -9,6 +9,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -150,21 +151,11 @@ func New(o Options) (*Hub, error) {
 	if o.Feed == nil {
 		return nil, fmt.Errorf("hub: no feed")
 	}
-	if o.Readers == 0 {
-		o.Readers = 4
-	}
-	if o.ReadBatch == 0 {
-		o.ReadBatch = 512
-	}
-	if o.ReadTimeout == 0 {
-		o.ReadTimeout = 3 * time.Second
-	}
-	if o.MailboxBytes == 0 {
-		o.MailboxBytes = 64 << 20
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Readers = cmp.Or(o.Readers, 4)
+	o.ReadBatch = cmp.Or(o.ReadBatch, 512)
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, 3*time.Second)
+	o.MailboxBytes = cmp.Or(o.MailboxBytes, 64<<20)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	h := &Hub{
 		opts: o,
 		feed: o.Feed,

@@ -21,6 +21,7 @@
 package live
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
@@ -137,34 +138,24 @@ type Config struct {
 
 // WithDefaults fills in what is zero.
 func (c Config) WithDefaults() Config {
-	def := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	defMs := func(p *int64, v int64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	defMs(&c.GraceMs, 5_000)
-	defMs(&c.RefreshMs, 240_000)
-	def(&c.RewritePerSecond, 4_000)
-	defMs(&c.LazyMs, 2_000)
-	def(&c.SeatsInFlight, 4_096)
-	def(&c.WatchMax, 500)
-	defMs(&c.WatchEveryMs, 500)
-	defMs(&c.WatchLingerMs, 10_000)
-	defMs(&c.EpochHoldMs, 60_000)
-	defMs(&c.TypingForMs, 5_000)
-	defMs(&c.TypingEveryMs, 2_000)
-	def(&c.TypingPerSecond, 10)
-	defMs(&c.ReadEveryMs, 1_000)
-	defMs(&c.DeliveredEveryMs, 5_000)
-	defMs(&c.ReadLargeEveryMs, 10_000)
-	def(&c.ReceiptMembers, 100)
-	def(&c.MarkersPerSecond, 1_000)
-	defMs(&c.RetryMs, 500)
+	c.GraceMs = cmp.Or(c.GraceMs, 5_000)
+	c.RefreshMs = cmp.Or(c.RefreshMs, 240_000)
+	c.RewritePerSecond = cmp.Or(c.RewritePerSecond, 4_000)
+	c.LazyMs = cmp.Or(c.LazyMs, 2_000)
+	c.SeatsInFlight = cmp.Or(c.SeatsInFlight, 4_096)
+	c.WatchMax = cmp.Or(c.WatchMax, 500)
+	c.WatchEveryMs = cmp.Or(c.WatchEveryMs, 500)
+	c.WatchLingerMs = cmp.Or(c.WatchLingerMs, 10_000)
+	c.EpochHoldMs = cmp.Or(c.EpochHoldMs, 60_000)
+	c.TypingForMs = cmp.Or(c.TypingForMs, 5_000)
+	c.TypingEveryMs = cmp.Or(c.TypingEveryMs, 2_000)
+	c.TypingPerSecond = cmp.Or(c.TypingPerSecond, 10)
+	c.ReadEveryMs = cmp.Or(c.ReadEveryMs, 1_000)
+	c.DeliveredEveryMs = cmp.Or(c.DeliveredEveryMs, 5_000)
+	c.ReadLargeEveryMs = cmp.Or(c.ReadLargeEveryMs, 10_000)
+	c.ReceiptMembers = cmp.Or(c.ReceiptMembers, 100)
+	c.MarkersPerSecond = cmp.Or(c.MarkersPerSecond, 1_000)
+	c.RetryMs = cmp.Or(c.RetryMs, 500)
 	return c
 }
 

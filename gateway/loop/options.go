@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -127,39 +128,25 @@ type Options struct {
 
 // normalize fills in the defaults and reports every mistake at once.
 func (o *Options) normalize() error {
-	def := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	defTime := func(p *time.Duration, v time.Duration) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&o.Loops, min(runtime.GOMAXPROCS(0), maxLoops))
-	def(&o.TLSWorkers, runtime.GOMAXPROCS(0))
-	def(&o.MaxConns, 1_000_000)
-	def(&o.MaxPerUser, 20)
-	def(&o.MaxUpgrades, 4096)
-	def(&o.MaxHeadBytes, 8<<10)
-	def(&o.MaxBodyBytes, 1280<<10)
-	def(&o.QueueBytes, 256<<10)
-	def(&o.SendBufferBytes, 128<<10)
-	def(&o.CompressMinBytes, 512)
-	defTime(&o.HeadTimeout, 5*time.Second)
-	defTime(&o.Heartbeat, 25*time.Second)
-	defTime(&o.Grace, 10*time.Second)
-	defTime(&o.MessageTimeout, 15*time.Second)
-	defTime(&o.ResumeTimeout, 5*time.Second)
-	defTime(&o.SlowTimeout, 10*time.Second)
-	defTime(&o.CloseTimeout, 5*time.Second)
-	if o.Session == (session.Limits{}) {
-		o.Session = session.DefaultLimits
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Loops = cmp.Or(o.Loops, min(runtime.GOMAXPROCS(0), maxLoops))
+	o.TLSWorkers = cmp.Or(o.TLSWorkers, runtime.GOMAXPROCS(0))
+	o.MaxConns = cmp.Or(o.MaxConns, 1_000_000)
+	o.MaxPerUser = cmp.Or(o.MaxPerUser, 20)
+	o.MaxUpgrades = cmp.Or(o.MaxUpgrades, 4096)
+	o.MaxHeadBytes = cmp.Or(o.MaxHeadBytes, 8<<10)
+	o.MaxBodyBytes = cmp.Or(o.MaxBodyBytes, 1280<<10)
+	o.QueueBytes = cmp.Or(o.QueueBytes, 256<<10)
+	o.SendBufferBytes = cmp.Or(o.SendBufferBytes, 128<<10)
+	o.CompressMinBytes = cmp.Or(o.CompressMinBytes, 512)
+	o.HeadTimeout = cmp.Or(o.HeadTimeout, 5*time.Second)
+	o.Heartbeat = cmp.Or(o.Heartbeat, 25*time.Second)
+	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	o.MessageTimeout = cmp.Or(o.MessageTimeout, 15*time.Second)
+	o.ResumeTimeout = cmp.Or(o.ResumeTimeout, 5*time.Second)
+	o.SlowTimeout = cmp.Or(o.SlowTimeout, 10*time.Second)
+	o.CloseTimeout = cmp.Or(o.CloseTimeout, 5*time.Second)
+	o.Session = cmp.Or(o.Session, session.DefaultLimits)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

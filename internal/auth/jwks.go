@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -97,9 +98,7 @@ func NewJWKS(o JWKSOptions) (*JWKS, error) {
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, errors.New("auth: the JWKS URL must be http(s)://host/path")
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	if o.Client == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone() // its own: run closes connections
 		o.Client = &http.Client{Timeout: jwksTimeout, CheckRedirect: noDowngrade, Transport: transport}
@@ -107,9 +106,7 @@ func NewJWKS(o JWKSOptions) (*JWKS, error) {
 	if o.OnWithdrawn == nil {
 		o.OnWithdrawn = func([]KeyTag) {}
 	}
-	if o.Every == 0 {
-		o.Every = jwksEvery
-	}
+	o.Every = cmp.Or(o.Every, jwksEvery)
 	if o.gap == 0 {
 		o.gap, o.retry = jwksGap, jwksRetryMin
 	}

@@ -6,6 +6,7 @@
 package certfile
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -55,9 +56,7 @@ type stamp struct {
 
 // Load reads the files; what is wrong with them now is an error.
 func Load(o Options) (*Source, error) {
-	if o.Every == 0 {
-		o.Every = lookEvery
-	}
+	o.Every = cmp.Or(o.Every, lookEvery)
 	s := &Source{opts: o}
 	s.seen = s.stamps()
 	c, err := s.read()

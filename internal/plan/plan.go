@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -169,12 +170,8 @@ func Make(l Load, s Shape, c Costs) (Plan, error) {
 	if err := errors.Join(l.Validate(), s.Validate()); err != nil {
 		return Plan{}, err
 	}
-	if l.Users == 0 {
-		l.Users = l.Connections
-	}
-	if l.MeanRate == 0 {
-		l.MeanRate = l.Rate
-	}
+	l.Users = cmp.Or(l.Users, l.Connections)
+	l.MeanRate = cmp.Or(l.MeanRate, l.Rate)
 	m := model{l, s, c}
 	p := Plan{Load: l, Shape: s}
 	// How many gateways follow a room depends on how many there are: go on until

@@ -6,6 +6,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -85,12 +86,8 @@ func Start(ctx context.Context, o Options) (*Fleet, error) {
 		}
 		o.Binary = self
 	}
-	if o.Redis == "" {
-		o.Redis = "redis-server"
-	}
-	if o.Patience == 0 {
-		o.Patience = 30 * time.Second
-	}
+	o.Redis = cmp.Or(o.Redis, "redis-server")
+	o.Patience = cmp.Or(o.Patience, 30*time.Second)
 	f := &Fleet{RedisURL: o.RedisURL, patience: o.Patience, start: make(chan func())}
 	var err error
 	if f.Dir, err = os.MkdirTemp("", "madang-fleet-"); err != nil {

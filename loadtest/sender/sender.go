@@ -13,6 +13,7 @@
 package sender
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -118,11 +119,11 @@ func New(cfg Config) (*Sender, error) {
 	case cfg.Crowd.Rooms() == 0:
 		return nil, fmt.Errorf("no rooms to send to")
 	}
-	cfg.Conns = orDefault(cfg.Conns, 32)
-	cfg.TextBytes = orDefault(cfg.TextBytes, 100)
-	cfg.Timeout = orDefault(cfg.Timeout, 10*time.Second)
-	cfg.Tries = orDefault(cfg.Tries, 20)
-	cfg.Stride = orDefault(cfg.Stride, 1)
+	cfg.Conns = cmp.Or(cfg.Conns, 32)
+	cfg.TextBytes = cmp.Or(cfg.TextBytes, 100)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
+	cfg.Tries = cmp.Or(cfg.Tries, 20)
+	cfg.Stride = cmp.Or(cfg.Stride, 1)
 	cfg.First = max(cfg.First, 1)
 	s := &Sender{
 		cfg: cfg, meters: newMeters(), buf: make([]byte, 256<<10),
@@ -135,10 +136,7 @@ func New(cfg Config) (*Sender, error) {
 		s.file = file(cfg.UploadBytes)
 	}
 	for _, a := range cfg.APIs {
-		d := dial{host: cfg.Host}
-		if d.host == "" {
-			d.host = a.String()
-		}
+		d := dial{host: cmp.Or(cfg.Host, a.String())}
 		if ip := a.Addr().Unmap(); ip.Is4() {
 			d.family, d.addr = unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
 		} else {
@@ -156,13 +154,6 @@ func New(cfg Config) (*Sender, error) {
 		s.idle = append(s.idle, uint32(i))
 	}
 	return s, nil
-}
-
-func orDefault[T int | time.Duration](v, def T) T {
-	if v == 0 {
-		return def
-	}
-	return v
 }
 
 // Run is the loop. It returns after Stop, or when ctx ends.

@@ -17,6 +17,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -122,11 +123,11 @@ func New(cfg Config) (*Swarm, error) {
 	if len(cfg.Gateways) == 0 {
 		return nil, errors.New("no gateway to connect to")
 	}
-	cfg.InFlight = orDefault(cfg.InFlight, 512)
-	cfg.Timeout = orDefault(cfg.Timeout, 30*time.Second)
-	cfg.Backoff = orDefault(cfg.Backoff, 200*time.Millisecond)
-	cfg.PollWait = orDefault(cfg.PollWait, 25*time.Second)
-	cfg.PollEvery = orDefault(cfg.PollEvery, time.Second)
+	cfg.InFlight = cmp.Or(cfg.InFlight, 512)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
+	cfg.Backoff = cmp.Or(cfg.Backoff, 200*time.Millisecond)
+	cfg.PollWait = cmp.Or(cfg.PollWait, 25*time.Second)
+	cfg.PollEvery = cmp.Or(cfg.PollEvery, time.Second)
 	s := &Swarm{
 		cfg:     cfg,
 		clients: make([]client, cfg.Count),
@@ -161,13 +162,6 @@ func (s *Swarm) know(i uint32, conn []byte) {
 	if s.called != nil && len(conn) > 0 {
 		s.called[i] = append(s.called[i][:0], conn...)
 	}
-}
-
-func orDefault[T int | time.Duration](v, def T) T {
-	if v == 0 {
-		return def
-	}
-	return v
 }
 
 func (s *Swarm) openReaders() {

@@ -4,6 +4,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,9 +52,7 @@ func New(o Options) (*Store, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
 		return nil, errors.New("s3: it is not an http or https URL without a path") // nor shown: it may hold a password
 	}
-	if o.Spool == "" {
-		o.Spool = os.TempDir()
-	}
+	o.Spool = cmp.Or(o.Spool, os.TempDir())
 	transport, err := minio.DefaultTransport(u.Scheme == "https")
 	if err != nil {
 		return nil, fmt.Errorf("s3: %w", err)
