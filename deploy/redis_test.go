@@ -169,12 +169,10 @@ func startRedisOfFiles(t *testing.T, dir string, port int) (stop func()) {
 	write(t, dir+"/redis.conf", conf)
 	log := filepath.Join(t.TempDir(), "log")
 	cmd := exec.Command("redis-server", dir+"/redis.conf", "--logfile", log)
-	cmd.SysProcAttr = testkit.DieWithParent()
-	if err := cmd.Start(); err != nil {
+	ended, err := testkit.Launch(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	said := func() string { b, _ := os.ReadFile(log); return string(b) }
 	fleet.Await(t, "redis-server runs", func() bool { return strings.Contains(said(), "Ready to accept connections") }, said)
 	stop = sync.OnceFunc(func() {
@@ -254,12 +252,10 @@ func TestRedisAcceptsItsFiles(t *testing.T) {
 	for binary, file := range map[string]string{"redis-server": "redis.conf", "redis-sentinel": "sentinel.conf"} {
 		log := filepath.Join(dir, binary+".log")
 		cmd := exec.Command(binary, dir+"/"+file, "--logfile", log)
-		cmd.SysProcAttr = testkit.DieWithParent()
-		if err := cmd.Start(); err != nil {
+		ended, err := testkit.Launch(cmd)
+		if err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
 		said := func() string { b, _ := os.ReadFile(log); return string(b) }
 		fleet.Await(t, binary+" runs with "+file, func() bool {
 			return strings.Contains(said(), "Ready to accept connections") || strings.Contains(said(), "+monitor master madang")

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +35,7 @@ type RedisServer struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the process is gone
+	done <-chan struct{} // closed when the process is gone
 }
 
 // Redis starts a redis-server that stops with the test. Arguments are given to
@@ -82,22 +81,8 @@ func start(binary, dir string, args func(port int) []string) (*RedisServer, erro
 func (s *RedisServer) launch() error {
 	cmd := exec.Command(s.binary, s.args...)
 	cmd.Dir = s.dir
-	cmd.SysProcAttr = dieWithParent()
-	done := make(chan struct{})
-	started := make(chan error, 1)
-	go func() {
-		// "Die with the parent" means the thread that forked, so that thread must
-		// live as long as the server.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-		close(done)
-	}()
-	if err := <-started; err != nil {
+	done, err := Launch(cmd)
+	if err != nil {
 		return fmt.Errorf("starting %s (is it installed?): %w", s.binary, err)
 	}
 	s.mu.Lock()

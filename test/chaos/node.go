@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,27 +45,19 @@ func (n *node) start() error {
 	cmd.Env = n.env
 	cmd.Stdout = (*nodeLog)(n)
 	cmd.Stderr = cmd.Stdout
-	cmd.SysProcAttr = testkit.DieWithParent()
+	ended, err := testkit.Launch(cmd)
+	if err != nil {
+		return err
+	}
 	done := make(chan struct{})
-	started := make(chan error, 1)
 	go func() {
-		// The thread that forks is the parent that the process dies with.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
+		<-ended
 		byItself := !n.ending.Load() // before done: who waits for it may start the next
 		close(done)
 		if byItself {
 			n.died()
 		}
 	}()
-	if err := <-started; err != nil {
-		return err
-	}
 	n.mu.Lock()
 	n.cmd, n.done = cmd, done
 	n.mu.Unlock()

@@ -137,7 +137,7 @@ type program struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	done chan struct{}
+	done <-chan struct{}
 	log  bytes.Buffer // guarded by mu
 }
 
@@ -170,22 +170,9 @@ func (p *program) start() {
 	// ip replaces itself by the program: the process ID is the program's.
 	cmd := exec.Command("ip", append([]string{"netns", "exec", p.h.ns}, p.args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, p, p
-	cmd.SysProcAttr = testkit.DieWithParent()
 	cmd.WaitDelay = time.Second
-	done := make(chan struct{})
-	started := make(chan error, 1)
-	go func() {
-		// The thread that forks is the parent that the process dies with.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-		close(done)
-	}()
-	if err := <-started; err != nil {
+	done, err := testkit.Launch(cmd)
+	if err != nil {
 		p.h.lan.t.Fatal(err)
 	}
 	p.mu.Lock()

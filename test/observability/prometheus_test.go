@@ -69,13 +69,13 @@ scrape_configs:
 	}
 	cmd := exec.Command(path, "--config.file="+file, "--storage.tsdb.path="+dir+"/data", "--web.listen-address="+p.addr, "--log.level=warn")
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = testkit.DieWithParent()
-	if err := cmd.Start(); err != nil {
+	done, err := testkit.Launch(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-done
 		log.Close()
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())

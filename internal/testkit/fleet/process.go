@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -53,8 +52,8 @@ type process struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
-	log  bytes.Buffer  // guarded by mu
+	done <-chan struct{} // closed when the process has ended
+	log  bytes.Buffer    // guarded by mu
 }
 
 // StartProcesses runs a fleet of processes and returns when all of it is ready.
@@ -106,21 +105,8 @@ func (p *process) start() {
 	cmd.Env = p.env
 	cmd.Stderr = (*processLog)(p)
 	cmd.Stdout = cmd.Stderr
-	cmd.SysProcAttr = testkit.DieWithParent()
-	done := make(chan struct{})
-	started := make(chan error, 1)
-	go func() {
-		// The thread that forks is the parent that the process dies with.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-		close(done)
-	}()
-	if err := <-started; err != nil {
+	done, err := testkit.Launch(cmd)
+	if err != nil {
 		p.tb.Fatal(err)
 	}
 	p.mu.Lock()
