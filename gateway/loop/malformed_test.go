@@ -270,6 +270,13 @@ var oddPayloads = []string{
 	`{"type":"typing","room":"` + strings.Repeat("r", 300) + `"}`, strings.Repeat(" ", 17_000), `{"type":"resume","rooms":{` + strings.Repeat(`"a":"1-1",`, 3000) + "}}",
 }
 
+// bomb is 4 MiB, compressed once: with the race detector that takes longer than all
+// the rest of the corpus.
+var bomb = sync.OnceValue(func() []byte {
+	var d deflate.Deflater
+	return d.Append(nil, make([]byte, 4<<20), 15)
+})
+
 // frames are a few frames, most of which should not be as they are.
 func (m mutator) frames(compressed bool) []byte {
 	var stream []byte
@@ -287,7 +294,7 @@ func (m mutator) frames(compressed bool) []byte {
 			case 1:
 				payload = m.damage(d.Append(nil, payload, 15))
 			case 2:
-				payload = d.Append(nil, make([]byte, 4<<20), 15)
+				payload = bomb()
 			default:
 				payload = d.Append(nil, payload, 15)
 			}
