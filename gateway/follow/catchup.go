@@ -25,7 +25,7 @@ type job struct {
 	joined    map[string]bool
 	pulls     []*pull     // unfinished, at most one of a room
 	queue     []*pull     // those of them that need not wait
-	parked    int         // those of them that wait at their room
+	parked    int         // those of them that wait at their room, for an answer that is on its way
 	complete  bool        // all positions have come
 	cut       bool        // too many to keep: where the client is in a room without one is not known
 	timed     bool        // instead of positions it has a time,
@@ -48,6 +48,7 @@ type pull struct {
 	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // it counts in j.sent: it is finished, however long
 	parked  bool        // in room.parked
+	counted bool        // in job.parked
 	late    bool        // parked when the log was being read already
 	stalled bool        // the membership is suspended
 	done    bool
@@ -57,7 +58,8 @@ type pull struct {
 // rooms by default. Who has more is told a gap in rooms whose positions were left out.
 const mostPositions = 10_000
 
-// maxParked bounds how many rooms one connection waits for at once.
+// maxParked bounds how many rooms one connection waits for at once. Those that can't be
+// read now don't count: they would keep it from all others (F4).
 const maxParked = 8
 
 // Positions takes in a client's `resume`; more says that another follows.
@@ -237,10 +239,7 @@ func (j *job) add(r *room, pos protocol.ID) *pull {
 // remove ends a pull, wherever it waits.
 func (j *job) remove(p *pull) {
 	p.done = true
-	if p.parked {
-		p.parked = false
-		j.parked--
-	}
+	p.unpark()
 	last := len(j.pulls) - 1
 	j.pulls[p.i] = j.pulls[last]
 	j.pulls[p.i].i = p.i
@@ -405,8 +404,10 @@ func (c *Core) pause(p *pull) {
 
 func (c *Core) park(p *pull) {
 	p.parked, p.late = true, p.r.logTok != 0
-	p.j.parked++
 	c.wake(p.r)
+	if p.counted = p.r.sub.confirmed && !p.r.failing; p.counted {
+		p.j.parked++
+	}
 	ps := p.r.parked
 	if len(ps) == cap(ps) { // who is gone meanwhile goes before it grows; half of it is free then, at least
 		ps = slices.DeleteFunc(ps, func(p *pull) bool { return p.done || p.j.dead })
@@ -415,14 +416,40 @@ func (c *Core) park(p *pull) {
 	p.r.parked = append(ps, p)
 }
 
+// unpark takes a pull out of those that wait.
+func (p *pull) unpark() {
+	p.uncount()
+	p.parked = false
+}
+
+func (p *pull) uncount() {
+	if p.counted {
+		p.counted = false
+		p.j.parked--
+	}
+}
+
+// stuck lets connections that wait for rooms that can't be read now go on with others.
+func (c *Core) stuck(rooms ...*room) {
+	var parked []*pull
+	for _, r := range rooms {
+		parked = append(parked, r.parked...)
+	}
+	for _, p := range parked {
+		p.uncount()
+	}
+	for _, p := range parked {
+		c.run(p.j)
+	}
+}
+
 // unpark lets those who waited for a room go on.
 func (c *Core) unpark(r *room) {
 	parked := r.parked
 	r.parked = nil
 	for _, p := range parked {
 		if !p.done {
-			p.parked = false
-			p.j.parked--
+			p.unpark()
 			c.enqueue(p)
 		}
 	}

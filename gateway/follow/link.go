@@ -63,13 +63,18 @@ func (c *Core) silence(n int) {
 			delete(c.waiting, u)
 		}
 	}
+	var waitedFor []*room
 	for _, r := range c.rooms.list {
 		if r != nil && int(r.sub.link) == n {
 			r.sub.asked, r.sub.confirmed = false, false
 			r.unask()
 			r.logTok = 0
+			if len(r.parked) > 0 {
+				waitedFor = append(waitedFor, r)
+			}
 		}
 	}
+	c.stuck(waitedFor...)
 }
 
 // resubscribe asks the links that were made in this turn to carry what is

@@ -70,8 +70,10 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		return
 	}
 	defer c.rest(r)
+	r.failing = err != nil
 	if err != nil {
 		c.retries.push(now+c.cfg.RetryMs, retry{retryLog, name, tok})
+		c.stuck(r)
 		return
 	}
 	r.logTok = 0
@@ -156,8 +158,7 @@ func (c *Core) serve(r *room, pg *page) {
 		if p.done {
 			continue
 		}
-		p.parked = false
-		p.j.parked--
+		p.unpark()
 		if !c.wanted(p) {
 			continue
 		}

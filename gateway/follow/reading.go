@@ -20,6 +20,7 @@ type reading struct {
 	logFrom protocol.ID
 	logHead protocol.ID // head when the log was asked for (L3)
 	parked  []*pull
+	failing bool // the last answer was none
 }
 
 func (w *reading) done() bool {

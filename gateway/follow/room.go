@@ -112,10 +112,12 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 		return
 	}
 	defer c.rest(r)
+	r.failing = err != nil
 	if err != nil {
 		r.unask()
 		r.askTok = tok // held until the retry, so that nobody asks meanwhile
 		c.retries.push(now+c.cfg.RetryMs, retry{retryRoom, name, tok})
+		c.stuck(r)
 		return
 	}
 	asked := r.asked

@@ -1,6 +1,8 @@
 package follow_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/follow"
@@ -323,6 +325,70 @@ func TestF4AnIndexThatIsReadLateIsCaughtUpFromThePositions(t *testing.T) {
 	s.answers("room rtrimmed alice").room("9-0", 100, "alice")
 	s.answers("log rtrimmed 2-0").log("9-0", "9-0<8-0")
 	alice.gets("2-0", "3-0", "gap rtrimmed after 2-0 head 9-0", "resumed 7")
+}
+
+// absent is a scene in which alice is in r, and in more rooms of the second link than
+// a connection waits for at once; all have messages 2-0 and 3-0 that are only in the
+// log. A phone of hers keeps them followed while her laptop is away.
+func absent(t *testing.T) (s *scene, slow, positions []string) {
+	s = play(t, func(c *follow.Config) { c.TailEntries = 1 })
+	s.linksUp()
+	s.opens("alice")
+	s.confirmed("alice")
+	for i := range 20 {
+		slow = append(slow, fmt.Sprintf("r%d-2", i))
+	}
+	rooms := append(slices.Clone(slow), "r")
+	s.answers("user alice").index(7, rooms...)
+	s.confirmed(rooms...)
+	for _, r := range rooms {
+		s.answers("room "+r+" alice").room("1-0", 100, "alice")
+		s.published(r, "2-0", "3-0")
+		positions = append(positions, r+" 1-0")
+	}
+	return s, slow, positions
+}
+
+func TestF4RoomsWhoseLinkIsDownDelayNoOthers(t *testing.T) {
+	for _, when := range []string{"before", "while they are read"} {
+		s, slow, positions := absent(t)
+		laptop := s.resumes("alice")
+		if when == "before" {
+			s.linkDown(1)
+		}
+		laptop.has(positions...)
+		if when != "before" {
+			s.linkDown(1)
+		}
+		s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+		s.published("r", "4-0")
+		laptop.gets("hello 7", "2-0", "3-0", "4-0")
+		// When it is back, they are read as any.
+		s.asked = nil
+		s.linkUp(1)
+		s.confirmed(slow...)
+		for _, r := range slow {
+			s.answers("room "+r).room("3-0", 100)
+			s.answers("log "+r+" 1-0").log("3-0", "1-0", "2-0", "3-0")
+		}
+		laptop.gets(append(slices.Repeat([]string{"2-0", "3-0"}, len(slow)), "resumed 7")...)
+	}
+}
+
+func TestF4RoomsWhoseLogsCantBeReadDelayNoOthers(t *testing.T) {
+	s, slow, positions := absent(t)
+	laptop := s.resumes("alice")
+	laptop.has(positions...)
+	for _, r := range slow {
+		s.answers("log " + r + " 1-0").fails()
+	}
+	s.answers("log r 1-0").log("3-0", "1-0", "2-0", "3-0")
+	laptop.gets("hello 7", "2-0", "3-0")
+	s.after(250)
+	for _, r := range slow {
+		s.answers("log "+r+" 1-0").log("3-0", "1-0", "2-0", "3-0")
+	}
+	laptop.gets(append(slices.Repeat([]string{"2-0", "3-0"}, len(slow)), "resumed 7")...)
 }
 
 func TestLingeringUsersComeBackWithoutARead(t *testing.T) {
