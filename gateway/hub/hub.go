@@ -78,6 +78,8 @@ type Hub struct {
 	spare    inbox
 	out      outbox
 	inflight int
+	failed   map[int]int64 // partitions whose last read failed, and when that was
+	apart    bool          // a batch for them is in flight
 	readers  sync.WaitGroup
 	paces    paces
 }
@@ -163,6 +165,8 @@ func New(o Options) (*Hub, error) {
 		quit: make(chan struct{}),
 		done: make(chan struct{}),
 		wake: make(chan struct{}, 1),
+
+		failed: map[int]int64{},
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	o.Follow.Links = o.Feed.Links()
@@ -337,6 +341,7 @@ func (h *Hub) turn() {
 		h.handleEvent(now, &in.events[i])
 		count()
 	}
+	h.forgetFailed(now)
 	h.core.Tick(now)
 	if h.alive != nil {
 		h.alive.core.Tick(now)

@@ -17,28 +17,93 @@ type answer struct {
 	pages  []chat.LogPage
 	wrong  []chat.Membership // not read but repaired, when nothing is to be read
 	errs   []error
+	apart  bool // it asks partitions that failed to answer
 }
 
 // dispatch starts as many batches of reads as may be in flight. What does not
 // fit waits, and grows into larger batches meanwhile.
 func (h *Hub) dispatch() {
-	o := &h.out
+	o, n := &h.out, h.opts.ReadBatch
 	for h.inflight < h.opts.Readers {
 		var a answer
+		if a.users, a.apart = batch(h, &o.users, n, h.ofUser); a.users == nil {
+			if a.rooms, a.apart = batch(h, &o.rooms, n, h.ofRoom); a.rooms == nil {
+				a.logs, a.apart = batch(h, &o.logs, n/8+1, h.ofLog)
+			}
+		}
 		switch {
-		case len(o.users) > 0:
-			a.users, o.users = take(o.users, h.opts.ReadBatch)
-		case len(o.rooms) > 0:
-			a.rooms, o.rooms = take(o.rooms, h.opts.ReadBatch)
-		case len(o.logs) > 0:
-			a.logs, o.logs = take(o.logs, h.opts.ReadBatch/8+1)
+		case a.users != nil || a.rooms != nil || a.logs != nil:
 		case len(o.wrong) > 0:
-			a.wrong, o.wrong = take(o.wrong, h.opts.ReadBatch/8+1)
+			a.wrong, o.wrong = take(o.wrong, n/8+1)
 		default:
 			return
 		}
 		h.inflight++
+		h.apart = h.apart || a.apart
 		h.readers.Go(func() { h.read(a) })
+	}
+}
+
+// A batch is answered when all of it is. So a partition that does not answer would
+// keep the answers of all who ask together with it, for as long as a read may take, and
+// soon there would be no batch without it (F4). What is asked of one that has failed
+// goes apart, one batch at a time, until it answers.
+
+// failedMs is how long a partition is remembered that nobody has asked again: longer
+// than an attempt and the pause before it take.
+const failedMs = 10_000
+
+// batch cuts off what may go together, n at the most; nil: nothing may.
+func batch[T any](h *Hub, queue *[]T, n int, of func(T) int) (qs []T, apart bool) {
+	if len(*queue) == 0 {
+		return nil, false
+	}
+	if len(h.failed) > 0 {
+		var rest []T
+		for _, q := range *queue {
+			if _, failed := h.failed[of(q)]; failed || len(qs) == n {
+				rest = append(rest, q)
+			} else {
+				qs = append(qs, q)
+			}
+		}
+		switch {
+		case qs != nil:
+			*queue = rest
+			return qs, false
+		case h.apart:
+			return nil, false
+		}
+		apart = true
+	}
+	qs, *queue = take(*queue, n)
+	return qs, apart
+}
+
+func (h *Hub) ofUser(q userAsk) int { return h.partition(chat.UserChannel, q.name) }
+func (h *Hub) ofRoom(q roomAsk) int { return h.partition(chat.RoomChannel, q.q.Room) }
+func (h *Hub) ofLog(q logAsk) int   { return h.partition(chat.RoomChannel, q.q.Room) }
+
+func (h *Hub) partition(kind chat.ChannelKind, name string) int {
+	return h.feed.PartitionOf(chat.Channel{Kind: kind, Name: name})
+}
+
+// noteAnswer remembers which partitions have failed to answer.
+func (h *Hub) noteAnswer(now int64, partition func() int, err error) {
+	switch {
+	case err != nil:
+		h.failed[partition()] = now
+	case len(h.failed) > 0:
+		delete(h.failed, partition())
+	}
+}
+
+// forgetFailed forgets partitions that have not failed for a while.
+func (h *Hub) forgetFailed(now int64) {
+	for p, at := range h.failed {
+		if now-at > failedMs {
+			delete(h.failed, p)
+		}
 	}
 }
 
@@ -87,6 +152,7 @@ func (h *Hub) read(a answer) {
 
 func (h *Hub) handleAnswer(now int64, a *answer) {
 	h.inflight--
+	h.apart = h.apart && !a.apart
 	errOf := func(i int) error {
 		if a.errs == nil {
 			return nil
@@ -99,12 +165,15 @@ func (h *Hub) handleAnswer(now int64, a *answer) {
 		}
 	}
 	for i, q := range a.users {
+		h.noteAnswer(now, func() int { return h.ofUser(q) }, errOf(i))
 		h.core.UserRead(now, q.tok, q.name, at(a.states, i), errOf(i))
 	}
 	for i, q := range a.rooms {
+		h.noteAnswer(now, func() int { return h.ofRoom(q) }, errOf(i))
 		h.core.RoomRead(now, q.tok, q.q.Room, at(a.heads, i), errOf(i))
 	}
 	for i, q := range a.logs {
+		h.noteAnswer(now, func() int { return h.ofLog(q) }, errOf(i))
 		h.core.LogRead(now, q.tok, q.q.Room, at(a.pages, i), errOf(i))
 	}
 }
