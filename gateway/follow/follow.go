@@ -231,7 +231,7 @@ func (c *Core) Flush() {
 		r := c.asking[i]
 		r.inAsking = false
 		switch {
-		case !r.audit || len(r.checks)+len(r.parked) > 0:
+		case !r.audit || len(r.checks)+len(r.parked)+len(r.pend) > 0:
 			c.askRoom(r)
 		case !r.inAudits: // nobody waits for it
 			r.inAudits = true

@@ -16,12 +16,12 @@ func (c *Core) catchUp(r *room) {
 
 // readLog reads a room's log from its head when the room itself must catch up,
 // else from the oldest position that someone waits at: one read serves them all.
-// A room whose channel was silent is audited first.
+// A room whose channel was silent is audited first, and its members asked about.
 func (c *Core) readLog(r *room) {
 	if r.logTok != 0 || !r.sub.confirmed || r.state == roomNew {
 		return
 	}
-	if r.audit {
+	if r.unchecked() {
 		c.wantAsk(r) // who waits here does not wait for the audits' budget
 		return
 	}
@@ -77,6 +77,10 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		return
 	}
 	r.logTok = 0
+	if r.unchecked() {
+		c.readLog(r) // when they have been: it has what was sent since
+		return
+	}
 	if lp.Head.Less(r.logHead) {
 		c.loseTail(r, lp.Head, lp.N) // behind what was held when it was asked for (L3)
 		return

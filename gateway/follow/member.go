@@ -417,7 +417,7 @@ func (r *room) unask() {
 	if r.askTok == 0 {
 		return
 	}
-	r.askTok = 0
+	r.askTok, r.askAll = 0, false
 	for _, m := range r.asked {
 		m.asked, m.again = false, false
 	}

@@ -52,7 +52,7 @@ func (c *Core) settled(o owing) bool {
 		return c.people.list[u.num] != u || u.current()
 	}
 	r := o.r
-	return r.dropped || r.sub.confirmed && !r.audit && r.state == roomLive
+	return r.dropped || r.sub.confirmed && !r.unchecked() && r.state == roomLive
 }
 
 // Clock takes in the time at which a canary passed Redis, which came back through

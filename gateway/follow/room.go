@@ -17,6 +17,7 @@ type room struct {
 
 	state    roomState
 	audit    bool // the next answer is compared: the channel may have been silent
+	recheck  bool // it was, and members changed: all are to be asked about
 	inAsking bool
 	inAudits bool // waits in Core.audits
 	dropped  bool
@@ -53,6 +54,11 @@ const (
 func (r *room) channel() chat.Channel {
 	return chat.Channel{Kind: chat.RoomChannel, Name: r.name}
 }
+
+// unchecked says whether someone may have been removed of whom the channel, silent,
+// did not tell. Nothing is delivered until that is known (F2): what was sent since
+// is not for them.
+func (r *room) unchecked() bool { return r.audit || r.recheck }
 
 // restingNums is how many room numbers rest before one is used again, so that
 // what a loop still says about a room that was dropped is not taken for another.
@@ -97,8 +103,8 @@ func (c *Core) askRoom(r *room) (asked bool) {
 		q.Users[i] = c.userOf(m).name
 	}
 	r.askTok = c.nextToken()
-	r.askHead = r.head
-	if r.state == roomNew {
+	r.askHead, r.askAll = r.head, r.recheck
+	if r.state == roomNew || r.audit {
 		r.pendKnown = len(r.pend)
 	}
 	c.out.ReadRoom(r.askTok, q)
@@ -120,8 +126,11 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 		c.stuck(r)
 		return
 	}
-	asked := r.asked
-	r.askTok, r.asked = 0, nil
+	asked, all, held := r.asked, r.askAll, r.unchecked()
+	if all {
+		r.recheck = false
+	}
+	r.askTok, r.asked, r.askAll = 0, nil, false
 	for _, m := range asked {
 		m.asked, m.asking = false, false
 		if m.dead {
@@ -147,6 +156,7 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 		case m.dead:
 		case m.again:
 			m.again = false
+			r.recheck = r.recheck || all // of this one it is not known yet
 			c.check(m)
 		default:
 			c.decide(now, m, st.Exists && st.Member[i])
@@ -155,7 +165,11 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	if r.dropped {
 		return
 	}
-	if first {
+	switch {
+	case r.unchecked():
+	case held && r.state == roomCatching:
+		c.readLog(r)
+	case held, first:
 		c.drainPend(r)
 	}
 	if len(r.checks) > 0 {
@@ -169,7 +183,7 @@ func (c *Core) auditRoom(r *room, st chat.RoomState) {
 	c.stats.Audits++
 	r.audit = false
 	if st.Version != r.version || !st.Exists {
-		r.version = st.Version
+		r.version, r.recheck = st.Version, true
 		c.recheckAll(r)
 	}
 	switch {
@@ -177,8 +191,6 @@ func (c *Core) auditRoom(r *room, st chat.RoomState) {
 		c.loseTail(r, st.Head, st.N)
 	case r.head.Less(st.Head) || r.state == roomCatching:
 		c.catchUp(r)
-	default:
-		c.unpark(r)
 	}
 }
 
@@ -196,7 +208,7 @@ func (c *Core) roomEvent(r *room, payload []byte) {
 // since: if it has not brought us up to the message, Redis has lost it.
 func (c *Core) message(r *room, h protocol.MessageHead, payload []byte, inLog bool) {
 	switch {
-	case r.state != roomLive:
+	case r.state != roomLive || r.unchecked():
 		c.pend(r, h, payload)
 	case !r.head.Less(h.ID):
 		c.stats.Duplicates++
@@ -243,6 +255,9 @@ func (c *Core) pend(r *room, h protocol.MessageHead, payload []byte) {
 		return
 	}
 	c.wake(r)
+	if r.audit {
+		c.wantAsk(r) // who waits here does not wait for the audits' budget
+	}
 	if r.pendBytes += len(payload); r.pendBytes > c.cfg.PendBytes {
 		r.pend, r.pendBytes, r.pendOver = nil, 0, true
 		return

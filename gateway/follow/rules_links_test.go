@@ -168,6 +168,100 @@ func TestL2MembersAreRecheckedWhenTheVersionMoved(t *testing.T) {
 	alice.gets()
 }
 
+// inRoom lets Bob follow r, too.
+func (s *scene) inRoom(name string) *phone {
+	p := s.opens(name)
+	s.confirmed(name)
+	s.answers("user "+name).index(8, "r")
+	s.answers("room r "+name).room("1-0", 100, "alice", name)
+	p.gets("hello 8")
+	return p
+}
+
+// Alice is removed while the link is down. What was sent since is not for her, and is
+// in the log that is read to catch up.
+func TestL2WhatWasMissedIsNotForOneWhoWasRemovedMeanwhile(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.inRoom("bob")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	s.answers("room r").room("3-0", 101)
+	s.reads("room r alice bob") // the log is read when that is known
+	s.published("r", "4-0")
+	s.answers("room r alice bob").room("4-0", 101, "bob")
+	s.answers("log r 1-0").log("4-0", "1-0", "2-0", "3-0", "4-0")
+	bob.gets("2-0", "3-0", "4-0")
+	alice.gets("left r alice")
+}
+
+// Alice's index tells of the removal while the members are being asked: that asks
+// about her again, and until it is answered the room waits.
+func TestL2WhoIsAskedAboutAgainGetsNothingBeforeTheAnswer(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.inRoom("bob")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r", "alice")
+	s.answers("room r").room("2-0", 101)
+	members := s.answers("room r alice bob")
+	s.answers("user alice").index(9)
+	members.room("2-0", 101, "bob")
+	s.reads("room r alice")
+	s.answers("room r alice").room("2-0", 101)
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	bob.gets("2-0")
+	alice.gets("resumed 9", "left r alice")
+}
+
+// Nor is what comes over the new link before it is known who was removed.
+func TestL2WhatComesBeforeTheAuditIsNotForOneWhoWasRemovedMeanwhile(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.inRoom("bob")
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	audit := s.answers("room r")
+	s.published("r", "2-0")
+	audit.room("1-0", 101)
+	members := s.answers("room r alice bob")
+	s.published("r", "3-0")
+	alice.gets()
+	bob.gets()
+	members.room("3-0", 101, "bob")
+	s.reads()
+	bob.gets("2-0", "3-0")
+	alice.gets("left r alice")
+}
+
+// A room in which something is sent is audited before the others.
+func TestL2AMessageDoesNotWaitForTheAuditsBudget(t *testing.T) {
+	s, alice := playing(t, func(c *follow.Config) { c.AuditsPerSecond = 1 })
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	s.answers("user alice").index(7, "r") // that was the second's budget
+	s.reads()
+	s.published("r", "2-0")
+	s.answers("room r").room("2-0", 100)
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	alice.gets("2-0")
+}
+
+// What waits for an audit is in the head that it finds, or was lost.
+func TestL2WhatWaitsForAnAuditMayBeLost(t *testing.T) {
+	s, alice := playing(t, func(c *follow.Config) { c.AuditsPerSecond = 1 })
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("alice", "r")
+	s.published("r", "2-0")
+	s.answers("room r").room("1-0", 100)
+	s.reads("user alice")
+	alice.gets()
+	s.published("r", "3-0<1-0")
+	alice.gets("3-0")
+}
+
 // Bob joins at version 101, which a failover loses: Redis is back at the version
 // that Alice was checked at, but it is not the one that Bob was.
 func TestL2MembersAreRecheckedWhenAVersionWasLost(t *testing.T) {
