@@ -45,6 +45,7 @@ type pull struct {
 	pos     protocol.ID // everything up to it is the client's
 	blind   bool        // it is not known what the client has
 	timed   bool        // pos is a time: what is newer is the client's to get
+	told    bool        // timed, and joined has told the head
 	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // it counts in j.sent: it is finished, however long
 	parked  bool        // in room.parked

@@ -379,7 +379,9 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 	}
 	if j := ref.job; j != nil {
 		if p := j.pullOf(r); p != nil {
-			if !p.timed { // else no message is there: it gets what follows the head, and more
+			if p.timed { // no message is there: it gets what follows the head, and more
+				p.told = true
+			} else {
 				at = p.pos
 			}
 		} else if pos, ok := j.positions[r.name]; ok && !j.timed {

@@ -327,8 +327,11 @@ func (c *Core) restart(ref *connRef, r *room, after protocol.ID) {
 	}
 	if j := ref.job; j != nil {
 		if p := j.pullOf(r); p != nil {
-			if !p.lagged {
-				return // it gets nothing yet, and its position will be looked up
+			if !p.lagged { // it gets nothing yet, and its position will be looked up
+				if p.told {
+					c.tellGap(ref.id, r, after)
+				}
+				return
 			}
 			after = p.pos
 			j.remove(p)
