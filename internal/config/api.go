@@ -16,7 +16,7 @@ type HTTP struct {
 	TrustedProxies    []string      `help:"Networks (CIDR) whose X-Forwarded-For is believed in the log." placeholder:"CIDR"`
 	IdempotencyWindow time.Duration `help:"How long a repeated Idempotency-Key is known. Longer costs about 220 bytes of Redis memory per message and window; shorter lets a late retry make a second message." default:"10m"`
 	MaxRoomMembers    int           `help:"Most members of a room. Each costs Redis memory, and every message is delivered to each." default:"100000"`
-	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects." default:"10000"`
+	MaxUserRooms      int           `help:"Most rooms of a user. Each is followed when the user connects, which holds Redis up for 0.5 ms at 1,000 rooms and for 10 ms at 10,000, and so does the first page of their list." default:"10000"`
 	ShowFocus         bool          `help:"Tell everybody who asks which rooms a user is looking at. Server keys are always told."`
 	LogMaxLen         int           `help:"Messages kept per room, approximately. More costs Redis memory; fewer turns long absences into gaps." default:"100000"`
 	LogMaxAge         time.Duration `help:"How long messages are kept. 0: no limit by age. Another age holds for a room from its next message on; until then its log goes when the old one said." default:"0"`

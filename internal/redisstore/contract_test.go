@@ -12,6 +12,7 @@ import (
 
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -399,6 +400,67 @@ func TestRoomsWithUnread(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A list of very many rooms is not read whole for each of its pages; it is what it is all the same.
+func TestAListOfManyRoomsIsReadOnce(t *testing.T) {
+	r := testkit.Redis(t)
+	s, other := open(t, r.URL()), open(t, r.URL())
+	ids := make([]string, 1100)
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			for n := i; n < len(ids); n += 10 {
+				ids[n] = room(t, other, "alice", "bob")
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(ids)
+	page := func(cursor string, want ...string) (rooms []chat.UserRoom, next string) {
+		t.Helper()
+		rooms, rev, next, err := s.Rooms(t.Context(), "alice", cursor, 100)
+		must(t, err)
+		got := make([]string, len(rooms))
+		for i := range rooms {
+			got[i] = rooms[i].Room.ID
+		}
+		states, errs := s.ReadUsers(t.Context(), []string{"alice"})
+		must(t, errors.Join(errs...))
+		if !slices.Equal(got, want) || rev != states[0].Rev {
+			t.Fatalf("after %q: revision %d, want %d; %v, want %v", cursor, rev, states[0].Rev, got, want)
+		}
+		return rooms, next
+	}
+	sent := send(t, other, ids[150], "bob", "k", "hi")
+	_, _ = r.Do("CONFIG", "RESETSTAT")
+	cursor := ""
+	for at := 0; at < len(ids); at += 100 {
+		if _, cursor = page(cursor, ids[at:at+100]...); (cursor == "") != (at == 1000) {
+			t.Fatalf("the page from %d on is followed by %q", at, cursor)
+		}
+	}
+	stats, err := r.Do("INFO", "commandstats")
+	must(t, err)
+	_, after, _ := strings.Cut(fmt.Sprint(stats), "cmdstat_hgetall:calls=")
+	if calls, _, _ := strings.Cut(after, ","); calls != "12" { // 11 of them the test's own
+		t.Errorf("the index was read %s times", calls)
+	}
+
+	// What was read, left and joined in between counts.
+	second := func() chat.UserRoom { t.Helper(); rooms, _ := page(ids[99], ids[100:200]...); return rooms[50] }
+	if is := second(); is.Unread != 1 {
+		t.Errorf("%d unread", is.Unread)
+	}
+	must(t, other.MarkRead(t.Context(), "alice", ids[150], sent.ID))
+	if is := second(); is.Unread != 0 || is.Read != sent.ID {
+		t.Errorf("read up to %v, %d unread", is.Read, is.Unread)
+	}
+	must(t, other.RemoveMember(t.Context(), server, ids[120], "alice"))
+	page(ids[99], append(slices.Clone(ids[100:120]), ids[121:201]...)...)
+	_, err = other.PutMember(t.Context(), server, ids[120], "alice", "")
+	must(t, err)
+	second()
 }
 
 func TestMembersPaged(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/madang-chat/madang/internal/chat"
@@ -127,46 +126,48 @@ func (q *roomLine) line() (r chat.Room, role chat.Role, err error) {
 
 // Rooms implements chat.Store.
 func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (rooms []chat.UserRoom, rev uint64, next string, err error) {
-	part := s.keys.partition(user)
-	reply, err := s.do(ctx, reads, newCommand(part, "hgetall", s.keys.user(part, user).rooms))
+	list, markers, read, err := s.roomList(ctx, user)
 	if err != nil {
 		return nil, 0, "", err
 	}
-	index, err := parseIndex(reply)
-	if err != nil {
-		return nil, 0, "", err
-	}
-	ids := index.rooms
-	slices.SortFunc(ids, func(a, b chat.IndexedRoom) int { return strings.Compare(a.Room, b.Room) })
-	first, found := slices.BinarySearchFunc(ids, cursor, func(r chat.IndexedRoom, c string) int { return strings.Compare(r.Room, c) })
+	ids := list.rooms
+	first, found := slices.BinarySearch(ids, cursor)
 	if found {
 		first++
 	}
 	ids = ids[first:]
 	if len(ids) > limit {
 		ids = ids[:limit]
-		next = ids[limit-1].Room
+		next = ids[limit-1]
 	}
 
 	lines := make([]*roomLine, len(ids))
-	calls := make([]*call, 0, len(roomLine{}.calls)*len(ids))
-	for i, r := range ids {
-		lines[i] = s.newRoomLine(r.Room, user)
+	calls := make([]*call, 0, len(roomLine{}.calls)*len(ids)+1)
+	for i, id := range ids {
+		lines[i] = s.newRoomLine(id, user)
 		calls = append(calls, lines[i].calls[:]...)
 	}
+	if !read && len(ids) > 0 {
+		calls = append(calls, s.newMarkersCall(user, ids))
+	}
 	s.doAll(ctx, reads, calls)
+	if !read && len(ids) > 0 {
+		if markers, err = parseMarkers(ids, calls[len(calls)-1]); err != nil {
+			return nil, 0, "", err
+		}
+	}
 	rooms = make([]chat.UserRoom, 0, len(ids))
-	var stale []finding
+	var stale []chat.Membership
 	for i, q := range lines {
 		r, role, err := q.line()
 		if errors.Is(err, chat.ErrNoRoom) || err == nil && role == "" {
-			stale = append(stale, finding{user: user, IndexedRoom: ids[i]}) // the members are the truth
+			stale = append(stale, chat.Membership{Room: ids[i], User: user}) // the members are the truth
 			continue
 		}
 		if err != nil {
 			return nil, 0, "", err
 		}
-		marker := further(index.read[r.ID], q.own)
+		marker := further(markers[r.ID], q.own)
 		rooms = append(rooms, chat.UserRoom{
 			Room: r, Role: role, Read: marker.id, ReadN: marker.n, Unread: r.N - min(marker.n, r.N),
 		})
@@ -175,9 +176,9 @@ func (s *Store) Rooms(ctx context.Context, user, cursor string, limit int) (room
 		return nil, 0, "", err
 	}
 	if len(stale) > 0 {
-		_ = s.repair(ctx, stale) // who lists again finds them again
+		_ = s.Repair(ctx, stale) // who lists again finds them again
 	}
-	return rooms, index.rev, next, nil
+	return rooms, list.rev, next, nil
 }
 
 // recount puts right what is unread in rooms whose marker is at a message that a

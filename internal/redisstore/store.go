@@ -36,6 +36,7 @@ type Store struct {
 
 	feed   feed
 	fleet  fleetView
+	lists  roomLists
 	opened time.Time
 
 	ctx    context.Context // until Close
