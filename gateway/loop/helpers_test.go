@@ -112,6 +112,8 @@ func (verifier) Verify(token string) (auth.Claims, error) {
 	switch user {
 	case "bad":
 		return auth.Claims{}, auth.ErrInvalid
+	case "foreign":
+		return auth.Claims{}, fmt.Errorf("%w: iss is not the expected one", auth.ErrInvalid)
 	case "old":
 		return auth.Claims{}, auth.ErrExpired
 	case "server":

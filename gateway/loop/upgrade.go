@@ -296,6 +296,10 @@ func (l *loop) verify(token []byte) (auth.Claims, *refusal) {
 	switch {
 	case errors.Is(err, auth.ErrExpired):
 		return claims, errOldToken
+	case errors.Is(err, auth.ErrInvalid): // with the reason, which may be shown
+		bad := *errBadToken
+		bad.detail = err.Error()
+		return claims, &bad
 	case err != nil:
 		return claims, errBadToken
 	case claims.Server:

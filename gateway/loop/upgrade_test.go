@@ -41,6 +41,7 @@ func TestAnswersToRequests(t *testing.T) {
 		{"good", bearer("alice"), 101, ""},
 		{"no token", goodHead, 401, `"code":"unauthorized"`},
 		{"bad token", bearer("bad"), 401, `"code":"unauthorized"`},
+		{"another issuer's token", bearer("foreign"), 401, `"detail":"the token is not valid: iss is not the expected one"`},
 		{"expired token", bearer("old"), 401, `"code":"token_expired"`},
 		{"token expired meanwhile", bearer("alice.-1"), 401, `"code":"token_expired"`},
 		{"server key", bearer("server"), 403, `"code":"forbidden"`},
