@@ -129,6 +129,26 @@ func TestTheClientWhenRedisHasLostSomething(t *testing.T) {
 			is("what came", got, ["1-0", "2-0", "3-0", "4-0", "5-0", "6-0", "7-0"]);
 			is("position", client.positions, { r: "7-0" });
 		`,
+		"a gap from before what was paged, of a connection that begins while it is": `
+			live("1-0");
+			append("2-0", "3-0");
+			const real = window.fetch, answers = [];
+			window.fetch = async (...asked) => { await new Promise((done) => answers.push(done)); return real(...asked); };
+			sockets[0].tells({ type: "gap", room: "r", after: "1-0", head: "3-0" });
+			await until("history asked", () => answers.length === 1);
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", sockets[1].said, [{ type: "resume", rooms: { r: "1-0" } }]);
+			answers[0]();
+			await until("what was missed", () => got.length === 3);
+			append("4-0");
+			window.fetch = real;
+			hello(11);
+			sockets[1].tells({ type: "gap", room: "r", after: "1-0", head: "4-0" }, { type: "resumed", rooms_rev: 11 });
+			await until("the rest", () => got.at(-1) === "4-0");
+			is("what came", got, ["1-0", "2-0", "3-0", "4-0"]);
+			is("position", client.positions, { r: "4-0" });
+		`,
 		"its own leaving comes without a revision": `
 			live("1-0");
 			sockets[0].tells({ type: "left", room: "r", user: "bob" });

@@ -522,12 +522,10 @@ export class Client {
   #gap(g) {
     const p = this.#position(g.room);
     this.#emit("gap", g);
-    // While a hole is filled, what came behind it waits here, though the gateway
-    // has delivered it: the new hole begins where that one did. So it does when that
-    // one could not be filled.
-    const open = (p.held || p.hole) && p.resume && compareIDs(p.resume, g.after) < 0;
-    const after = open ? p.resume : g.after;
-    this.#fill(g.room, p, after, g.head, []);
+    // From what is here with all before it. While a hole is filled, what came behind it
+    // waits here, though the gateway has delivered it; and more may have been paged than
+    // a connection was told that began meanwhile.
+    this.#fill(g.room, p, p.resume ?? g.after, g.head, []);
   }
 
   /** Pages what was missed in rooms that a resume had no room for, one after the
