@@ -50,8 +50,11 @@ const clientWorld = `
 	const hello = (rev) => sockets.at(-1).tells({ type: "hello", user: "me", rooms_rev: rev, heartbeat_s: 25 });
 	client.connect();
 	await until("a socket", () => sockets.length === 1);
-	await until("its opening", () => true);
+	await until("its opening", () => sockets[0].said.length === 1);
 	hello(10);
+	sockets[0].tells({ type: "resumed", rooms_rev: 10 });
+	is("what it says", sockets[0].said, [{ type: "resume", rooms: {} }]);
+	sockets[0].said.length = 0;
 	sockets[0].tells({ type: "joined", room: "r", user: "me", head: "0-0", rooms_rev: 11 });
 `
 
@@ -515,6 +518,33 @@ func TestTheClientAndItsListOfRooms(t *testing.T) {
 			answer([{ id: "s", head: "7-0" }]);
 			await again;
 			is("what is on no list", client.positions, { s: "7-0" });
+		`,
+		"it comes back while it is read": `
+			const answers = [];
+			window.fetch = () => new Promise((done) => { answers.push((head) => done(new Response(JSON.stringify({ rooms: [{ id: "r", head: "0-0" }, { id: "s", head }] })))); });
+			let listed = null;
+			client.rooms().then((all) => { listed = all; });
+			await until("the question", () => answers.length === 1);
+			sockets[0].onclose({ code: 1006 });
+			await until("it back", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", sockets[1].said[0].rooms, { r: "0-0" }); // s starts at hello, at 8-0
+			answers[0]("7-0");
+			await new Promise((done) => setTimeout(done, 50));
+			is("asked", answers.length, 1);
+			hello(11);
+			await until("it asks again", () => answers.length === 2);
+			answers[1]("8-0");
+			await until("the list", () => listed);
+			is("positions", client.positions, { r: "0-0", s: "8-0" });
+			is("heads", listed.map((r) => r.head), ["0-0", "8-0"]);
+		`,
+		"it was read before the first connection": `
+			window.fetch = async () => new Response(JSON.stringify({ rooms: [{ id: "s", head: "7-0" }] }));
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => "jwt" });
+			await other.rooms();
+			other.connect();
+			await until("a socket", () => sockets.length === 2 && sockets[1].said.length);
+			is("what it says", [sockets[1].url, ...sockets[1].said], ["ws://gateway/v1/ws?resume", { type: "resume", rooms: { s: "7-0" } }]);
 		`,
 		"it could not be read": `
 			Math.random = () => 0; // no pauses

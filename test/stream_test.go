@@ -71,7 +71,7 @@ const eventsWorld = `
 		appends(room, id);
 		streams.at(-1).tells({ ...message(room, id), prev });
 	};
-	const hello = () => streams.at(-1).tells({ type: "hello", user: "me", rooms_rev: 10, heartbeat_s: 25 });
+	const hello = () => streams.at(-1).tells({ type: "hello", user: "me", rooms_rev: 10, heartbeat_s: 25 }, { type: "resumed", rooms_rev: 10 });
 	const comesOnline = async () => {
 		const n = streams.length + 1;
 		client.connect();

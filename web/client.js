@@ -92,7 +92,8 @@ export class Client {
   #attempt = 0;
   #crowded = 0; // attempts that met too many connections
   #wanted = false; // connect() was called, close() was not
-  #resuming = false;
+  #turn = 0; // changes with what a list of rooms is not to be read across: see #tells
+  #telling = null; // between the two
   #retryTimer = 0;
   #pingTimer = 0;
   #renewTimer = 0;
@@ -170,14 +171,13 @@ export class Client {
 
   /** All rooms of the user. What comes over the socket is counted from their heads on. */
   async rooms() {
-    const all = [], before = [...this.#rooms];
+    let all, before;
     try {
-      for (let cursor = ""; ;) {
-        const q = cursor ? `?cursor=${enc(cursor)}` : "";
-        const page = await this.#patiently(() => this.request("GET", `/v1/rooms${q}`));
-        all.push(...page.rooms);
-        if (!page.next) break;
-        cursor = page.next;
+      for (let turn = null; turn !== this.#turn;) {
+        await this.#telling?.over;
+        turn = this.#turn;
+        before = [...this.#rooms];
+        all = await this.#listed();
       }
     } catch (err) {
       this.#unlisted = true;
@@ -189,6 +189,17 @@ export class Client {
     for (const [room, p] of before) if (!ids.has(room) && this.#rooms.get(room) === p) this.#forget(room);
     for (const r of all) this.#position(r.id).begin(r.head); // later messages come by themselves, earlier ones are history
     return all;
+  }
+
+  async #listed() {
+    const all = [];
+    for (let cursor = ""; ;) {
+      const q = cursor ? `?cursor=${enc(cursor)}` : "";
+      const page = await this.#patiently(() => this.request("GET", `/v1/rooms${q}`));
+      all.push(...page.rooms);
+      if (!page.next) return all;
+      cursor = page.next;
+    }
   }
 
   createRoom(body) { return this.request("POST", "/v1/rooms", body); }
@@ -280,8 +291,6 @@ export class Client {
     try {
       const jwt = await this.#bearer();
       if (this.#socket !== socket) return; // closed meanwhile
-      // A first connection has nothing to resume from: what follows hello is new.
-      this.#resuming = this.#roomsRev !== null;
       ws = this.#socket = this.#connection(jwt);
       this.#renewInTime(ws, jwt);
     } catch (err) { // no token, or one that can't be one: another may come
@@ -295,7 +304,7 @@ export class Client {
       clearTimeout(timeout);
       if (ws !== this.#socket) return;
       this.#alive(); // hello may not come
-      if (this.#resuming) this.#sayPositions();
+      if (!ws.mute) this.#sayPositions(); // else its request has said them
     };
     ws.onmessage = (e) => {
       if (ws !== this.#socket) return;
@@ -317,9 +326,9 @@ export class Client {
   }
 
   #connection(jwt) {
-    if (this.#transport === "sse") return new EventStream(this.#ws, jwt, this.#resuming ? this.#resumeFrom() : null);
+    if (this.#transport === "sse") return new EventStream(this.#ws, jwt, this.#resumeFrom());
     const url = new URL(this.#ws);
-    if (this.#resuming) url.search += (url.search ? "&" : "?") + "resume";
+    url.search += (url.search ? "&" : "?") + "resume";
     return new WebSocket(url, ["madang.v1", `bearer.${jwt}`]);
   }
 
@@ -338,8 +347,25 @@ export class Client {
   /** The positions, for a resume. What it brings is taken from there on, also where
    *  something is missing before what is here. */
   #resumeFrom() {
+    this.#tells();
     for (const p of this.#rooms.values()) p.again();
     return this.positions;
+  }
+
+  /** From when positions are told until hello: a room that is not among them starts
+   *  there, so a list of rooms from before would leave a hole behind its heads. */
+  #tells() {
+    this.#turn++;
+    if (this.#telling) return;
+    let end;
+    this.#telling = { over: new Promise((done) => { end = done; }), end };
+  }
+
+  #told() {
+    if (!this.#telling) return;
+    this.#turn++;
+    this.#telling.end();
+    this.#telling = null;
   }
 
   /** Has the socket go on with another token before its own ends. Where none comes it
@@ -409,6 +435,7 @@ export class Client {
     clearTimeout(this.#pingTimer);
     clearTimeout(this.#renewTimer);
     this.#socket = null;
+    this.#told();
     if (!this.#wanted) return;
     if (code === Close.tokenExpired || this.#state === "connecting") this.#jwt = null;
     if (code === Close.forbidden) {
@@ -436,10 +463,10 @@ export class Client {
         this.#user = e.user;
         const before = this.#roomsRev, socket = this.#socket;
         this.#roomsRev = e.rooms_rev;
+        this.#told();
         this.#emit("hello", e);
         if (socket !== this.#socket) return; // whoever heard it has closed it
         this.#catchUp(socket.leftOut ?? []);
-        if (!this.#resuming) this.#setState("online");
         // Added or removed while away; or, as revisions only grow, Redis has lost data.
         if (before !== e.rooms_rev || this.#unlisted) this.#emit("rooms", { lost: e.rooms_rev < before });
         return;
