@@ -663,6 +663,23 @@ func TestTextFromRightToLeft(t *testing.T) {
 	alice.sees("the same in the list", `(`+ends+`)("#rooms .last bdi:last-child")`)
 }
 
+// TestALeftRoomLetsAnotherBeOpened: it is told of between the click on another room
+// and its opening.
+func TestALeftRoomLetsAnotherBeOpened(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL()+"/#room=yard")
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		window.WebSocket = class extends WebSocket { constructor(...how) { super(...how); window.socket = this; } };
+	})()`))
+	alice.comesInAs("alice")
+	alice.sees("the room", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		location.hash = "room=gate";
+		socket.onmessage({ data: '{"type":"left","room":"yard","user":"alice","rooms_rev":1000000}' });
+	})()`))
+	alice.sees("the other room", `!document.querySelector("#room").hidden && document.querySelector("#room-name").textContent === "gate"`)
+}
+
 // TestWhatIsBeingSentStaysWithItsRoom: whoever writes and goes elsewhere is told
 // when it could not be sent, and finds it where it was written.
 func TestWhatIsBeingSentStaysWithItsRoom(t *testing.T) {

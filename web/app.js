@@ -150,7 +150,8 @@ async function roomsAgain({ lost }) {
 
 /** Closes the open room, which is none of ours any more. */
 function dismiss(room) {
-  go("");
+  if (inURL() === room.id) go("");
+  else close(); // somebody has gone elsewhere this moment
   toast(`You are not in ${room.name} any more`);
 }
 
@@ -275,7 +276,7 @@ function onJoined({ room, user }) {
 
 function onLeft({ room, user }) {
   if (user === me) {
-    if (room === current && room !== kept) dismiss(rooms.get(room) ?? { name: room });
+    if (room === current && room !== kept) dismiss(rooms.get(room) ?? { id: room, name: room });
     rooms.delete(room);
     return showRooms();
   }
