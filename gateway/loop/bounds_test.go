@@ -117,6 +117,7 @@ func TestNoAnswerIsCutByTheEnd(t *testing.T) {
 			if body, err := io.ReadAll(resp.Body); err != nil {
 				t.Errorf("%d bytes of %d: %v", len(body), resp.ContentLength, err)
 			}
+			r.Close() // else its end is waited for
 			if err := <-done; err != nil {
 				t.Error(err)
 			}

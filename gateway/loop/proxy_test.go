@@ -219,6 +219,7 @@ func TestTheLogNamesWhoIsRefusedOnceItIsAskedTo(t *testing.T) {
 		r := g.dialRaw()
 		r.sends("PROXY TCP4 " + addr + " 198.51.100.1 5000 443\r\n" + goodHead + "Authorization: Bearer bad\r\n\r\n")
 		wantStatus(t, r, 401)
+		r.Close()
 		g.eventually("it is gone", func() bool { return g.Stats().Closing == 0 })
 	}
 	level.Set(slog.LevelDebug)
@@ -262,6 +263,7 @@ func TestConnectionsPerAddress(t *testing.T) {
 	if resp, _ := c.answer(); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
 		t.Fatalf("got %d %v", resp.StatusCode, resp.Header)
 	}
+	c.Close()
 	b.Close() // one that never asked for anything counted as well
 	g.eventually("there is room", func() bool { s := g.Stats(); return s.Heads == 0 && s.Closing == 0 })
 	d := g.dialRaw()

@@ -222,7 +222,7 @@ func TestCloseNotify(t *testing.T) {
 }
 
 func TestWhatIsNoTLSIsRefused(t *testing.T) {
-	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout = 300 * time.Millisecond })
+	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.CloseTimeout = 300*time.Millisecond, 300*time.Millisecond })
 	plain := g.dialRaw()
 	plain.sends(bearerAlice)
 	if body := wantStatus(t, plain, 400); !strings.Contains(body, "TLS") {
@@ -553,6 +553,7 @@ func TestNoAnswerIsCutByTheEndWithTLS(t *testing.T) {
 		if err != nil || !json.Valid(body) {
 			t.Errorf("%d bytes of %d: %v", len(body), resp.ContentLength, err)
 		}
+		r.Close() // else its end is waited for
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
