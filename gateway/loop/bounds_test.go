@@ -167,6 +167,7 @@ func answerOf(id edge.ConnID) []edge.Cmd {
 // A poll that is the last on its socket, and of a client that takes nothing of its
 // answer, is not kept because it talks.
 func TestWhoTakesNothingOfItsLastAnswerIsClosed(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, func(o *loop.Options) {
 		o.Loops, o.SendBufferBytes = 1, 16<<10
 		o.SlowTimeout, o.CloseTimeout = 500*time.Millisecond, 500*time.Millisecond

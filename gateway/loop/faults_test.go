@@ -174,6 +174,7 @@ func TestEndlessMessagesAreCut(t *testing.T) {
 
 // Whoever does not answer a close frame is gone after the closing time.
 func TestDefaultsCutWithinFiveSeconds(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, nil)
 	silent, half := g.dialRaw(), g.dialRaw()
 	half.sends(goodHead)

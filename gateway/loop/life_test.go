@@ -215,6 +215,7 @@ func TestHeartbeat(t *testing.T) {
 }
 
 func TestTokenExpiryAndRenewal(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, nil)
 	renewing, expiring, other := g.dial("bob.3"), g.dial("alice.3"), g.dial("carol.60") // bob's ends no later than alice's
 	renewing.says(`{"type":"auth","token":"bob.60"}`)
@@ -262,6 +263,7 @@ const hello = `{"type":"hello","conn":"x","user":"u","rooms_rev":1,"heartbeat_s"
 // hello may take as long as a partition that does not answer: a client that reads it
 // before it says where it is has all of its time from then on.
 func TestTheTimeForPositionsBeginsWithHello(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, func(o *loop.Options) { o.ResumeTimeout = 200 * time.Millisecond })
 	opened := time.Now()
 	ungreeted, c := g.dialQuery("alice", "?resume"), g.dialQuery("bob", "?resume")

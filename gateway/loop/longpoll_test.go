@@ -190,6 +190,7 @@ func TestAPollIsAnsweredWithWhatThereIs(t *testing.T) {
 }
 
 func TestAPollEndsWhenItsTimeIsUp(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, nil)
 	r := g.dialRaw()
 	id := g.polls(r, "alice", `{"rooms":{},"wait_s":1}`)
@@ -354,6 +355,7 @@ func TestPollsAreRateLimited(t *testing.T) {
 }
 
 func TestHowWaitingPollsEnd(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	for reason, end := range map[string]func(g *gateway, id edge.ConnID){
 		"drain": func(g *gateway, _ edge.ConnID) {
 			go func() { ctx, cancel := timeout(5 * time.Second); defer cancel(); _ = g.Drain(ctx, time.Millisecond) }()
