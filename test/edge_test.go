@@ -2,17 +2,8 @@ package test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,40 +14,6 @@ import (
 	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/internal/testkit/fleet"
 )
-
-// certificate writes a self-signed one for this host.
-func certificate(t *testing.T) (certFile, keyFile string, trust *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	trust = x509.NewCertPool()
-	if !trust.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) {
-		t.Fatal("no certificate")
-	}
-	return write("tls.crt", "CERTIFICATE", der), write("tls.key", "PRIVATE KEY", keyDER), trust
-}
 
 // opens connects and returns what the first frame says.
 func opens(t *testing.T, url string, client *http.Client, header http.Header) string {
@@ -79,7 +36,7 @@ func opens(t *testing.T, url string, client *http.Client, header http.Header) st
 }
 
 func TestTLSOnBothSides(t *testing.T) {
-	cert, key, trust := certificate(t)
+	cert, key, trust := testkit.CertFiles(t)
 	f := fleet.Start(t, testkit.Redis(t).URL(), 1, 1,
 		fleet.API(func(c *config.API) { c.APITLSCert, c.APITLSKey = cert, key }),
 		fleet.Gateway(func(c *config.Gateway) { c.TLSCert, c.TLSKey = cert, key }))

@@ -2,17 +2,12 @@ package app_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -203,7 +198,7 @@ func TestMemoryThatIsShortIsSparedByBothRoles(t *testing.T) {
 }
 
 func TestDevWithCertificatesSaysSo(t *testing.T) {
-	cert, key := certificate(t)
+	cert, key, _ := testkit.CertFiles(t)
 	d := startDev(t, func(c *config.Dev) {
 		c.APITLSCert, c.APITLSKey, c.TLSCert, c.TLSKey = cert, key, cert, key
 	})
@@ -230,36 +225,6 @@ func TestDevWithCertificatesSaysSo(t *testing.T) {
 	if err := json.NewDecoder(res.Body).Decode(&page); err != nil || page.WS != "wss://localhost:"+gatewayPort+"/v1/ws" {
 		t.Errorf("the page is told %q, %v", page.WS, err)
 	}
-}
-
-// certificate makes one for localhost, in files.
-func certificate(t *testing.T) (cert, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	return write("tls.crt", "CERTIFICATE", der), write("tls.key", "PRIVATE KEY", keyDER)
 }
 
 func TestDevHandsOutTokensAndSeats(t *testing.T) {

@@ -2,15 +2,8 @@ package certfile_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,29 +13,8 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/internal/certfile"
+	"github.com/madang-chat/madang/internal/testkit"
 )
-
-// pair is a certificate for name and its key, in PEM.
-func pair(t *testing.T, name string) (cert, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-}
 
 // files are a certificate on disk.
 type files struct {
@@ -112,7 +84,7 @@ func (l *lockedBuffer) has(s string) bool {
 
 func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	f := newFiles(t)
-	cert, key := pair(t, "first")
+	cert, key := testkit.SelfSigned(t, "first")
 	f.write(f.cert, cert)
 	f.write(f.key, key)
 	var log lockedBuffer
@@ -125,7 +97,7 @@ func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	if got := served(t, s); got != "first" {
 		t.Fatalf("served %q", got)
 	}
-	cert, key = pair(t, "second")
+	cert, key = testkit.SelfSigned(t, "second")
 	f.write(f.cert, cert) // the new certificate with the old key
 	eventually(t, "a warning", func() bool { return log.has("the old one stays") })
 	if got := served(t, s); got != "first" {
@@ -146,8 +118,8 @@ func TestRenewalIsServedWithoutARestart(t *testing.T) {
 
 func TestFilesThatAreWrongAtTheStart(t *testing.T) {
 	f := newFiles(t)
-	cert, key := pair(t, "a")
-	_, otherKey := pair(t, "b")
+	cert, key := testkit.SelfSigned(t, "a")
+	_, otherKey := testkit.SelfSigned(t, "b")
 	f.write(f.cert, cert)
 	if _, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key}); err == nil {
 		t.Error("without a key")
