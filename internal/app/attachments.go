@@ -89,42 +89,23 @@ const (
 // more. It goes by what Redis says is due, and never by what Redis does not know:
 // a Redis that lost its data loses no files.
 type attachmentSweeper struct {
-	known  chat.Attachments
-	blobs  blob.Store
-	log    *slog.Logger
-	swept  func(int)
-	cancel context.CancelFunc
-	done   chan struct{}
+	known chat.Attachments
+	blobs blob.Store
+	log   *slog.Logger
+	swept func(int)
+	rounds
 }
 
-func (s *attachmentSweeper) asPart() part { return part{"attachments", s.start, s.stop} }
+func (s *attachmentSweeper) asPart() part {
+	return part{"attachments", s.start, func(context.Context) error { s.stop(); return nil }}
+}
 
 func (s *attachmentSweeper) start(ctx context.Context) error {
-	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.done = make(chan struct{})
-	go func() { // ends with ctx; stop waits for it
-		defer close(s.done)
-		ticker := time.NewTicker(attachmentSweepEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if err := s.sweep(ctx, attachmentSweepEvery); err != nil && ctx.Err() == nil {
-				s.log.Warn("sweeping attachments", "err", err)
-			}
+	s.begin(ctx, attachmentSweepEvery, func(ctx context.Context) {
+		if err := s.sweep(ctx, attachmentSweepEvery); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweeping attachments", "err", err)
 		}
-	}()
-	return nil
-}
-
-func (s *attachmentSweeper) stop(context.Context) error {
-	if s.cancel != nil {
-		s.cancel()
-		<-s.done // its calls have time-outs, and end with the context
-	}
+	})
 	return nil
 }
 

@@ -31,34 +31,18 @@ type memoryGuard struct {
 
 	shedding bool
 	settled  settled
-	cancel   context.CancelFunc
-	done     chan struct{}
+	rounds
 }
 
 func (g *memoryGuard) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	g.cancel, g.done = cancel, make(chan struct{})
-	go func() { // ends with stop, which waits for it
-		defer close(g.done)
-		ticker := time.NewTicker(memoryEvery)
-		defer ticker.Stop()
-		for {
-			g.look()
-			if g.open != nil && g.settled.after(g.open()) {
-				debug.FreeOSMemory()
-			}
-			select {
-			case <-ticker.C:
-			case <-ctx.Done():
-				return
-			}
+	round := func(context.Context) {
+		g.look()
+		if g.open != nil && g.settled.after(g.open()) {
+			debug.FreeOSMemory()
 		}
-	}()
-}
-
-func (g *memoryGuard) stop() {
-	g.cancel()
-	<-g.done
+	}
+	round(context.Background())
+	g.begin(context.Background(), memoryEvery, round)
 }
 
 func (g *memoryGuard) look() {

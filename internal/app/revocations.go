@@ -25,12 +25,13 @@ type revocations struct {
 	from    chat.Revoker
 	revoked *auth.Revoked
 	log     *slog.Logger
-	newest  uint64 // Unix ms; owned by start, then by the goroutine
-	cancel  context.CancelFunc
-	done    chan struct{}
+	newest  uint64 // Unix ms; owned by start, then by the rounds
+	rounds
 }
 
-func (r *revocations) asPart() part { return part{"revocations", r.start, r.stop} }
+func (r *revocations) asPart() part {
+	return part{"revocations", r.start, func(context.Context) error { r.stop(); return nil }}
+}
 
 // start returns when all that were disconnected so far are known: a restart makes
 // no revoked token good. Redis has answered before, so errors are rare and passing.
@@ -47,29 +48,11 @@ func (r *revocations) start(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	r.done = make(chan struct{})
-	go func() { // ends with ctx; stop waits for it
-		defer close(r.done)
-		ticker := time.NewTicker(revocationsEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if err := r.look(ctx); err != nil && ctx.Err() == nil {
-				r.log.Debug("revocations cannot be read", "err", err) // Redis is away, and says so elsewhere
-			}
+	r.begin(ctx, revocationsEvery, func(ctx context.Context) {
+		if err := r.look(ctx); err != nil && ctx.Err() == nil {
+			r.log.Debug("revocations cannot be read", "err", err) // Redis is away, and says so elsewhere
 		}
-	}()
-	return nil
-}
-
-func (r *revocations) stop(context.Context) error {
-	r.cancel()
-	<-r.done // its calls have time-outs, and end with the context
+	})
 	return nil
 }
 
