@@ -17,46 +17,64 @@ func TestTwoPeopleChatAcrossTwoGateways(t *testing.T) {
 		"sentinels": func(t *testing.T) string { return testkit.Sentinel(t).URL() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fleet.Start(t, redisURL(t), 2, 2)
-			alice := f.User("alice", fleet.OnAPI(0), fleet.OnGateway(0))
-			bob := f.User("bob", fleet.OnAPI(1), fleet.OnGateway(1))
-			carol := f.User("carol", fleet.OnGateway(1)) // a stranger
-
-			alice.CreatesRoom("yard", "bob")
-			alice.Connects()
-			bob.Connects()
-			carol.Connects()
-
-			alice.Sends("yard", "hi")
-			bob.WantMessage("yard", "hi")
-			alice.WantMessage("yard", "hi")
-			bob.Sends("yard", "hi yourself")
-			alice.WantMessage("yard", "hi yourself")
-			bob.WantMessage("yard", "hi yourself")
-			carol.WantNothing()
-
-			alice.Adds("yard", "carol")
-			carol.WantEvent("joined")
-			alice.Sends("yard", "welcome")
-			carol.WantMessage("yard", "welcome")
-			bob.WantMessage("yard", "welcome")
-
-			alice.Removes("yard", "carol")
-			if left := carol.WantEvent("left"); left.RoomsRev == 0 {
-				t.Errorf("carol is told of her removal without a revision: %+v", left)
-			}
-			alice.Sends("yard", "only us")
-			bob.WantMessage("yard", "only us")
-			carol.WantNothing()
-			if again := carol.Queued("left"); len(again) > 0 {
-				t.Errorf("and again: %+v", again)
-			}
-
-			bob.Disconnects()
-			alice.Sends("yard", "while you were away")
-			bob.Reconnects(fleet.Resuming, 0)
-			bob.WantMessage("yard", "while you were away")
+			twoPeopleChat(t, redisURL(t), fleet.WebSocket)
 		})
+	}
+}
+
+// The same conversation over every transport, with somebody on a WebSocket.
+func TestTwoPeopleChatOverEveryTransport(t *testing.T) {
+	for _, via := range fleet.Transports[1:] {
+		t.Run(via.String(), func(t *testing.T) {
+			t.Parallel()
+			twoPeopleChat(t, testkit.Redis(t).URL(), via)
+		})
+	}
+}
+
+// twoPeopleChat: alice is on a WebSocket, the others listen as via says.
+func twoPeopleChat(t *testing.T, redisURL string, via fleet.Transport) {
+	f := fleet.Start(t, redisURL, 2, 2)
+	alice := f.User("alice", fleet.OnAPI(0), fleet.OnGateway(0))
+	bob := f.User("bob", fleet.OnAPI(1), fleet.OnGateway(1), fleet.Via(via))
+	carol := f.User("carol", fleet.OnGateway(1), fleet.Via(via)) // a stranger
+
+	alice.CreatesRoom("yard", "bob")
+	alice.Connects()
+	bob.Connects()
+	carol.Connects()
+
+	alice.Sends("yard", "hi")
+	bob.WantMessage("yard", "hi")
+	alice.WantMessage("yard", "hi")
+	bob.Sends("yard", "hi yourself")
+	alice.WantMessage("yard", "hi yourself")
+	bob.WantMessage("yard", "hi yourself")
+	carol.WantNothing()
+
+	alice.Adds("yard", "carol")
+	carol.WantEvent("joined")
+	alice.Sends("yard", "welcome")
+	carol.WantMessage("yard", "welcome")
+	bob.WantMessage("yard", "welcome")
+
+	alice.Removes("yard", "carol")
+	if left := carol.WantEvent("left"); left.RoomsRev == 0 {
+		t.Errorf("carol is told of her removal without a revision: %+v", left)
+	}
+	alice.Sends("yard", "only us")
+	bob.WantMessage("yard", "only us")
+	carol.WantNothing()
+	if again := carol.Queued("left"); len(again) > 0 {
+		t.Errorf("and again: %+v", again)
+	}
+
+	bob.Disconnects()
+	alice.Sends("yard", "while you were away")
+	bob.Reconnects(fleet.Resuming, 0)
+	bob.WantMessage("yard", "while you were away")
+	if n := bob.Duplicates(); n != 0 {
+		t.Errorf("%d came twice, though it resumed with positions", n)
 	}
 }
 

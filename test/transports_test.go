@@ -17,49 +17,6 @@ import (
 	"github.com/madang-chat/madang/internal/testkit/fleet"
 )
 
-// The same conversation over every transport, with somebody on a WebSocket.
-func TestTwoPeopleChatOverEveryTransport(t *testing.T) {
-	for _, via := range fleet.Transports[1:] {
-		t.Run(via.String(), func(t *testing.T) {
-			t.Parallel()
-			f := fleet.Start(t, testkit.Redis(t).URL(), 1, 2)
-			alice := f.User("alice", fleet.OnGateway(0))
-			bob := f.User("bob", fleet.OnGateway(1), fleet.Via(via))
-			carol := f.User("carol", fleet.OnGateway(1), fleet.Via(via))
-
-			alice.CreatesRoom("yard", "bob")
-			alice.Connects()
-			bob.Connects()
-			carol.Connects()
-
-			alice.Sends("yard", "hi")
-			bob.WantMessage("yard", "hi")
-			bob.Sends("yard", "hi yourself")
-			bob.WantMessage("yard", "hi yourself")
-			carol.WantNothing()
-
-			alice.Adds("yard", "carol")
-			carol.WantEvent("joined")
-			alice.Sends("yard", "welcome")
-			carol.WantMessage("yard", "welcome")
-			bob.WantMessage("yard", "welcome")
-			alice.Removes("yard", "carol")
-			carol.WantEvent("left")
-			alice.Sends("yard", "only us")
-			bob.WantMessage("yard", "only us")
-			carol.WantNothing()
-
-			bob.Disconnects()
-			alice.Sends("yard", "while you were away")
-			bob.Reconnects(fleet.Resuming, 0)
-			bob.WantMessage("yard", "while you were away")
-			if n := bob.Duplicates(); n != 0 {
-				t.Errorf("%d came twice, though it resumed with positions", n)
-			}
-		})
-	}
-}
-
 // Many messages in many rooms, while gateways are killed and come back: nothing is
 // lost and nothing comes out of order, over any transport, with positions or with
 // times; and with positions nothing comes twice either.
@@ -134,7 +91,7 @@ func TestEventsResumeFromATime(t *testing.T) {
 	fleet.Await(t, "hello said a time", func() bool { return bob.LastEventID() != "" })
 	alice.Sends("yard", "one")
 	last := bob.WantMessage("yard", "one")
-	if ms, _, _ := cutID(last.ID); bob.LastEventID() != ms {
+	if ms, _, _ := strings.Cut(last.ID, "-"); bob.LastEventID() != ms {
 		t.Errorf("the last time is %s, the message's %s", bob.LastEventID(), last.ID)
 	}
 	bob.Disconnects()
@@ -158,15 +115,6 @@ func TestEventsResumeFromATime(t *testing.T) {
 	if ms, err := strconv.ParseInt(carol.LastEventID(), 10, 64); err != nil || time.Since(time.UnixMilli(ms)) > 10*time.Second {
 		t.Errorf("carol's time is %q", carol.LastEventID())
 	}
-}
-
-func cutID(id string) (ms, seq string, ok bool) {
-	for i := range id {
-		if id[i] == '-' {
-			return id[:i], id[i+1:], true
-		}
-	}
-	return id, "", false
 }
 
 // What lies between two polls is in the next answer, also when it goes elsewhere.
