@@ -3,6 +3,7 @@
 package test
 
 import (
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -10,7 +11,15 @@ import (
 	"github.com/madang-chat/madang/internal/testkit/fleet"
 )
 
-func TestMain(m *testing.M) { fleet.Main(m) }
+func TestMain(m *testing.M) {
+	if !full {
+		// Those that run beside others wait, nearly all of the time, for leases and
+		// time-outs, and not for processors, by which go test counts how many run at
+		// once. Its -parallel is read later, and goes before.
+		_ = flag.Set("test.parallel", "6")
+	}
+	fleet.Main(m)
+}
 
 // full says whether the volumes of `make chaos` are asked for.
 var full = os.Getenv("MADANG_TEST_FULL") != ""
