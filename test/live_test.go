@@ -47,6 +47,18 @@ func wantQuiet(t *testing.T, u *fleet.User, kind string, during time.Duration) {
 	}
 }
 
+// aliceWatchesBob has one of two users, each on a gateway, know that the other is online.
+func aliceWatchesBob(t *testing.T, redisURL string) (f *fleet.Fleet, alice, bob *fleet.User) {
+	t.Helper()
+	f = fleet.StartProcesses(t, redisURL, 1, 2)
+	alice, bob = f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
+	alice.Connects()
+	bob.Connects()
+	watch(t, alice, "bob")
+	wantPresence(t, alice, "bob", "online")
+	return f, alice, bob
+}
+
 // presenceOf asks the API.
 func presenceOf(t *testing.T, u *fleet.User, of string) (status, lastSeen string) {
 	t.Helper()
@@ -203,12 +215,7 @@ func TestAKilledGatewaysUsersGoOffline(t *testing.T) {
 // offline, and come back with it under its new ID (DELIVERY P1).
 func TestAGatewayThatSleptComesBack(t *testing.T) {
 	t.Parallel()
-	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 2)
-	alice, bob := f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
-	alice.Connects()
-	bob.Connects()
-	watch(t, alice, "bob")
-	wantPresence(t, alice, "bob", "online")
+	f, alice, bob := aliceWatchesBob(t, testkit.Redis(t).URL())
 	f.Gateways[1].Pause()
 	wantPresence(t, alice, "bob", "offline")
 	if status, _ := presenceOf(t, alice, "bob"); status != "offline" {
@@ -229,12 +236,7 @@ func TestAGatewayThatSleptComesBack(t *testing.T) {
 func TestARedisThatPausesTakesNobodyOffline(t *testing.T) {
 	t.Parallel()
 	redis := testkit.Redis(t)
-	f := fleet.StartProcesses(t, redis.URL(), 1, 2)
-	alice, bob := f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
-	alice.Connects()
-	bob.Connects()
-	watch(t, alice, "bob")
-	wantPresence(t, alice, "bob", "online")
+	_, alice, _ := aliceWatchesBob(t, redis.URL())
 	redis.Pause()
 	time.Sleep(14 * time.Second) // longer than a gateway may be silent
 	redis.Resume()
@@ -249,12 +251,7 @@ func TestARedisThatPausesTakesNobodyOffline(t *testing.T) {
 func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	t.Parallel()
 	redis := testkit.Redis(t)
-	f := fleet.StartProcesses(t, redis.URL(), 1, 2)
-	alice, bob := f.User("alice", fleet.OnGateway(0)), f.User("bob", fleet.OnGateway(1))
-	alice.Connects()
-	bob.Connects()
-	watch(t, alice, "bob")
-	wantPresence(t, alice, "bob", "online")
+	f, alice, _ := aliceWatchesBob(t, redis.URL())
 	says := func(when string) {
 		if status, _ := presenceOf(t, alice, "bob"); status != "online" {
 			t.Errorf("%s the API says %s", when, status)
