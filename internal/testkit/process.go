@@ -5,10 +5,6 @@ import (
 	"runtime"
 )
 
-// FreePort finds a port of the loopback that is free and stays so for a process
-// that comes back to it.
-func FreePort() int { return freePort() }
-
 // Launch starts a process that dies with the test's, however that ends. done is
 // closed when it has ended.
 func Launch(cmd *exec.Cmd) (done <-chan struct{}, err error) {
