@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/follow"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -30,6 +31,10 @@ type client struct {
 	resumed   bool
 	list      bool                           // GET /v1/rooms is due
 	got       [maxRooms]map[protocol.ID]bool // since the room was told anew
+
+	polls bool   // it has no connection that lasts
+	at    polled // what its last answer said
+	atRev uint64 // and its rooms_rev
 }
 
 // view is what a client knows of a room.
@@ -52,6 +57,10 @@ type view struct {
 }
 
 func (c *client) connect(g *gateway, l int, resume, timed bool) {
+	if c.polls {
+		c.poll(g, l, resume)
+		return
+	}
 	since := uint64(0)
 	if resume && timed {
 		since = c.since()
@@ -74,7 +83,7 @@ func (c *client) connect(g *gateway, l int, resume, timed bool) {
 		c.w.count.Timed++
 		c.expectSince()
 	}
-	c.conn = g.loops[l].open(c, resume && since == 0, since)
+	c.conn = g.loops[l].open(c, follow.Opening{Resume: resume && since == 0, Since: since})
 }
 
 // since is a time up to which the client has everything in all of its rooms; 0 when

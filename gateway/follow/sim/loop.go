@@ -33,6 +33,7 @@ type conn struct {
 	written  int
 	marks    []int // written counts at which EvDrained is due
 	closing  bool
+	poll     *poll // nil: it lasts
 
 	slow    bool // was behind once
 	behind  bool
@@ -40,11 +41,11 @@ type conn struct {
 	told    map[edge.RoomNum]bool
 }
 
-func (l *loop) open(c *client, resume bool, since uint64) *conn {
+func (l *loop) open(c *client, how follow.Opening) *conn {
 	l.slots++
 	cn := &conn{l: l, id: edge.MakeConnID(l.id, l.slots, 1), c: c}
 	l.conns = append(l.conns, cn)
-	l.events = append(l.events, edge.Event{Kind: edge.EvOpened, Conn: cn.id, User: userNames[c.user], Resume: resume, Since: since})
+	l.events = append(l.events, edge.Event{Kind: edge.EvOpened, Conn: cn.id, User: userNames[c.user], Via: how.Via, Resume: how.Resume, Since: how.Since})
 	return cn
 }
 
@@ -74,7 +75,7 @@ func (l *loop) handle() {
 	switch ev.Kind {
 	case edge.EvOpened:
 		g.users[ev.Conn] = indexOf(ev.User)
-		g.core.Open(g.w.now, ev.Conn, ev.User, follow.Opening{Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt})
+		g.core.Open(g.w.now, ev.Conn, ev.User, follow.Opening{Via: ev.Via, Resume: ev.Resume, Since: ev.Since, IssuedAt: ev.IssuedAt})
 	case edge.EvClosed:
 		delete(g.users, ev.Conn)
 		for a := range g.attached {
@@ -145,6 +146,10 @@ func (cn *conn) detach(room edge.RoomNum) {
 
 // broadcast queues a frame, or leaves it out and remembers since when.
 func (cn *conn) broadcast(room edge.RoomNum, f *edge.Frame) {
+	if cn.poll != nil {
+		cn.poll.collect(f)
+		return
+	}
 	_, out := cn.leftOut[room]
 	if !cn.behind && !out && !cn.told[room] {
 		if len(cn.wire) < queueFrames {
@@ -168,6 +173,10 @@ func (cn *conn) broadcast(room edge.RoomNum, f *edge.Frame) {
 
 // unicast queues a frame that can't be left out.
 func (cn *conn) unicast(f *edge.Frame) {
+	if cn.poll != nil {
+		cn.poll.collect(f)
+		return
+	}
 	if len(cn.wire) >= 3*queueFrames {
 		cn.l.g.w.count.CutOff++
 		cn.l.close(cn)

@@ -236,6 +236,7 @@ func (w *world) setMember(room, user int, member bool, node int) bool {
 	}
 	version := w.fresh(max(r.version+1, w.timeMs(s, node)))
 	head := r.head
+	w.left[room][user] = w.left[room][user] || !member
 	s.write(node, func(d *dataset) {
 		r := &d.rooms[room]
 		r.members[user] = member

@@ -65,6 +65,11 @@ func (w *world) deliverAll() {
 			}
 			if !busy {
 				tried = true
+				for _, c := range w.clients {
+					if c.polls && c.conn != nil { // it has waited as long as it wanted to
+						c.answered()
+					}
+				}
 				for _, g := range w.gateways {
 					for n := range g.links {
 						g.canary(n)
@@ -133,6 +138,10 @@ func (w *world) serve(c *client) (busy bool) {
 		c.connect(w.anyGateway(), w.pick(w.loopsPerGateway), true, false)
 		return true
 	}
+	if c.polls && c.news() {
+		c.answered()
+		return true
+	}
 	for c.conn != nil && len(c.conn.wire) > 0 {
 		c.conn.receive()
 		busy = true
@@ -170,10 +179,13 @@ func (w *world) serve(c *client) (busy bool) {
 // every room since the faults ended.
 func (w *world) check(told bool) {
 	for _, c := range w.clients {
+		if c.polls && !c.conn.poll.end {
+			w.violate("resumed", "c%d waits for its poll", c.id)
+		}
 		if !c.greeted {
 			w.violate("hello", "c%d waits for hello", c.id)
 		}
-		if c.resume && !c.resumed {
+		if c.resume && !c.resumed && !c.polls {
 			w.violate("resumed", "c%d waits for resumed", c.id)
 		}
 		for room := range w.rooms {

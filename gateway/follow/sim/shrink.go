@@ -13,7 +13,8 @@ func Shrink(s Schedule, newCore NewCore, rule string) Schedule {
 		again = false
 		for size := len(s.Steps) / 2; size > 0; size /= 2 {
 			for at := 0; at+size <= len(s.Steps); {
-				less := Schedule{s.World, slices.Delete(slices.Clone(s.Steps), at, at+size)}
+				less := s
+				less.Steps = slices.Delete(slices.Clone(s.Steps), at, at+size)
 				if fails(less) {
 					s, again = less, true
 				} else {

@@ -81,6 +81,30 @@ func TestSim(t *testing.T) {
 	t.Log(counts)
 }
 
+// TestSimOfPolls plays a third as many schedules as are the same every time, or sim.n,
+// in which half of the clients poll. They are longer: what counts is that these come
+// back, again and again.
+func TestSimOfPolls(t *testing.T) {
+	const parts = 4
+	many := sameEveryTime / 3
+	if *n > 0 {
+		many = min(*n, 50_000) // a million would take an hour
+	}
+	var counts sim.Counts
+	for seed := *first; seed < *first+uint64(many); seed++ {
+		s := sim.NewSchedule(seed)
+		for part := uint64(1); part < parts; part++ {
+			s.Steps = append(s.Steps, sim.NewSchedule(seed+part<<32).Steps...)
+		}
+		s.Polls = true
+		if v := sim.Run(s, follow.New, &counts, nil); v != nil {
+			tell(t, seed, s, v)
+			break
+		}
+	}
+	t.Log(counts)
+}
+
 // tell shrinks a schedule that breaks a promise, and tells its story.
 func tell(t *testing.T, seed uint64, s sim.Schedule, v *sim.Violation) {
 	short := sim.Shrink(s, follow.New, v.Rule)
@@ -89,8 +113,8 @@ func tell(t *testing.T, seed uint64, s sim.Schedule, v *sim.Violation) {
 		story.WriteString(line)
 		story.WriteByte('\n')
 	})
-	t.Errorf("seed %d: %v\n%d of %d steps are enough:\n%s\nagain: go test ./gateway/follow/sim -run TestSim -sim.seed=%d -sim.n=1",
-		seed, v, len(short.Steps), len(s.Steps), story.String(), seed)
+	t.Errorf("seed %d: %v\n%d of %d steps are enough:\n%s\nagain: go test ./gateway/follow/sim -run ^%s$ -sim.seed=%d -sim.n=1",
+		seed, v, len(short.Steps), len(s.Steps), story.String(), t.Name(), seed)
 }
 
 func BenchmarkSchedule(b *testing.B) {

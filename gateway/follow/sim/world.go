@@ -16,6 +16,7 @@ type NewCore func(follow.Config, follow.Out) *follow.Core
 type Schedule struct {
 	World uint64
 	Steps []uint64
+	Polls bool // half of the clients poll
 }
 
 // NewSchedule draws a schedule from a seed.
@@ -90,6 +91,7 @@ type world struct {
 	used     [maxRooms]map[protocol.ID]bool
 	parent   [maxRooms]map[protocol.ID]protocol.ID
 	aged     [maxRooms]map[protocol.ID]bool // trimmed once, if only on a primary that was lost
+	left     [maxRooms][maxUsers]bool       // once
 	versions map[uint64]bool
 	epochs   int
 	settling bool
@@ -100,6 +102,10 @@ type world struct {
 // trace, when given, is told what happens.
 func Run(s Schedule, newCore NewCore, counts *Counts, trace func(string)) (v *Violation) {
 	w := newWorld(s.World, newCore)
+	for i, c := range w.clients {
+		c.polls = s.Polls && i%2 == 0
+	}
+	w.warm = w.warm || s.Polls
 	w.trace = trace
 	defer func() {
 		if r := recover(); r != nil {
