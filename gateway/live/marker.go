@@ -169,6 +169,10 @@ func (c *Core) pumpMarks(now int64) {
 		ms.ready[ms.readyFirst] = nil
 		ms.readyFirst++
 		ms.ready, ms.readyFirst = shift(ms.ready, ms.readyFirst)
+		if c.hasLeft(m) {
+			delete(ms.all, m.markKey)
+			continue
+		}
 		ms.inFlight++
 		if m.n == 0 {
 			c.out.FindMessage(m.kind, c.marker(now, m))
@@ -176,6 +180,19 @@ func (c *Core) pumpMarks(now int64) {
 			c.write(now, m)
 		}
 	}
+}
+
+// hasLeft says whether the user of a marker is no member of its room any more. Of one
+// who is not connected, or is between two polls, that is not known here.
+func (c *Core) hasLeft(m *mark) (is bool) {
+	known := false
+	c.rooms.Connections(m.user, func(id edge.ConnID, _ bool) {
+		if !known && !c.rooms.Away(id) {
+			_, member, deciding := c.rooms.Membership(id, m.room)
+			known, is = true, !member && !deciding
+		}
+	})
+	return is
 }
 
 func (c *Core) marker(now int64, m *mark) chat.Marker {

@@ -242,3 +242,32 @@ func TestMarkersAreForgottenWhenTheyRest(t *testing.T) {
 	b.says(3, edge.EvRead, "r", 10)
 	b.want("read carol r 10") // at once: it was at rest
 }
+
+// A marker goes with the membership, and so does what waits to be written of it: the
+// room would be told that somebody reads it who may not.
+func TestAMarkerOfSomebodyWhoHasLeftIsNotWritten(t *testing.T) {
+	b := inRoom(t)
+	b.says(3, edge.EvRead, "r", 8)
+	b.want("read carol r 8")
+	b.answerMarks(chat.MarkerMoved, nil)
+	b.says(3, edge.EvRead, "r", 10)
+	b.message("r")
+	b.want("read alice r 11", "read bob r 11")
+	b.answerMarks(chat.MarkerMoved, nil)
+	b.message("r") // alice and bob look at it
+	b.room("r", "bob dave", 12)
+	b.c.Detached(b.now, 3, b.nums["r"])
+	b.c.Detached(b.now, 1, b.nums["r"])
+	b.pass(1_000)
+	b.want("read bob r 12")
+	b.answerMarks(chat.MarkerMoved, nil)
+	// Of somebody who is back, or is between two polls, it is.
+	b.room("r", "carol dave", 12)
+	b.says(3, edge.EvRead, "r", 11)
+	b.want("read carol r 11")
+	b.answerMarks(chat.MarkerMoved, nil)
+	b.says(3, edge.EvRead, "r", 12)
+	b.answered(3)
+	b.pass(1_000)
+	b.want("read carol r 12")
+}
