@@ -14,6 +14,10 @@ import (
 // they have read that far. What sits in kernels' buffers on the way, megabytes if
 // they like, counts too; a socket that takes bytes says nothing about it. The
 // median decides, so that slow readers make no room late.
+//
+// Who takes events can't be asked. Of it the kernel tells how far its peer has
+// acknowledged: what the peer's own kernel holds unread does not count, until that is
+// full. A poll is not probed: what it is given is bounded, and it asks for more itself.
 
 const (
 	// lateEveryMs is how often hot rooms are judged and reported.
@@ -55,10 +59,13 @@ type hotRoom struct {
 	wayMs int64
 }
 
-// probe is a ping to one of a room's connections.
+// probe is a ping to one of a room's connections, or what one that takes events has
+// to acknowledge.
 type probe struct {
 	slot, gen uint32
 	seq       uint32
+	events    bool
+	due       uint64 // bytes acknowledged, since it was opened
 	sentMs    int64
 	tookMs    int64 // -1: no answer yet
 }
@@ -97,6 +104,7 @@ func (l *loop) reportLate() {
 			continue
 		}
 		l.prune(h, now)
+		l.lookAcked(h, now)
 		l.report(edge.Event{Kind: edge.EvHot, RoomNum: num, LateMs: int32(h.late(now)), Events: h.events, Members: int32(len(rm.members))})
 		h.events = 0
 		l.probe(rm, h, now)
@@ -146,6 +154,19 @@ func (l *loop) prune(h *hotRoom, now int64) {
 	})
 }
 
+// lookAcked finds out what was acknowledged of events. It is looked at so seldom that it
+// may have taken that much less.
+func (l *loop) lookAcked(h *hotRoom, now int64) {
+	for _, p := range h.probes {
+		if !p.events || p.tookMs >= 0 {
+			continue
+		}
+		if acked, _, ok := sysAcked(int(l.conns.at(p.slot).fd)); ok && acked >= p.due {
+			p.tookMs = max(0, now-p.sentMs-lateEveryMs)
+		}
+	}
+}
+
 // probe replaces the probes that were answered a while ago by new ones.
 func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
@@ -158,13 +179,23 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 	for range sampleSize - len(h.probes) {
 		slot := rm.members[rand.IntN(len(rm.members))]
 		c := l.conns.at(slot)
-		if l.late.probed[slot] != nil || c.phase != phaseOpen || c.form >= events { // these can't be asked
+		if l.late.probed[slot] != nil || c.phase != phaseOpen || c.form == collected {
 			continue
 		}
 		l.late.seq++
 		p := &probe{slot: slot, gen: c.gen, seq: l.late.seq, sentMs: now, tookMs: -1}
+		if p.events = c.form.transport() == edge.SSE; p.events {
+			acked, sent, ok := sysAcked(int(c.fd))
+			if !ok {
+				continue
+			}
+			p.due = acked + sent + uint64(c.qbytes)
+		}
 		l.late.probed[slot] = p
 		h.probes = append(h.probes, p)
+		if p.events {
+			continue
+		}
 		var payload [4]byte
 		binary.BigEndian.PutUint32(payload[:], p.seq)
 		l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(8), wsframe.Ping, payload[:]))

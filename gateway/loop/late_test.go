@@ -3,6 +3,7 @@ package loop_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,53 @@ func TestABusyRoomWhoseClientsDoNotReadIsLate(t *testing.T) {
 	}) {
 		t.Fatal("nobody was told")
 	}
+}
+
+// Who takes events answers nothing: what its kernel has acknowledged is looked at.
+func TestABusyRoomWhoseClientsTakeNoEventsIsLate(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.Loops = 1 })
+	for range 8 {
+		_, id := g.slowReader()
+		g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: id, Room: room1})
+	}
+	for i := range 2 {
+		g.readsEvents(fmt.Sprint("reads", i))
+	}
+	if !hot(g, func() bool { return g.late(200) }) {
+		t.Fatal("nobody was told")
+	}
+}
+
+// readsEvents is a client in room1 that takes events, and all of them.
+func (g *gateway) readsEvents(user string) {
+	s := g.streams(user, "", "")
+	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: s.id, Room: room1})
+	go func() { _, _ = io.Copy(io.Discard, s.r) }()
+}
+
+// late says whether room1 was called later than ms.
+func (g *gateway) late(ms int32) bool {
+	return slices.ContainsFunc(g.hub.all(), func(ev edge.Event) bool {
+		return ev.Kind == edge.EvHot && ev.RoomNum == room1 && ev.LateMs > ms && ev.Events > 0
+	})
+}
+
+func TestSingleSlowReadersOfEventsMakeNoRoomLate(t *testing.T) {
+	for attempt := range 3 { // on a machine that others keep busy, who reads may come to it as late
+		g := start(t, func(o *loop.Options) { o.Loops = 1 })
+		for i := range 8 {
+			g.readsEvents(fmt.Sprint("reads", i))
+		}
+		for range 3 {
+			_, id := g.slowReader()
+			g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: id, Room: room1})
+		}
+		if !hot(g, func() bool { return g.late(lateForever) }) {
+			return
+		}
+		t.Logf("attempt %d: the room was called late", attempt)
+	}
+	t.Error("the room was called late each time")
 }
 
 // What a client may say is its own: the answers that the gateway asks for do not use

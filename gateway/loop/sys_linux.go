@@ -59,5 +59,16 @@ func setUserTimeout(fd int, after time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
 }
 
+// sysAcked says how many bytes a connection's peer has acknowledged since it was opened,
+// and how many were sent that it has not; not ok where the kernel does not tell.
+func sysAcked(fd int) (acked, sent uint64, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.Bytes_acked == 0 { // before Linux 4.1
+		return 0, 0, false
+	}
+	rest, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	return info.Bytes_acked, uint64(max(rest, 0)), err == nil
+}
+
 // prepareConn has nothing to do: accept4 and inheritance did it.
 func prepareConn(int) error { return nil }
