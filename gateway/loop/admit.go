@@ -86,9 +86,12 @@ func (l *loop) releaseAddr(c *conn) {
 	}
 }
 
-// addrOf is the client's address for the log: the one that a balancer told. "": nobody
-// asked when it came.
+// addrOf is the client's address for the log: the one that a balancer told, or the
+// balancer's own while it has told none. "": nobody asked when it came.
 func (l *loop) addrOf(c *conn) string {
+	if c.phase == phaseProxy && l.g.logsRefusals() {
+		return peerAddr(int(c.fd)).String()
+	}
 	if c.addr == 0 {
 		return ""
 	}

@@ -49,6 +49,7 @@ func badRequest(detail string) *refusal {
 // Refusals. All are made once: refusing a flood should cost little.
 var (
 	errRequestLine   = badRequest("not a request of HTTP/1.1")
+	errProxyRefused  = badRequest("not a request of HTTP/1.1 (a PROXY protocol header? It is taken from the networks of --proxy-protocol-from only)")
 	errURL           = badRequest("malformed host in the request's URL")
 	errLineEnd       = badRequest("lines end with CR LF")
 	errHeaderLine    = badRequest("malformed header")

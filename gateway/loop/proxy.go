@@ -30,6 +30,12 @@ var proxyV2Signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 
 var errProxyHeader = &refusal{status: 400, outcome: UpgradeProxy, code: "malformed", detail: "a PROXY protocol header is needed from this address"}
 
+// looksProxied says whether a head that is no request begins as a PROXY header does;
+// of version 2 it has what comes before the first empty line.
+func looksProxied(head []byte) bool {
+	return bytes.HasPrefix(head, []byte("PROXY ")) || bytes.Equal(head, headEnd)
+}
+
 var errNotProxy = errors.New("not a PROXY protocol header")
 
 func init() {

@@ -292,3 +292,27 @@ func TestAcceptRateQueuesAStorm(t *testing.T) {
 		t.Error("no pause was counted")
 	}
 }
+
+// TestABalancerThatIsNotKnown is what a first set-up meets: the header comes from an
+// address that is not in ProxyFrom, or none comes from one that is.
+func TestABalancerThatIsNotKnown(t *testing.T) {
+	unknown := start(t, nil)
+	for version, header := range map[string]string{
+		"v1": "PROXY TCP4 192.0.2.1 198.51.100.1 5000 443\r\n", "v2": proxyV2(1, "192.0.2.1:5000", "198.51.100.1:443", ""),
+	} {
+		r := unknown.dialRaw()
+		r.sends(header + bearerAlice)
+		if body := wantStatus(t, r, 400); !strings.Contains(body, "PROXY protocol header?") {
+			t.Errorf("%s: it is told %s", version, body)
+		}
+	}
+
+	var log lines
+	g := behindBalancer(t, func(o *loop.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	r := g.dialRaw()
+	r.sends(bearerAlice)
+	wantStatus(t, r, 400)
+	g.eventually("the log names it", func() bool { return strings.Contains(log.String(), "addr=127.0.0.1 status=400") })
+}

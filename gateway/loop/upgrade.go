@@ -109,8 +109,11 @@ func bareLineEnd(head []byte) bool {
 // begin does what a complete head asks for, or says why not.
 func (l *loop) begin(slot uint32, c *conn, head []byte) {
 	req, bad := parseRequest(head, l.g.opts.Session.Echo)
-	if bad == nil {
+	switch {
+	case bad == nil:
 		bad = l.judge(slot, c, head, &req)
+	case bad == errRequestLine && looksProxied(head):
+		bad = errProxyRefused
 	}
 	if bad != nil {
 		l.refuseTo(slot, c, bad, l.g.readableBy(&req), req.method == methodHEAD)
