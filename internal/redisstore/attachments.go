@@ -277,11 +277,7 @@ func (s *Store) DueAttachments(ctx context.Context, every time.Duration, limit i
 func (s *Store) turnToSweepAttachments(ctx context.Context, every time.Duration) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
-	client, err := s.nodes.primary(ctx, attachmentSweeperKey)
-	if err != nil {
-		return false, forCaller(err)
-	}
-	taken, err := client.SetNX(ctx, attachmentSweeperKey, s.opt.GatewayID, every).Result()
+	taken, err := s.nodes.client().SetNX(ctx, attachmentSweeperKey, s.opt.GatewayID, every).Result()
 	return taken, forCaller(err)
 }
 

@@ -384,6 +384,43 @@ func TestASlotThatIsBeingMovedIsRead(t *testing.T) {
 	wantRoom("when bob's keys have moved")
 }
 
+// What is in no partition goes with its slot like anything else: a process starts, and the
+// outboxes are swept, while that is on its way.
+func TestWhatIsInNoPartitionMovesToo(t *testing.T) {
+	c := testkit.Cluster(t, 3, 0)
+	s := open(t, c.URL())
+	must(t, s.Check(t.Context()))
+	for _, key := range []string{"madang:schema", "madang:sweeper", "madang:attachments:sweeper"} {
+		v, err := c.Nodes[0].Do("CLUSTER", "KEYSLOT", key)
+		must(t, err)
+		slot := int(v.(int64))
+		to := c.Nodes[0]
+		if c.Owner(slot) == to {
+			to = c.Nodes[1]
+		}
+		must(t, c.BeginMove(slot, to))
+		must(t, c.MoveKeys(slot, to))
+	}
+	other := open(t, c.URL())
+	must(t, other.Check(t.Context()))
+	_, err := other.DueAttachments(t.Context(), time.Minute, 10)
+	must(t, err)
+
+	id := room(t, other, "alice")
+	n := node(t, c, "*:room:"+id)
+	outbox := strings.TrimSuffix(keysLike(t, n, "*:room:"+id), "room:"+id) + "outbox"
+	_, err = n.Do("DEL", outbox) // an emptied stream remembers its last ID
+	must(t, err)
+	_, err = n.Do("XADD", outbox, "1-1", "r", id, "u", "bob", "v", "1", "h", "0-0", "op", "+")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { other.RunSweeper(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	soon(t, 10*time.Second, "a swept outbox", func() bool { left, _ := n.Do("XLEN", outbox); return left == int64(0) })
+}
+
 // What travels with a call whose slot is being moved is acknowledged all the same.
 func TestASlotThatIsBeingMovedTakesNoOthersAcknowledgement(t *testing.T) {
 	c := testkit.Cluster(t, 2, 1)

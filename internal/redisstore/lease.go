@@ -32,9 +32,9 @@ var (
 	probeScript   = redis.NewScript(loadScript("probe").text)
 )
 
-// The fleet's keys are in no partition, few, and touched once a second: they go
-// through the client itself and not through lanes.
-
+// client is for the keys that are in no partition: the fleet's, the schema, whose turn it
+// is to sweep. They are few, and touched once a second: they go through the client itself
+// and not through lanes.
 func (n *nodes) client() redis.UniversalClient {
 	if n.cluster != nil {
 		return n.cluster

@@ -176,11 +176,7 @@ func (s *Store) checked(ctx context.Context) error {
 func (s *Store) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
-	client, err := s.nodes.primary(ctx, schemaKey)
-	if err != nil {
-		return forCaller(err)
-	}
-	reply, err := client.Eval(ctx, schemaScript.text, []string{schemaKey}, SchemaVersion, s.opt.Partitions).Result()
+	reply, err := s.nodes.client().Eval(ctx, schemaScript.text, []string{schemaKey}, SchemaVersion, s.opt.Partitions).Result()
 	if err != nil {
 		s.nodes.refresh(ctx)
 		return forCaller(err)

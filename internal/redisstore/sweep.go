@@ -44,10 +44,7 @@ func (s *Store) RunSweeper(ctx context.Context) {
 func (s *Store) sweepIsMine(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
-	client, err := s.nodes.primary(ctx, sweeperKey)
-	if err != nil {
-		return false
-	}
+	client := s.nodes.client()
 	taken, err := client.SetNX(ctx, sweeperKey, s.opt.GatewayID, 2*sweepEvery).Result()
 	if err != nil || taken {
 		return err == nil
