@@ -7,7 +7,8 @@
 // How a command travels: a call names its partition; the partition's primary, as
 // the client knows it at that moment, has lanes (lane.go) in which calls that
 // arrive together share a pipeline; what the primary refuses because slots or
-// roles moved is sent again until the caller's deadline (do.go).
+// roles moved is sent again until the caller's deadline (do.go); reads of a slot that is on
+// its way go to its next owner.
 //
 // How an event travels: a link (link.go) is one subscriber connection, to one
 // slot's primary in a Cluster. Canaries (canary.go) take the way of the sends and
