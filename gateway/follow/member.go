@@ -100,6 +100,9 @@ func (c *Core) follow(u *user, name string) *membership {
 // follows head is delivered (F3); a connection that gets the room already is told
 // where it is instead, and goes on from there.
 func (c *Core) joined(u *user, name string, head protocol.ID) {
+	if m := c.membershipIn(u, name); m != nil && m.state == memberRefused && !m.indexed {
+		c.unlink(m) // it left, which the members are being asked about
+	}
 	m := c.follow(u, name)
 	m.indexed = true
 	switch m.state {
@@ -138,19 +141,42 @@ func (c *Core) stillIndexed(m *membership, head protocol.ID) {
 // unindexed takes in that an index that was read again has a room no more. If
 // the members still have the user, it is the index that was lost.
 func (c *Core) unindexed(m *membership) {
+	told := !m.indexed
 	m.indexed = false
 	if m.state == memberRefused {
-		c.tellLeft(m)
+		if !told {
+			c.tellLeft(m)
+		}
 		c.unlink(m)
 		return
 	}
 	c.check(m)
 }
 
-// leave ends a user's following of a room, on open sockets at once.
+// leave obeys a `left` on the user's channel, on open sockets at once. Unless the
+// members have said so already they are asked: a primary of a Cluster that was
+// stopped, and runs what waited in its sockets before it learns that it is none any
+// more, is heard through the one that replaced it, and the user may be back there.
 func (c *Core) leave(m *membership) {
-	c.detach(m)
-	c.unlink(m)
+	m.indexed = false
+	switch m.state {
+	case memberRefused:
+		c.unlink(m)
+		return
+	case memberIn:
+		c.detach(m)
+		c.starts[m] = start{c.roomOf(m).head, true}
+	case memberSuspended: // and the members are being asked
+		c.userOf(m).undecided--
+		c.starts[m] = start{c.starts[m].after, true}
+	case memberNew:
+		c.userOf(m).undecided--
+	}
+	c.giveUp(m)
+	if m.state != memberSuspended {
+		c.check(m)
+	}
+	m.state = memberRefused
 }
 
 func (c *Core) detach(m *membership) {
@@ -244,6 +270,10 @@ func (c *Core) decide(now int64, m *membership, is bool) {
 	u, was := c.userOf(m), m.state
 	if !was.decided() {
 		u.undecided--
+	}
+	if is && !m.indexed && was == memberRefused {
+		m.indexed = true // the user's channel said that it is not (see leave): the index is asked
+		c.compare(u)
 	}
 	if is && !m.indexed {
 		// Nobody would follow the room for the user after the next connect.

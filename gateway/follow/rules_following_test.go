@@ -227,6 +227,29 @@ func TestF3AnIndexThatWasLostDoesNotEndAMembership(t *testing.T) {
 
 // A removal is heard of twice, on the room's channel and on the user's. It is obeyed
 // with the first and told with the second, which has the revision.
+// A primary that was stopped, and replaced, writes and tells what waited in its
+// sockets when it wakes. Alice is back since then.
+func TestF2ALeftOfAReplacedPrimaryDoesNotEndAMembership(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", left("r", "alice", 9))
+	alice.gets("left r alice 9")
+	s.published("r", "2-0")
+	alice.gets()
+	s.answers("room r alice").room("2-0", 102, "alice")
+	s.published("r", "3-0")
+	s.repairs()
+	s.answers("user alice").index(8, "r")
+	alice.gets("joined r alice at 1-0 9", "2-0", "3-0", "resumed 8")
+}
+
+// One of a room that is not there any more tells of another index than was read.
+func TestF2ALeftOfARoomThatIsNotThereHasTheIndexReadAgain(t *testing.T) {
+	s, alice := playing(t)
+	s.published("alice", left("rold", "alice", 9))
+	s.answers("user alice").index(7, "r")
+	alice.gets("left rold alice 9", "resumed 7")
+}
+
 func TestF2ARemovalIsToldOnceWithItsRevision(t *testing.T) {
 	s, alice := playing(t)
 	s.published("r", left("r", "alice", 0), "2-0")

@@ -523,7 +523,10 @@ func TestM3WhatIsHeardDuringAnAuditIsNotUndoneByIt(t *testing.T) {
 	s.published("alice", left("r", "alice", 9))
 	user.index(8, "r") // executed before
 	alice.gets("left r alice 1", "resumed 9")
-	s.asks("subscribe alice", "subscribe r", "subscribe alice", "subscribe r", "unsubscribe r")
+	s.asks("subscribe alice", "subscribe r", "subscribe alice", "subscribe r")
+	s.confirmed("r")
+	s.answers("room r alice").room("1-0", 101)
+	s.asks("unsubscribe r")
 }
 
 // A client that was greeted before its index was read may have listed its rooms

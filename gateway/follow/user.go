@@ -309,6 +309,8 @@ func (c *Core) roomsChanged(u *user, ev *control) {
 	}
 	if m := c.membershipIn(u, ev.Room); m != nil {
 		c.leave(m)
+	} else {
+		c.compare(u) // which the index that has been read lacks already: one of the two is from another primary
 	}
 	c.tellRev(u, edge.FrameOf(ev.payload), edge.NewFrame(160, func(b []byte) []byte {
 		return protocol.AppendLeft(b, ev.Room, u.name, noRev)
