@@ -86,7 +86,7 @@ var mutations = []struct {
 	{"R1: a slow reader is caught up", "catchup.go", "\t\tp.lagged = true\n\t\tc.enqueue(p)\n", "\t\tp.lagged = true\n\t\tc.arrive(p)\n"},
 	{"R1: what a loop says across a Detach is not believed", "catchup.go", "; unsure {", "; unsure && false {"},
 	{"R2: an unproven position is a gap", "log.go", "\t\tcase !proven:\n\t\t\tc.gap(p)\n", "\t\tcase !proven:\n\t\t\tc.arrive(p)\n"},
-	{"R2: a lost tail is told", "room.go", "\tc.tellGap(ref.id, r, after)\n", ""},
+	{"R2: a lost tail is told", "room.go", "\tc.tellGap(ref.id, r, after)\n\tc.attach", "\tc.attach"},
 	{"R2: a lost tail makes loops forget what they left out", "room.go", "\tc.detachFrom(ref, r)\n", ""},
 	{"R3: a resume is bounded", "catchup.go", "if missed > c.cfg.ResumeRoom || p.j.sent+missed > c.cfg.ResumeConn {", "if false {"},
 	{"R3: what is begun counts whole", "catchup.go", "\tp.j.sent += missed\n", ""},
