@@ -225,8 +225,6 @@ func TestF3AnIndexThatWasLostDoesNotEndAMembership(t *testing.T) {
 	s.repairs()
 }
 
-// A removal is heard of twice, on the room's channel and on the user's. It is obeyed
-// with the first and told with the second, which has the revision.
 // A primary that was stopped, and replaced, writes and tells what waited in its
 // sockets when it wakes. Alice is back since then.
 func TestF2ALeftOfAReplacedPrimaryDoesNotEndAMembership(t *testing.T) {
@@ -250,6 +248,8 @@ func TestF2ALeftOfARoomThatIsNotThereHasTheIndexReadAgain(t *testing.T) {
 	alice.gets("left rold alice 9", "resumed 7")
 }
 
+// A removal is heard of twice, on the room's channel and on the user's. It is obeyed
+// with the first and told with the second, which has the revision.
 func TestF2ARemovalIsToldOnceWithItsRevision(t *testing.T) {
 	s, alice := playing(t)
 	s.published("r", left("r", "alice", 0), "2-0")
