@@ -152,6 +152,16 @@ func TestTheClientWhenRedisHasLostSomething(t *testing.T) {
 			is("what came", got, ["1-0", "2-0", "3-0", "4-0"]);
 			is("position", client.positions, { r: "4-0" });
 		`,
+		"another gap of a room that no list has told of yet": `
+			append("1-0", "2-0", "3-0");
+			sockets[0].tells({ type: "gap", room: "s", after: "1-0", head: "3-0" });
+			append("4-0");
+			sockets[0].tells({ ...told("4-0")[0], room: "s" });
+			append("5-0", "6-0");
+			sockets[0].tells({ type: "gap", room: "s", after: "4-0", head: "6-0" });
+			await until("the gaps filled", () => got.at(-1) === "6-0");
+			is("what came", got, ["2-0", "3-0", "4-0", "5-0", "6-0"]);
+		`,
 		"its own leaving comes without a revision": `
 			live("1-0");
 			sockets[0].tells({ type: "left", room: "r", user: "bob" });

@@ -552,7 +552,8 @@ export class Client {
     // From what is here with all before it. While a hole is filled, what came behind it
     // waits here, though the gateway has delivered it; and more may have been paged than
     // a connection was told that began meanwhile.
-    this.#fill(g.room, p, p.resume ?? g.after, g.head, []);
+    p.begin(g.after);
+    this.#fill(g.room, p, p.resume, g.head, []);
   }
 
   /** Pages what was missed in rooms that a resume had no room for, one after the
