@@ -74,6 +74,13 @@ func (c *collector[S]) counter(name, help string, value func(*S) uint64) {
 	})
 }
 
+func (c *collector[S]) seconds(name, help string, value func(*S) time.Duration) {
+	c.figures = append(c.figures, figure[S]{
+		desc: prometheus.NewDesc(name, help, nil, nil), kind: prometheus.CounterValue,
+		value: func(s *S) float64 { return value(s).Seconds() },
+	})
+}
+
 func (c *collector[S]) gauge(name, help string, value func(*S) float64) {
 	c.figures = append(c.figures, figure[S]{
 		desc: prometheus.NewDesc(name, help, nil, nil), kind: prometheus.GaugeValue, value: value,
@@ -138,10 +145,7 @@ func newLoopCollector(snapshot func() loop.Stats) *collector[loop.Stats] {
 	c.counter("madang_compression_out_bytes_total", "Bytes of messages after they were compressed.", func(s *loop.Stats) uint64 { return s.DeflatedTo })
 	c.counter("madang_loop_panics_total", "Panics in event loops: mistakes of ours. Each costs the connection, or the room, that was being served.", func(s *loop.Stats) uint64 { return s.Bugs })
 	c.counter("madang_loop_turns_total", "Turns of the event loops.", func(s *loop.Stats) uint64 { return s.Turns })
-	c.figures = append(c.figures, figure[loop.Stats]{
-		desc: prometheus.NewDesc("madang_loop_busy_seconds_total", "Time the event loops were busy.", nil, nil),
-		kind: prometheus.CounterValue, value: func(s *loop.Stats) float64 { return float64(s.BusyNs) / 1e9 },
-	})
+	c.seconds("madang_loop_busy_seconds_total", "Time the event loops were busy.", func(s *loop.Stats) time.Duration { return time.Duration(s.BusyNs) })
 
 	c.gauge("madang_compressed_connections", "Open connections that negotiated permessage-deflate.", func(s *loop.Stats) float64 { return float64(s.Compressed) })
 	c.gauge("madang_readers_behind", "Connections that are behind now.", func(s *loop.Stats) float64 { return float64(s.Behind) })
@@ -164,10 +168,7 @@ func newHubCollector(snapshot func() hub.Stats) *collector[hub.Stats] {
 	c.counter("madang_resumes_total", "Resumes completed.", func(s *hub.Stats) uint64 { return s.Resumes })
 	c.counter("madang_duplicates_total", "Publications that were not newer than the room's head.", func(s *hub.Stats) uint64 { return s.Duplicates })
 	c.counter("madang_hub_turns_total", "Turns of the hub.", func(s *hub.Stats) uint64 { return s.Turns })
-	c.figures = append(c.figures, figure[hub.Stats]{
-		desc: prometheus.NewDesc("madang_hub_busy_seconds_total", "Time the hub was busy.", nil, nil),
-		kind: prometheus.CounterValue, value: func(s *hub.Stats) float64 { return float64(s.BusyNs) / 1e9 },
-	})
+	c.seconds("madang_hub_busy_seconds_total", "Time the hub was busy.", func(s *hub.Stats) time.Duration { return time.Duration(s.BusyNs) })
 	c.gauge("madang_hub_lag_seconds", "How long the oldest input of the hub's last turn had waited.", func(s *hub.Stats) float64 { return s.Lag.Seconds() })
 	c.gauge("madang_hub_queue_bytes", "Publications that wait for the hub.", func(s *hub.Stats) float64 { return float64(s.QueueBytes) })
 	c.counter("madang_hub_links_broken_total", "Links broken, and audited, because the hub's mailbox was full.", func(s *hub.Stats) uint64 { return s.Broken })

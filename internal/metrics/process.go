@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -55,11 +56,8 @@ func WatchPool(r prometheus.Registerer, pool func() redisstore.PoolStats) {
 	conns := prometheus.NewDesc("madang_redis_pool_connections", "Connections to Redis, links apart, by state: idle, used.", []string{"state"}, nil)
 	c.figures = append(c.figures,
 		figure[redisstore.PoolStats]{conns, prometheus.GaugeValue, func(s *redisstore.PoolStats) float64 { return float64(s.Idle) }, []string{"idle"}},
-		figure[redisstore.PoolStats]{conns, prometheus.GaugeValue, func(s *redisstore.PoolStats) float64 { return float64(s.Open - s.Idle) }, []string{"used"}},
-		figure[redisstore.PoolStats]{
-			desc: prometheus.NewDesc("madang_redis_pool_wait_seconds_total", "Time that callers waited for a connection to Redis.", nil, nil),
-			kind: prometheus.CounterValue, value: func(s *redisstore.PoolStats) float64 { return s.Waited.Seconds() },
-		})
+		figure[redisstore.PoolStats]{conns, prometheus.GaugeValue, func(s *redisstore.PoolStats) float64 { return float64(s.Open - s.Idle) }, []string{"used"}})
+	c.seconds("madang_redis_pool_wait_seconds_total", "Time that callers waited for a connection to Redis.", func(s *redisstore.PoolStats) time.Duration { return s.Waited })
 	c.counter("madang_redis_pool_waits_total", "Times that a caller waited for a connection to Redis.", func(s *redisstore.PoolStats) uint64 { return s.Waits })
 	c.counter("madang_redis_pool_timeouts_total", "Callers that gave up waiting for a connection to Redis.", func(s *redisstore.PoolStats) uint64 { return s.Timeouts })
 	c.counter("madang_redis_pool_dials_total", "Connections to Redis made because none was idle.", func(s *redisstore.PoolStats) uint64 { return s.Dialed })
