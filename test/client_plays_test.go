@@ -143,11 +143,11 @@ const clientPlays = `
 			await step();
 		}
 		troubled = false;
-		for (let n = 0; n < 1500 && !(client.state === "online" && heads); n++) await step();
-		if (!heads) throw new Error("no list in play " + seed);
+		for (let n = 0; n < 1500 && !(client.state === "online"); n++) await step();
 		sockets.at(-1).dies(1006); // what is missing still comes with a resume
 		for (const end = now + 200_000; now < end;) await step();
 		client.close();
+		if (!heads) throw new Error("no list in play " + seed);
 		for (const room of ["a", "b"]) {
 			const want = after(room, heads[room]).map((m) => m.id), all = got[room].filter((id) => compareIDs(id, heads[room]) > 0);
 			const what = new Set(got[room]).size < got[room].length ? "twice" : !same([...all].sort(compareIDs), want) ? "lost" : away < 0.5 && !same(all, want) ? "out of order" : "";
