@@ -135,7 +135,10 @@ func sweeperPart(p *process) part {
 
 // Start returns when the API serves, or with ctx's error. While Redis does not
 // answer it waits.
-func (a *API) Start(ctx context.Context) error { return a.seq.start(ctx) }
+func (a *API) Start(ctx context.Context) error {
+	collectByNeed(apiGarbage)
+	return a.seq.start(ctx)
+}
 
 // Stop finishes the requests that were accepted, and undoes Start.
 func (a *API) Stop(ctx context.Context) error { return a.seq.stop(ctx) }

@@ -96,7 +96,7 @@ const linger = 3 * time.Second
 
 func (g *gatewayPart) start(context.Context) error {
 	c := g.config
-	collectByNeed()
+	collectByNeed(gatewayGarbage)
 	proxies, err := c.Proxies()
 	if err != nil {
 		return err

@@ -80,8 +80,8 @@ func TestMemoryIsGivenBackOnceConnectionsHaveSettled(t *testing.T) {
 }
 
 func TestGarbageIsBoundedByTheHeap(t *testing.T) {
-	for live, want := range map[uint64]int{0: 400, 2 << 20: 200, 4 << 20: 100, 100 << 20: gcPercent} {
-		if got := percentFor(live); got != want {
+	for live, want := range map[uint64]int{0: 400, 2 << 20: 200, 4 << 20: 100, 100 << 20: 30} {
+		if got := gatewayGarbage.percentFor(live); got != want {
 			t.Errorf("GOGC with %d bytes is %d, want %d", live, got, want)
 		}
 	}
@@ -91,16 +91,16 @@ func TestGOGCIsSetAfterEachCollection(t *testing.T) {
 	t.Setenv("GOGC", "")
 	before := debug.SetGCPercent(100)
 	t.Cleanup(func() { debug.SetGCPercent(before) })
-	collectByNeed()
+	collectByNeed(gatewayGarbage)
 	hold := make([]byte, 200<<20) // then 30 it is
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		runtime.GC()
-		now := debug.SetGCPercent(gcPercent + 1)
-		if now == gcPercent {
+		now := debug.SetGCPercent(31)
+		if now == 30 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("GOGC is %d, want %d", now, gcPercent)
+			t.Fatalf("GOGC is %d, want 30", now)
 		}
 	}
 	runtime.KeepAlive(hold)
