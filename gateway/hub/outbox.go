@@ -12,9 +12,9 @@ import (
 type outbox struct {
 	cmds  [][]edge.Cmd // by loop
 	subs  [][]subOp    // by link
-	users []userAsk
-	rooms []roomAsk
-	logs  []logAsk
+	users asks[userAsk]
+	rooms asks[roomAsk]
+	logs  asks[logAsk]
 	wrong []chat.Membership // what indexes lack
 	alive *alive            // hears what moves; may be nil
 }
@@ -49,15 +49,15 @@ func (o *outbox) Unsubscribe(link int, gen uint64, ch chat.Channel) {
 }
 
 func (o *outbox) ReadUser(tok follow.Token, user string) {
-	o.users = append(o.users, userAsk{tok, user})
+	o.users.next = append(o.users.next, userAsk{tok, user})
 }
 
 func (o *outbox) ReadRoom(tok follow.Token, q chat.RoomQuery) {
-	o.rooms = append(o.rooms, roomAsk{tok, q})
+	o.rooms.next = append(o.rooms.next, roomAsk{tok, q})
 }
 
 func (o *outbox) ReadLog(tok follow.Token, q chat.LogQuery) {
-	o.logs = append(o.logs, logAsk{tok, q})
+	o.logs.next = append(o.logs.next, logAsk{tok, q})
 }
 
 func (o *outbox) Repair(m chat.Membership) { o.wrong = append(o.wrong, m) }

@@ -53,31 +53,46 @@ func (h *Hub) dispatch() {
 // than an attempt and the pause before it take.
 const failedMs = 10_000
 
+// asks are questions of one kind that wait, in their order.
+type asks[T any] struct {
+	next  []T
+	aside []T // those to partitions that have failed
+}
+
 // batch cuts off what may go together, n at the most; nil: nothing may.
-func batch[T any](h *Hub, queue *[]T, n int, of func(T) int) (qs []T, apart bool) {
-	if len(*queue) == 0 {
-		return nil, false
+func batch[T any](h *Hub, as *asks[T], n int, of func(T) int) (qs []T, apart bool) {
+	if len(h.failed) == 0 {
+		qs, as.next = take(as.next, n)
+		return qs, false
 	}
-	if len(h.failed) > 0 {
-		var rest []T
-		for _, q := range *queue {
-			if _, failed := h.failed[of(q)]; failed || len(qs) == n {
-				rest = append(rest, q)
-			} else {
-				qs = append(qs, q)
-			}
+	at := 0
+	for ; at < len(as.next) && len(qs) < n; at++ {
+		if q := as.next[at]; h.hasFailed(of(q)) {
+			as.aside = append(as.aside, q)
+		} else {
+			qs = append(qs, q)
 		}
-		switch {
-		case qs != nil:
-			*queue = rest
-			return qs, false
-		case h.apart:
-			return nil, false
-		}
-		apart = true
 	}
-	qs, *queue = take(*queue, n)
-	return qs, apart
+	if as.next = as.next[at:]; len(as.next) == 0 {
+		as.next = nil
+	}
+	if qs == nil && !h.apart && len(as.aside) > 0 {
+		qs, as.aside = take(as.aside, n)
+		return qs, true
+	}
+	return qs, false
+}
+
+// again takes back what was put aside.
+func (as *asks[T]) again() {
+	if len(as.aside) > 0 {
+		as.next, as.aside = append(as.aside, as.next...), nil
+	}
+}
+
+func (h *Hub) hasFailed(partition int) bool {
+	_, failed := h.failed[partition]
+	return failed
 }
 
 func (h *Hub) ofUser(q userAsk) int { return h.partition(chat.UserChannel, q.name) }
@@ -94,7 +109,7 @@ func (h *Hub) noteAnswer(now int64, partition func() int, err error) {
 	case err != nil:
 		h.failed[partition()] = now
 	case len(h.failed) > 0:
-		delete(h.failed, partition())
+		h.forget(partition())
 	}
 }
 
@@ -102,9 +117,20 @@ func (h *Hub) noteAnswer(now int64, partition func() int, err error) {
 func (h *Hub) forgetFailed(now int64) {
 	for p, at := range h.failed {
 		if now-at > failedMs {
-			delete(h.failed, p)
+			h.forget(p)
 		}
 	}
+}
+
+// forget has a partition asked like any other.
+func (h *Hub) forget(partition int) {
+	if !h.hasFailed(partition) {
+		return
+	}
+	delete(h.failed, partition)
+	h.out.users.again()
+	h.out.rooms.again()
+	h.out.logs.again()
 }
 
 // take cuts the first n of s off.
