@@ -138,14 +138,14 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 		}
 	}
 
-	first := r.state == roomNew
+	first, behind := r.state == roomNew, st.Head.Less(r.askHead)
 	switch {
 	case first:
 		r.head, r.n, r.version, r.state = st.Head, st.N, st.Version, roomLive
 		r.audit = false
-	case r.audit || st.Head.Less(r.askHead):
+	case r.audit || behind:
 		// Whatever it was asked for: a head that is behind is a lost tail.
-		c.auditRoom(r, st)
+		c.auditRoom(r, st, behind)
 	case st.Version != r.version:
 		// The channel is not silent, so whoever else this concerns will be heard of,
 		// unless the link breaks before.
@@ -177,9 +177,9 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	}
 }
 
-// auditRoom compares a head that was read after a break with the one that was
-// held when the read was sent (L2, L3).
-func (c *Core) auditRoom(r *room, st chat.RoomState) {
+// auditRoom compares what was read after a break, or is behind the head that was
+// held when the read was sent, with what is held (L2, L3).
+func (c *Core) auditRoom(r *room, st chat.RoomState, behind bool) {
 	c.stats.Audits++
 	r.audit = false
 	if st.Version != r.version || !st.Exists {
@@ -187,7 +187,7 @@ func (c *Core) auditRoom(r *room, st chat.RoomState) {
 		c.recheckAll(r)
 	}
 	switch {
-	case st.Head.Less(r.askHead):
+	case behind:
 		c.loseTail(r, st.Head, st.N)
 	case r.head.Less(st.Head) || r.state == roomCatching:
 		c.catchUp(r)

@@ -334,14 +334,15 @@ func TestL2AnIndexIsComparedWholeWhenEventsHaveMovedItsRevision(t *testing.T) {
 
 func TestL3BehindMeansBehindTheHeadWhenTheReadWasSent(t *testing.T) {
 	s, alice := playing(t)
-	s.linkDown(0)
-	s.linkUp(0)
-	s.confirmed("r")
-	room := s.answers("room r")
+	bob := s.opens("bob")
+	s.confirmed("bob")
+	s.answers("user bob").index(8, "r")
+	room := s.answers("room r bob")
 	s.published("r", "2-0") // newer than the answer, which is not behind for that
-	room.room("1-0", 100)
+	room.room("1-0", 100, "alice", "bob")
 	s.published("r", "3-0")
 	alice.gets("2-0", "3-0")
+	bob.gets("hello 8", "3-0")
 }
 
 func TestL3ALostTailIsToldAndTheHotTailDropped(t *testing.T) {
