@@ -48,7 +48,6 @@ type pull struct {
 	told    bool        // timed, and joined has told the head
 	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // it counts in j.sent: it is finished, however long
-	parked  bool        // in room.parked
 	counted bool        // in job.parked
 	late    bool        // parked when the log was being read already
 	stalled bool        // the membership is suspended
@@ -240,7 +239,7 @@ func (j *job) add(r *room, pos protocol.ID) *pull {
 // remove ends a pull, wherever it waits.
 func (j *job) remove(p *pull) {
 	p.done = true
-	p.unpark()
+	p.uncount()
 	last := len(j.pulls) - 1
 	j.pulls[p.i] = j.pulls[last]
 	j.pulls[p.i].i = p.i
@@ -404,7 +403,7 @@ func (c *Core) pause(p *pull) {
 }
 
 func (c *Core) park(p *pull) {
-	p.parked, p.late = true, p.r.logTok != 0
+	p.late = p.r.logTok != 0
 	c.wake(p.r)
 	if p.counted = p.r.sub.confirmed && !p.r.failing; p.counted {
 		p.j.parked++
@@ -417,12 +416,7 @@ func (c *Core) park(p *pull) {
 	p.r.parked = append(ps, p)
 }
 
-// unpark takes a pull out of those that wait.
-func (p *pull) unpark() {
-	p.uncount()
-	p.parked = false
-}
-
+// uncount takes a pull out of job.parked.
 func (p *pull) uncount() {
 	if p.counted {
 		p.counted = false
@@ -450,7 +444,7 @@ func (c *Core) unpark(r *room) {
 	r.parked = nil
 	for _, p := range parked {
 		if !p.done {
-			p.unpark()
+			p.uncount()
 			c.enqueue(p)
 		}
 	}

@@ -22,6 +22,7 @@ package follow
 
 import (
 	"cmp"
+
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"

@@ -162,7 +162,7 @@ func (c *Core) serve(r *room, pg *page) {
 		if p.done {
 			continue
 		}
-		p.unpark()
+		p.uncount()
 		if !c.wanted(p) {
 			continue
 		}
