@@ -51,7 +51,7 @@ fuzz: ## each fuzz target FUZZCOUNT times: more than ten million executions of w
 	@.ci/fuzz --guided $(FUZZCOUNT)
 
 .PHONY: bench
-bench: ## the figures that the budgets are held against, as one table (twelve minutes)
+bench: ## the figures that the budgets are held against, as one table (fourteen minutes)
 	go run -tags $(TAGS) ./test/benchtable
 
 .PHONY: bench-go

@@ -40,8 +40,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// The gateway's ping, and a client's answer, masked with zeros.
+const pingFrame, pongFrame = "\x89\x00", "\x8a\x80\x00\x00\x00\x00"
+
 // clients opens the connections that spec ("addr count [deflate|events]") asks for, says so, and
-// reads and throws away until its standard input ends.
+// answers pings and throws away what else it reads, until its standard input ends.
 func clients(spec string) error {
 	addr, count, _ := strings.Cut(spec, " ")
 	count, how, _ := strings.Cut(count, " ")
@@ -90,8 +93,15 @@ func clients(spec string) error {
 			return err
 		}
 		for _, ev := range evs {
-			if got, err := unix.Read(int(ev.Token), buf); got == 0 || err != nil && err != unix.EAGAIN {
-				unix.Close(int(ev.Token))
+			fd := int(ev.Token)
+			got, err := unix.Read(fd, buf)
+			switch {
+			case got == 0 || err != nil && err != unix.EAGAIN:
+				unix.Close(fd)
+			case got == len(pingFrame) && string(buf[:got]) == pingFrame: // it was silent
+				if _, err := unix.Write(fd, []byte(pongFrame)); err != nil {
+					unix.Close(fd)
+				}
 			}
 		}
 	}
@@ -339,11 +349,32 @@ func idle(b *testing.B, how string, set func(*loop.Options)) {
 		b.ReportMetric(float64(grown)/conns, "rss-B/conn")
 		b.ReportMetric(float64(rss()-base)/conns, "rss-after-GC-B/conn")
 		b.ReportMetric(float64(live)/conns, "live-B/conn")
-		cpu := cpuTime()
-		time.Sleep(2 * time.Second)
-		b.ReportMetric(float64((cpuTime()-cpu).Microseconds())*30/conns, "cpu-us/conn/min")
 		b.ReportMetric(0, "ns/op")
 		_ = g
+		done()
+	}
+}
+
+// BenchmarkHeartbeat: what an idle connection costs in a minute, in which it is silent but
+// for its answers to the gateway's pings, every 20 to 25 s.
+func BenchmarkHeartbeat(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { heartbeat(b, "") })
+	b.Run("events", func(b *testing.B) { heartbeat(b, "events") })
+}
+
+func heartbeat(b *testing.B, how string) {
+	const conns = 18_000
+	for b.Loop() {
+		g, _, done := openAs(b, conns, how, nil)
+		start, cpu := g.Stats(), cpuTime()
+		time.Sleep(time.Minute)
+		end, used := g.Stats(), cpuTime()-cpu
+		if end.Open != conns {
+			b.Fatalf("%d connections of %d are left", end.Open, conns)
+		}
+		b.ReportMetric(float64(used.Microseconds())/conns, "cpu-us/conn/min")
+		b.ReportMetric(float64(end.Pings-start.Pings)/conns, "pings/conn/min")
+		b.ReportMetric(0, "ns/op")
 		done()
 	}
 }

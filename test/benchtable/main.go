@@ -2,7 +2,7 @@
 // as one table, each figure beside its budget, a peer's, and the command that
 // prints it alone. It is what `make bench` runs.
 //
-//	go run ./test/benchtable            all of it, some twelve minutes
+//	go run ./test/benchtable            all of it, some fourteen minutes
 //	go run ./test/benchtable -only TLS  the rows whose text has TLS
 //	go run ./test/benchtable -centrifugo PROGRAM   ours and Centrifugo's, one after the other
 //
@@ -64,6 +64,7 @@ var (
 	storm   = source{fleet: "--scenario storm --clients 15000 --rooms 1500 --members 10 --rate 1 --duration 5s"}
 	stalled = source{fleet: "--scenario slow --clients 10000 --rooms 100 --members 100 --share 0.01 --rate 200 --size 7800 --for 45s --duration 15s --times 5"}
 	idle    = bench("./gateway/loop", "^BenchmarkIdle$/^plain$", "1x")
+	beats   = bench("./gateway/loop", "^BenchmarkHeartbeat$/^plain$", "1x")
 	packed  = bench("./gateway/loop", "^BenchmarkIdle$/^compressed$", "1x")
 	tls13   = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.3", "1x")
 	tls12   = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.2", "1x")
@@ -82,7 +83,7 @@ var rows = []row{
 	{"… TLS 1.3", tls13, "rss-B/conn", 1, "B", "14,000", "goroutine per connection 31,500", nil},
 	{"… TLS 1.3 after a garbage collection", tls13, "rss-after-GC-B/conn", 1, "B", "", "", nil},
 	{"… TLS 1.2", tls12, "rss-B/conn", 1, "B", "", "", nil},
-	{"CPU per idle connection and minute, heartbeats of 25 s", idle, "cpu-us/conn/min", 1, "µs", "", "", nil},
+	{"CPU per idle connection and minute, heartbeats of 25 s", beats, "cpu-us/conn/min", 1, "µs", "", "", nil},
 	{"CPU per upgrade: the loops alone", upgrade, "cpu-us/upgrade", 1, "µs", "", "nbio 51", opening},
 	{"… upgrades per core-second", upgrade, "cpu-us/upgrade", -1e6, "/s", "", "", nil},
 	{"… with TLS 1.3, ECDSA P-256", tls13, "cpu-us/upgrade", 1, "µs", "", "", nil},
