@@ -277,17 +277,14 @@ func deliverAs(b *testing.B, how string, members, atOnce int) {
 		frames[i] = edge.Cmd{Kind: edge.CmdBroadcast, Room: room1, Frame: edge.FrameOf([]byte(benchEvent))}
 	}
 	round := func(n int) {
-		want := g.Stats().Deliveries + uint64(n*members*atOnce)
-		bytes := g.Stats().BytesOut
 		for range n {
+			want := g.Stats().Deliveries + uint64(members*atOnce)
 			for i := range g.Count() {
 				g.Post(i, frames)
 			}
-			_ = bytes
-			for g.Stats().QueuedBytes != 0 || g.Stats().Deliveries < want-uint64((n-1)*members*atOnce) {
+			for g.Stats().QueuedBytes != 0 || g.Stats().Deliveries < want {
 				time.Sleep(200 * time.Microsecond)
 			}
-			n--
 		}
 	}
 	round(20) // until the tables have their size
@@ -315,13 +312,12 @@ func BenchmarkUpgrade(b *testing.B) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		cpu := cpuTime()
-		g, _, done := open(b, conns, func(o *loop.Options) { o.Verifier = constant{} })
+		_, _, done := open(b, conns, func(o *loop.Options) { o.Verifier = constant{} })
 		used := cpuTime() - cpu
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(used.Microseconds())/conns, "cpu-us/upgrade")
 		b.ReportMetric(float64(after.Mallocs-before.Mallocs)/conns, "allocs/upgrade")
 		b.ReportMetric(0, "ns/op")
-		_ = g
 		done()
 	}
 }
@@ -340,7 +336,7 @@ func idle(b *testing.B, how string, set func(*loop.Options)) {
 		base := rss()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		g, _, done := openAs(b, conns, how, set)
+		_, _, done := openAs(b, conns, how, set)
 		time.Sleep(100 * time.Millisecond)
 		grown := rss() - base
 		debug.FreeOSMemory()
@@ -350,7 +346,6 @@ func idle(b *testing.B, how string, set func(*loop.Options)) {
 		b.ReportMetric(float64(rss()-base)/conns, "rss-after-GC-B/conn")
 		b.ReportMetric(float64(live)/conns, "live-B/conn")
 		b.ReportMetric(0, "ns/op")
-		_ = g
 		done()
 	}
 }
