@@ -82,7 +82,7 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		return
 	}
 	if lp.Head.Less(r.logHead) {
-		c.loseTail(r, lp.Head, lp.N) // behind what was held when it was asked for (L3)
+		c.loseUnheard(r, lp.Head, lp.N) // behind what was held when it was asked for (L3)
 		return
 	}
 	pg := newPage(r, lp)
@@ -145,13 +145,22 @@ func (c *Core) advance(r *room, pg *page) bool {
 		if i == len(pg.frames) && pg.more {
 			return true // the page ends before the head
 		}
-		c.loseTail(r, pg.head, pg.n)
+		c.loseUnheard(r, pg.head, pg.n)
 		return false
 	}
 	for ; i < len(pg.frames); i++ {
 		c.accept(r, pg.frames[i], pg.ns[i])
 	}
 	return true
+}
+
+// loseUnheard loses a tail that a log and no audit has found: the link told nothing of
+// it. What was removed, or made anew by others, it has not told of either, so the
+// members are asked before anything is delivered.
+func (c *Core) loseUnheard(r *room, head protocol.ID, n uint64) {
+	r.version, r.recheck = 0, true
+	c.recheckAll(r)
+	c.loseTail(r, head, n)
 }
 
 // serve gives everyone who waits at the room what the page has for them.

@@ -65,6 +65,7 @@ var mutations = []struct {
 	{"L4: live messages wait behind a catch-up", "room.go", "case r.state != roomLive || r.unchecked():\n\t\tc.pend(r, h, payload)\n", "case r.state != roomLive || r.unchecked():\n"},
 	{"L4: what was dropped over the bound is read", "room.go", "if over && r.state == roomLive {", "if over && false {"},
 	{"L4: the anchor of a catch-up must be proven", "log.go", "\tif !proven {\n\t\tif i == len(pg.frames) && pg.more {", "\tif !proven && false {\n\t\tif i == len(pg.frames) && pg.more {"},
+	{"L4: what follows a lost tail waits until members are rechecked", "log.go", "\tr.version, r.recheck = 0, true\n", ""},
 	{"L4: a catch-up takes as many pages as there are", "log.go", "\t\tif pg.more {\n\t\t\tc.readLog(r)\n\t\t\treturn\n\t\t}\n", ""},
 	{"L4: a message that no log has is let go", "room.go", "\tcase inLog:\n", ""},
 	{"L5: a position newer than the head is looked up", "catchup.go", "\tif p.pos == r.head {\n\t\tc.arrive(p)\n\t\treturn\n\t}\n\tif i, ok", "\tif !p.pos.Less(r.head) {\n\t\tc.arrive(p)\n\t\treturn\n\t}\n\tif i, ok"},
