@@ -9,7 +9,7 @@ type reading struct {
 	checks  []*membership // to be asked about
 	asked   []*membership // being asked about
 	askTok  Token
-	askAll  bool        // about everybody the room is followed for
+	askAll  bool        // with it everybody is asked about whom the room is followed for
 	askHead protocol.ID // head when the question was sent (L3)
 
 	pend      []pending // behind a read, in order

@@ -103,7 +103,7 @@ func (c *Core) askRoom(r *room) (asked bool) {
 		q.Users[i] = c.userOf(m).name
 	}
 	r.askTok = c.nextToken()
-	r.askHead, r.askAll = r.head, r.recheck
+	r.askHead, r.askAll = r.head, r.recheck && len(r.checks) == 0
 	if r.state == roomNew || r.audit {
 		r.pendKnown = len(r.pend)
 	}

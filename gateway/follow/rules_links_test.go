@@ -1,7 +1,9 @@
 package follow_test
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/madang-chat/madang/gateway/follow"
@@ -31,6 +33,50 @@ func TestL2AQuietRoomIsCaughtUpByTheAudit(t *testing.T) {
 	s.answers("room r").room("2-0", 100)
 	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
 	alice.gets("2-0")
+}
+
+// The members of a large room who are here are asked about bit by bit, so that Redis
+// does not stand still for them; until all have been nobody gets anything (F2).
+func TestL2ManyMembersAreAskedAboutBitByBit(t *testing.T) {
+	s := play(t)
+	s.linksUp()
+	phones := make([]*phone, 2500)
+	members := make([]string, len(phones))
+	for i := range phones {
+		members[i] = "u" + strconv.Itoa(i)
+		phones[i] = s.opens(members[i])
+		s.confirmed(members[i])
+		s.answers("user "+members[i]).index(7, "r")
+	}
+	answer := func(head string, version uint64, members ...string) {
+		for len(s.asked) > 0 && s.asked[0].name == "r" && strings.HasPrefix(s.asked[0].what, "room") {
+			for _, p := range phones {
+				if slices.Contains(p.got, head) {
+					t.Fatalf("%s was delivered before all had been asked about", head)
+				}
+			}
+			q := s.answers(s.asked[0].what)
+			if users := len(strings.Fields(q.what)) - 2; users > 1000 {
+				t.Fatalf("one question is about %d users", users)
+			}
+			q.room(head, version, members...)
+		}
+	}
+	s.confirmed("r")
+	answer("1-0", 100, members...)
+	for _, p := range phones {
+		p.gets("hello 7")
+	}
+	s.linkDown(0)
+	s.linkUp(0)
+	s.confirmed("r")
+	answer("2-0", 101, members[:len(members)-1]...)
+	s.answers("log r 1-0").log("2-0", "1-0", "2-0")
+	last := len(phones) - 1
+	for _, p := range phones[:last] {
+		p.gets("2-0")
+	}
+	phones[last].gets("left r " + members[last])
 }
 
 // A room for which a client waits to resume is audited before the others.
