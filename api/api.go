@@ -107,6 +107,7 @@ type API struct {
 	origins   map[string]bool
 	sends     *rateLimit   // nil: no limit
 	reads     *reads       // those under way
+	bodies    *held        // those that have not come whole
 	files     *attachments // nil: none are taken
 	spec      []byte       // openapi.json
 	docs      []byte       // the page of /docs
@@ -142,6 +143,7 @@ func New(o Options) (*API, error) {
 		a.sends = newRateLimit(a.limits.SendsPerSecond, a.limits.SendBurst)
 	}
 	a.reads = newReads(a.limits.AnswerBytes)
+	a.bodies = newHeld(maxBodies, userBodies)
 	for _, origin := range o.Origins {
 		a.origins[strings.ToLower(origin)] = true // as browsers write it, and as gateways compare
 	}

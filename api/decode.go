@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -24,7 +25,7 @@ import (
 // goes out. Nothing may keep a slice of it.
 type buffer struct{ b []byte }
 
-var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 2<<10)} }}
+var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, smallBody)} }}
 
 // maxPooledBytes keeps one large answer from staying in memory for good.
 const maxPooledBytes = 128 << 10
@@ -38,6 +39,21 @@ func (b *buffer) free() {
 	}
 }
 
+// What this process holds of bodies that have not come whole is bounded, in all and for
+// each user: else whoever has a token could fill the memory with halves. What was only
+// announced does not count, as it costs nothing.
+const (
+	maxBodies = 64 << 20
+	// userBodies is a user's part. It may be a bridge that sends for many: a thousand
+	// requests at once of which the first packets have come.
+	userBodies = maxBodies / 4
+	// smallBody is up to where a body costs no more than its connection: it fits into
+	// a buffer that was not made for it.
+	smallBody = 2 << 10
+)
+
+var errBodies = &problem{status: http.StatusServiceUnavailable, code: protocol.ErrUnavailable, detail: "too many requests are under way that have not come whole; retry", retryAfter: 1}
+
 var (
 	errEmptyBody = malformed("a JSON object is needed as the body")
 	errNotObject = malformed("the body must be a JSON object")
@@ -50,22 +66,22 @@ var (
 // readJSON reads the request's body into buf and decodes it into v, a pointer to
 // a struct, strictly: unknown and repeated fields, invalid UTF-8, lone surrogates
 // and anything behind the object are errors. Values in v don't refer to buf.
-func (a *API) readJSON(c *gin.Context, buf *buffer, v any) error {
-	if err := a.readBody(c, buf); err != nil {
+func (a *API) readJSON(c *gin.Context, by chat.Actor, buf *buffer, v any) error {
+	if err := a.readBody(c, by, buf); err != nil {
 		return err
 	}
 	return decodeObject(buf.b, v)
 }
 
 // readOptionalJSON is readJSON where no body at all is also good.
-func (a *API) readOptionalJSON(c *gin.Context, buf *buffer, v any) error {
-	if err := a.readJSON(c, buf, v); err != errEmptyBody { //nolint:errorlint // a value of ours, never wrapped
+func (a *API) readOptionalJSON(c *gin.Context, by chat.Actor, buf *buffer, v any) error {
+	if err := a.readJSON(c, by, buf, v); err != errEmptyBody { //nolint:errorlint // a value of ours, never wrapped
 		return err
 	}
 	return nil
 }
 
-func (a *API) readBody(c *gin.Context, buf *buffer) error {
+func (a *API) readBody(c *gin.Context, by chat.Actor, buf *buffer) error {
 	r := c.Request
 	limit := int64(a.limits.BodyBytes)
 	switch {
@@ -80,6 +96,12 @@ func (a *API) readBody(c *gin.Context, buf *buffer) error {
 	}
 	body := io.LimitReader(r.Body, limit+1)
 	buf.b = buf.b[:0]
+	counted := 0
+	defer func() {
+		if counted > 0 {
+			a.bodies.add(by, -int64(counted))
+		}
+	}()
 	for {
 		if len(buf.b) == cap(buf.b) {
 			buf.b = append(buf.b, 0)[:len(buf.b)]
@@ -87,6 +109,15 @@ func (a *API) readBody(c *gin.Context, buf *buffer) error {
 		n, err := body.Read(buf.b[len(buf.b):cap(buf.b)])
 		buf.b = buf.b[:len(buf.b)+n]
 		if err == nil {
+			if len(buf.b) < smallBody {
+				continue
+			}
+			if all, user := a.bodies.full(by); all || user {
+				a.abandonBody(c)
+				return errBodies
+			}
+			a.bodies.add(by, int64(len(buf.b)-counted))
+			counted = len(buf.b)
 			continue
 		}
 		switch {

@@ -21,3 +21,7 @@ func (a *API) Timeouts() (read, all time.Duration) {
 func (a *API) SetTimeouts(head, all time.Duration) {
 	a.server.http.ReadHeaderTimeout, a.server.http.ReadTimeout = head, all
 }
+
+// SetBodies makes the bound of bodies that have not come whole another, and a user's a
+// quarter of it.
+func (a *API) SetBodies(bytes int64) { a.bodies = newHeld(bytes, bytes/4) }

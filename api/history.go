@@ -85,7 +85,7 @@ func (a *API) markRead(ctx context.Context, c *gin.Context, by chat.Actor) error
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	id, err := protocol.ParseID(in.ID)

@@ -126,7 +126,7 @@ func (a *API) command(ctx context.Context, c *gin.Context, by chat.Actor, do cha
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	cmd := chat.Command{Conn: in.Conn, Do: do}
@@ -149,7 +149,7 @@ func (a *API) delivered(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	if !protocol.ValidRoom(in.Room) {
@@ -170,7 +170,7 @@ func (a *API) watch(ctx context.Context, c *gin.Context, by chat.Actor) error {
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	if in.Users == nil || len(*in.Users) > maxWatched {

@@ -61,7 +61,7 @@ func (a *API) putMember(ctx context.Context, c *gin.Context, by chat.Actor) erro
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readOptionalJSON(c, buf, &in); err != nil {
+	if err := a.readOptionalJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	switch in.Role {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"sync"
 
 	"github.com/gin-gonic/gin"
 
@@ -24,19 +23,12 @@ const (
 // reads bounds what reads take, whoever asks: of Redis, which makes what is read,
 // and of this process, which holds an answer until its client has taken it.
 type reads struct {
-	turns     chan struct{} // one is in it for each who reads now
-	all, each int64
-
-	mu    sync.Mutex
-	held  int64            // guarded by mu: bytes of answers that are being written
-	users map[string]int64 // guarded by mu: likewise, of users who have some
+	turns   chan struct{} // one is in it for each who reads now
+	answers *held         // those that are being written
 }
 
 func newReads(answerBytes int64) *reads {
-	return &reads{
-		turns: make(chan struct{}, readTurns), all: answerBytes, each: answerBytes / userAnswers,
-		users: make(map[string]int64),
-	}
+	return &reads{turns: make(chan struct{}, readTurns), answers: newHeld(answerBytes, answerBytes/userAnswers)}
 }
 
 var (
@@ -52,7 +44,7 @@ func read(what func(a *API, ctx context.Context, c *gin.Context, by chat.Actor) 
 		if err != nil {
 			return err
 		}
-		defer a.reads.taken(by, len(body))
+		defer a.reads.answers.add(by, -int64(len(body)))
 		write(c, http.StatusOK, contentJSON, body)
 		return nil
 	}
@@ -72,35 +64,18 @@ func (r *reads) take(ctx context.Context, by chat.Actor, what func() ([]byte, er
 	}
 	body, err := what()
 	if err == nil {
-		r.hold(by, int64(len(body)))
+		r.answers.add(by, int64(len(body)))
 	}
 	return body, err
 }
 
-func (r *reads) taken(by chat.Actor, n int) { r.hold(by, -int64(n)) }
-
-// full says whether there is too much already. A server key's reads are those of
-// many users.
+// full says whether there is too much already.
 func (r *reads) full(by chat.Actor) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case !by.Server && r.users[by.User] >= r.each:
+	switch all, user := r.answers.full(by); {
+	case user:
 		return errUserReads
-	case r.held >= r.all:
+	case all:
 		return errReadsFull
 	}
 	return nil
-}
-
-func (r *reads) hold(by chat.Actor, n int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.held += n
-	if by.Server {
-		return
-	}
-	if r.users[by.User] += n; r.users[by.User] == 0 {
-		delete(r.users, by.User)
-	}
 }

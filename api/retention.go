@@ -28,7 +28,7 @@ func (a *API) setRetention(ctx context.Context, c *gin.Context, by chat.Actor) e
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	r := chat.Retention{Messages: in.Messages, Bytes: in.Bytes}

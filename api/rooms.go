@@ -56,7 +56,7 @@ func (a *API) createRoom(ctx context.Context, c *gin.Context, by chat.Actor) err
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readJSON(c, buf, &in); err != nil {
+	if err := a.readJSON(c, by, buf, &in); err != nil {
 		return err
 	}
 	if in.ID == "" {

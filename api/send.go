@@ -39,7 +39,7 @@ func (a *API) sendMessage(ctx context.Context, c *gin.Context, by chat.Actor, no
 	}
 	buf := getBuffer()
 	defer buf.free()
-	if err := a.readBody(c, buf); err != nil {
+	if err := a.readBody(c, by, buf); err != nil {
 		return sent, err
 	}
 	m, err := parseMessage(buf.b, a.limits.TextChars)

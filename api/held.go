@@ -1,0 +1,41 @@
+package api
+
+import (
+	"sync"
+
+	"github.com/madang-chat/madang/internal/chat"
+)
+
+// held counts bytes that this process holds for clients, in all and for each user.
+type held struct {
+	all, each int64
+
+	mu    sync.Mutex
+	total int64            // guarded by mu
+	users map[string]int64 // guarded by mu; of users who have some
+}
+
+func newHeld(all, each int64) *held {
+	return &held{all: all, each: each, users: make(map[string]int64)}
+}
+
+// full says whether there is too much already, in all or for one user. What is a server
+// key's is that of many users.
+func (h *held) full(by chat.Actor) (all, user bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.total >= h.all, !by.Server && h.users[by.User] >= h.each
+}
+
+// add counts n bytes more, or less.
+func (h *held) add(by chat.Actor, n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.total += n
+	if by.Server {
+		return
+	}
+	if h.users[by.User] += n; h.users[by.User] == 0 {
+		delete(h.users, by.User)
+	}
+}
