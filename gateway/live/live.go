@@ -110,6 +110,11 @@ type Config struct {
 	// WatchEveryMs is how often a connection may change its watch set; what comes
 	// sooner waits, the last one counts.
 	WatchEveryMs int64 // 500 ms
+	// WatchNewPerSecond is how many users whom nobody here watched before one user's
+	// connections may come to watch per second in the long run, and 5 s' worth at once:
+	// each is a subscription and two reads of Redis. Beyond it sets wait. More lets
+	// somebody who opens connections only to watch load Redis more.
+	WatchNewPerSecond int // 1,000
 	// WatchLingerMs is how long a user stays watched after the last watcher left.
 	WatchLingerMs int64 // 10 s
 	// EpochHoldMs is how long watched states are believed after Redis lost its
@@ -145,6 +150,7 @@ func (c Config) WithDefaults() Config {
 	c.SeatsInFlight = cmp.Or(c.SeatsInFlight, 4_096)
 	c.WatchMax = cmp.Or(c.WatchMax, 500)
 	c.WatchEveryMs = cmp.Or(c.WatchEveryMs, 500)
+	c.WatchNewPerSecond = cmp.Or(c.WatchNewPerSecond, 1_000)
 	c.WatchLingerMs = cmp.Or(c.WatchLingerMs, 10_000)
 	c.EpochHoldMs = cmp.Or(c.EpochHoldMs, 60_000)
 	c.TypingForMs = cmp.Or(c.TypingForMs, 5_000)
@@ -284,6 +290,7 @@ func New(cfg Config, rooms Rooms, out Out) *Core {
 	}
 	c.seats.init(cfg.Partitions)
 	c.watched.users = map[string]*watched{}
+	c.watched.spent = map[string]int64{}
 	c.marks.all = map[markKey]*mark{}
 	return c
 }

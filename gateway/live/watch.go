@@ -18,6 +18,10 @@ type watching struct {
 	lingers fifo[*watched]
 	retries fifo[*watched]
 	holds   fifo[int] // links
+	// spent says up to when (µs) the users that somebody came to watch are paid for; of
+	// those of whom that is to come, or was a moment ago.
+	spent map[string]int64
+	debts fifo[string] // to be forgotten
 }
 
 type status uint8
@@ -66,7 +70,7 @@ func (c *Core) wantWatch(now int64, cn *conn, users []string) {
 		c.refuse(cn.id, protocol.ErrInvalid, fmt.Sprintf("at most %d users can be watched", c.cfg.WatchMax))
 		return
 	}
-	if cn.waiting || now < cn.watchFrom {
+	if cn.waiting || now < cn.watchFrom || c.overspent(now, cn.user) {
 		if !cn.waiting {
 			cn.waiting = true
 			c.watched.sets.push(now+c.cfg.WatchEveryMs, cn.id)
@@ -96,18 +100,38 @@ func (c *Core) setWatch(now int64, cn *conn, users []string) {
 	for _, u := range users { // not the map: its order is no order
 		if wanted[u] {
 			delete(wanted, u)
-			c.watch(cn, u)
+			c.watch(now, cn, u)
 		}
 	}
 }
 
-func (c *Core) watch(cn *conn, user string) {
+// watchAheadMs is by how much a user may be ahead of WatchNewPerSecond: ten devices
+// that come back after a restart, with a screenful each, need not wait for each other.
+const watchAheadMs = 5_000
+
+// overspent says whether a user's connections have come to watch more users than they
+// may: a connection more would begin anew.
+func (c *Core) overspent(now int64, user string) bool {
+	return c.watched.spent[user] > (now+watchAheadMs)*1000
+}
+
+// spend puts it down to a user that somebody is watched who was not.
+func (c *Core) spend(now int64, user string) {
+	until, known := c.watched.spent[user]
+	if !known {
+		c.watched.debts.push(now+watchAheadMs, user)
+	}
+	c.watched.spent[user] = max(until, now*1000) + 1_000_000/int64(c.cfg.WatchNewPerSecond)
+}
+
+func (c *Core) watch(now int64, cn *conn, user string) {
 	w := c.watched.users[user]
 	if w == nil {
 		w = &watched{user: user}
 		ch := w.channel()
 		w.link = int32(c.cfg.LinkOf(ch))
 		c.watched.users[user] = w
+		c.spend(now, cn.user)
 		if l := &c.links[w.link]; l.up && !l.made {
 			c.out.Subscribe(int(w.link), l.gen, ch)
 		}
@@ -334,10 +358,25 @@ func (c *Core) tickWatched(now int64) {
 		if !ok {
 			break
 		}
-		if cn := c.conns[id]; cn != nil && cn.waiting {
+		switch cn := c.conns[id]; {
+		case cn == nil || !cn.waiting:
+		case c.overspent(now, cn.user):
+			c.watched.sets.push(now+c.cfg.WatchEveryMs, id)
+		default:
 			users := cn.watchNext
 			cn.waiting, cn.watchNext = false, nil
 			c.setWatch(now, cn, users)
+		}
+	}
+	for {
+		user, ok := c.watched.debts.due(now)
+		if !ok {
+			break
+		}
+		if c.watched.spent[user] > now*1000 {
+			c.watched.debts.push(now+watchAheadMs, user)
+		} else {
+			delete(c.watched.spent, user)
 		}
 	}
 	for {

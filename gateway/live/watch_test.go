@@ -2,8 +2,10 @@ package live_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/live"
 )
 
@@ -107,6 +109,67 @@ func TestOfAFloodOfSetsTheLastCounts(t *testing.T) {
 	b.want("sub 1.1 u99")
 	b.pass(500)
 	if s := b.c.Stats(); s.WatchLimited != 99 || s.Watches != 1 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// Who opens a connection for every set is held back as who has one.
+func TestAFloodOfConnectionsThatWatchIsHeldBack(t *testing.T) {
+	b := newBench(t, func(c *live.Config) { c.WatchNewPerSecond = 10 })
+	flood := func(from int) (subscribed int) {
+		for i := from; i < from+100; i++ {
+			id := edge.ConnID(i)
+			b.open(id, "mallory")
+			b.watches(id, fmt.Sprintf("x%d", i), fmt.Sprintf("y%d", i))
+			b.pass(10)
+			b.close(id)
+		}
+		for _, s := range b.said {
+			if strings.HasPrefix(s, "sub ") {
+				subscribed++
+			}
+		}
+		b.forget()
+		return subscribed
+	}
+	if n := flood(100); n < 50 || n > 64 { // 5 s' worth at once, a second's, and the last set
+		t.Errorf("%d users were subscribed at once", n)
+	}
+	if n := flood(200); n < 8 || n > 14 {
+		t.Errorf("%d users were subscribed in a second", n)
+	}
+	b.pass(20_000)
+	b.forget()
+	if n := flood(300); n < 50 || n > 64 {
+		t.Errorf("after a rest %d users were subscribed at once", n)
+	}
+}
+
+func TestASetWaitsUntilItsUserMayWatchMore(t *testing.T) {
+	b := newBench(t, func(c *live.Config) { c.WatchNewPerSecond = 10 })
+	b.open(1, "alice")
+	b.open(2, "alice")
+	b.open(3, "carol")
+	for range 2 { // how many connections alice has is told later
+		b.answerSeats(nil)
+		b.pass(3_000)
+	}
+	screen := make([]string, 65) // 6.5 s' worth
+	for i := range screen {
+		screen[i] = fmt.Sprintf("u%02d", i)
+	}
+	b.watches(1, screen...)
+	b.forget()
+	b.watches(2, "bob")
+	b.want()
+	b.watches(3, "u00", "bob") // nobody else waits
+	b.want("sub 1.1 bob")
+	b.watches(2, "dave")
+	b.pass(1_400)
+	b.want()
+	b.pass(600)
+	b.want("sub 0.1 dave") // the last one counts
+	if s := b.c.Stats(); s.WatchLimited != 2 || s.Watches != 65+2+1 {
 		t.Fatalf("%+v", s)
 	}
 }
