@@ -644,6 +644,28 @@ func TestALeftRoomThatIsStillListed(t *testing.T) {
 	alice.sees("no complaint", `document.querySelectorAll("#toasts .bad").length === 0`)
 }
 
+// TestARoomThatNoURLCanName: whoever makes one and asks somebody in must not take the
+// others from them.
+func TestARoomThatNoURLCanName(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 1000, 700, dev.URL()+"/#room=messages") // which "/v1/rooms/./messages" becomes
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		const real = fetch;
+		window.fetch = async (url, init) => {
+			const res = await real(url, init), { pathname } = new URL(url, location.href);
+			if (pathname !== "/v1/rooms" || init.method !== "GET") return res;
+			const list = await res.json();
+			list.rooms.push({ id: ".", name: "", head: "1-0", n: 1, unread: 1, read: "0-0" });
+			return new Response(JSON.stringify(list));
+		};
+	})()`))
+	alice.comesInAs("alice")
+	alice.sees("her room", `[...document.querySelectorAll("#rooms .name")].map((n) => n.textContent).join() === "messages"`)
+	alice.types("hi")
+	alice.seesMessages("hi")
+	alice.sees("no complaint", `document.querySelectorAll("#toasts .bad").length === 0`)
+}
+
 // TestTextFromRightToLeft: a line's first letters decide where it begins, as it is
 // written, shown, and told in the list of rooms.
 func TestTextFromRightToLeft(t *testing.T) {

@@ -575,3 +575,22 @@ func TestTheClientAndItsListOfRooms(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}
 }
+
+// A room's name may be what means something else to a browser.
+func TestTheClientAndRoomsOfOddNames(t *testing.T) {
+	dev := startDev(t)
+	chromium := browser(t)
+	for name, script := range map[string]string{
+		"no URL can name it": `
+			for (const room of [".", ".."]) {
+				const no = await client.history(room).then(() => null, (err) => err);
+				is("the answer", no.status, 404);
+			}
+			is("asked", asked, []); // GET /v1/rooms/messages would be the room "messages"
+			await client.history("...");
+			is("asked", asked, ["/v1/rooms/.../messages?limit=100"]);
+		`,
+	} {
+		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
+	}
+}

@@ -233,6 +233,11 @@ export class Client {
 
   /** One request with the token; a refused token is fetched anew once. */
   async #fetch(method, path, body, headers, timeoutMs = requestTimeoutMs) {
+    // A room or a user may be called "." or "..", but no URL can say so: it would become
+    // another path, and the answer be another room's.
+    if (path.split("?")[0].split("/").some((part) => part === "." || part === "..")) {
+      throw new Problem(404, { code: "not_found", detail: "No URL can name this" });
+    }
     for (let again = false; ; again = true) {
       const jwt = await this.#bearer();
       const res = await fetch(this.#api + path, {
