@@ -590,6 +590,17 @@ func TestTheClientAndRoomsOfOddNames(t *testing.T) {
 			await client.history("...");
 			is("asked", asked, ["/v1/rooms/.../messages?limit=100"]);
 		`,
+		"its position is told by events": `
+			window.fetch = async () => new Response(JSON.stringify({ rooms: [{ id: "__proto__", head: "7-0" }] }));
+			const other = new Client({ api: "", ws: "ws://gateway/v1/ws", token: async () => "jwt", transport: "sse" });
+			await other.rooms();
+			let said = null;
+			window.fetch = async (url, { body }) => { said = body; return new Response(""); };
+			other.connect();
+			await until("its request", () => said);
+			other.close();
+			is("what it says", said, '{"rooms":{"__proto__":"7-0"}}');
+		`,
 	} {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}

@@ -36,7 +36,7 @@ export class EventStream {
   }
 
   #fitting(positions) {
-    const rooms = {};
+    const rooms = Object.create(null); // one may be called __proto__
     let free = bodyMost - `{"rooms":{}}`.length;
     for (const [room, at] of Object.entries(positions)) {
       free -= room.length + at.length + `"":"",`.length; // all of it is ASCII
