@@ -178,8 +178,8 @@ func TestWhoTakesNothingOfItsLastAnswerIsClosed(t *testing.T) {
 	}
 	id := g.polls(r, "alice", "{}", "Connection", "close")
 	g.post(answerOf(id)...)
-	g.eventually("its answer is on its way", func() bool { return g.Stats().Closing == 1 })
-	for range 15 { // now and then, for six times the time-outs
+	g.hub.of(t, id, edge.EvClosed) // its answer is on its way
+	for range 15 {                 // now and then, for six times the time-outs
 		_, _ = r.Conn.Write([]byte("x"))
 		time.Sleep(200 * time.Millisecond)
 	}

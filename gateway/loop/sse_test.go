@@ -378,8 +378,9 @@ func TestABodyMayComeInPieces(t *testing.T) {
 }
 
 func TestABodyIsAskedForAndTimed(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	g := start(t, func(o *loop.Options) {
-		o.HeadTimeout = 300 * time.Millisecond
+		o.HeadTimeout = 2 * time.Second
 		o.Origins = []string{"https://chat.example"}
 	})
 	const body = `{"rooms":{"r":"5-0"}}`

@@ -123,10 +123,11 @@ func TestNobodyWaitsForAnothersTicket(t *testing.T) {
 }
 
 func TestTicketThatIsNotAnsweredInTime(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	d := newDesk()
 	d.hold = make(chan struct{})
 	defer close(d.hold)
-	g := start(t, func(o *loop.Options) { o.Redeem, o.HeadTimeout = d.redeem, 200*time.Millisecond })
+	g := start(t, func(o *loop.Options) { o.Redeem, o.HeadTimeout = d.redeem, 2*time.Second })
 	r := g.dialRaw()
 	r.sends(withTicket("ticket=T1") + "\r\n")
 	if body := wantStatus(t, r, 503); !strings.Contains(body, "ticket") {

@@ -222,7 +222,7 @@ func TestCloseNotify(t *testing.T) {
 }
 
 func TestWhatIsNoTLSIsRefused(t *testing.T) {
-	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.CloseTimeout = 300*time.Millisecond, 300*time.Millisecond })
+	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.CloseTimeout = time.Second, 300*time.Millisecond })
 	plain := g.dialRaw()
 	plain.sends(bearerAlice)
 	if body := wantStatus(t, plain, 400); !strings.Contains(body, "TLS") {
@@ -230,12 +230,16 @@ func TestWhatIsNoTLSIsRefused(t *testing.T) {
 	}
 	// Garbage in a record, a version nobody speaks, a record that never ends,
 	// nothing at all: all are cut in time, without a goroutine left.
+	cut := map[string]*raw{}
 	for name, sent := range map[string]string{
 		"garbage": "\x16\x03\x01\x00\x05hello", "half a record": "\x16\x03\x01\x40\x00half", "half a header": "\x16\x03", "nothing": "",
 		"endless": "\x16\x03\x01\x3f\xff" + strings.Repeat("\x01\x00\xff\xff", 40_000),
 	} {
 		r := g.dialRaw()
 		go func() { _, _ = io.WriteString(r.Conn, sent) }() // it may be cut in the middle
+		cut[name] = r
+	}
+	for name, r := range cut {
 		if _, err := io.Copy(io.Discard, r.r); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -261,7 +265,7 @@ func TestNoHandshakeWhileRefusing(t *testing.T) {
 }
 
 func TestTLSHandshakesThatStallAreCut(t *testing.T) {
-	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.TLSWorkers = 300*time.Millisecond, 1 })
+	g := startTLS(t, func(o *loop.Options) { o.HeadTimeout, o.TLSWorkers = 2*time.Second, 1 })
 	before := runtime.NumGoroutine()
 	// Each sends a whole hello and then nothing: its goroutine waits, and with one
 	// place to compute at, it must not keep that.
@@ -273,6 +277,9 @@ func TestTLSHandshakesThatStallAreCut(t *testing.T) {
 	r := g.dialTLS(g.config(tls.VersionTLS13), nil)
 	r.sends(bearerAlice)
 	wantStatus(t, r, 101)
+	if n := g.Stats().Upgrades[loop.UpgradeTimeout]; n > 0 {
+		t.Errorf("it was let in when %d had been cut", n)
+	}
 	g.eventually("they are cut", func() bool { s := g.Stats(); return s.Upgrades[loop.UpgradeTimeout] == 20 && s.Heads == 0 })
 	g.eventually("no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
