@@ -114,7 +114,7 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 		o.Loop.SendBufferBytes = 16 << 10
 		o.Loop.SlowTimeout = time.Minute
 	})
-	const readers, messages = 30, 10_000
+	const readers, messages, between = 30, 4_000, 400
 	users := make([]string, readers)
 	for i := range users {
 		users[i] = fmt.Sprintf("u%d", i)
@@ -153,10 +153,11 @@ func TestSlowReadersSeeEveryBreakInTheChain(t *testing.T) {
 		readersDone.Go(func() {
 			var at protocol.ID
 			var n uint64
-			for reads := 0; n < messages; reads++ {
-				if i%3 != 0 && reads%400 == 399 {
+			for stop := uint64(between); n < messages; {
+				if i%3 != 0 && n >= stop {
 					// What is tested: it stops reading now and then. At first until somebody is
 					// slow: how long that takes depends on the machine.
+					stop = n + between
 					time.Sleep(150 * time.Millisecond)
 					for g.Loops().Stats().SlowReaders == 0 && sent.Load() < messages {
 						time.Sleep(10 * time.Millisecond)
