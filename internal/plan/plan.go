@@ -62,8 +62,8 @@ const (
 	packetBytes = 66
 	// canarySeconds is how often a link sends one (DELIVERY L1).
 	canarySeconds = 2
-	// singleLinks is how many links a gateway has without a Cluster.
-	singleLinks = 4
+	// singleLinks is how many links a gateway has without a Cluster (redisstore.Options).
+	singleLinks = 1
 	// tailEntries is how many messages a hot tail has at most.
 	tailEntries = 64
 	// redisShare is the part of a Redis machine's memory that data may take; the

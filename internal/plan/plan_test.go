@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/madang-chat/madang/internal/redisstore"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -97,8 +99,20 @@ func TestTheArithmetic(t *testing.T) {
 	near("gateway CPU", p.Gateways.Needs[0].Total, (1000*follow*100+20_000*5+100_000*60/60)/1e6)
 	near("network", p.Gateways.Needs[2].Total, (20_000*(200+100+66)+1000*follow*66)*8)
 	near("API CPU", p.APIs.Needs[0].Total, 1000*50/1e6)
-	near("Redis CPU", p.Redis.Needs[0].Total, (1000*(20+follow*1)+g*4/2*10+100_000*6/60+g*g*1)/1e6)
+	near("Redis CPU", p.Redis.Needs[0].Total, (1000*(20+follow*1)+g*1/2*10+100_000*6/60+g*g*1)/1e6)
 	near("Redis memory", p.Redis.Needs[1].Total, 100_000*400+10_000*400+200_000*100+3_600_000*(200+100)+60_000*200)
+}
+
+// What is reckoned with is what a gateway does.
+func TestLinksAreAsManyAsAGatewayHas(t *testing.T) {
+	s, err := redisstore.Open(redisstore.Options{URL: "redis://127.0.0.1:1"}) // which nobody talks to
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Links() != singleLinks {
+		t.Errorf("a gateway has %d links without a Cluster, the plan reckons with %d", s.Links(), singleLinks)
+	}
 }
 
 // Whatever the load, what is planned is enough, and more load never needs less.
