@@ -15,12 +15,13 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
-// TestPicture plays the conversation of the README's picture. With
-// UPDATE_SCREENSHOT=1 it takes it: docs/images/demo.png.
+// TestPicture plays the conversation of the README's picture, and wants all of it to
+// be legible. With UPDATE_SCREENSHOT=1 it takes it: docs/images/demo.png.
 func TestPicture(t *testing.T) {
 	dev := startDev(t)
 	others := func(user, room, text string) {
@@ -87,6 +88,10 @@ func TestPicture(t *testing.T) {
 	says(bob, "👏")
 	says(nil, "Marek comes too, he is just locking his bike")
 	says(alice, "Perfect. See you in the yard!")
+	for _, scheme := range []string{"dark", "light"} {
+		alice.readsAll(scheme)
+		bob.readsAll(scheme)
+	}
 	if os.Getenv("UPDATE_SCREENSHOT") == "" {
 		return
 	}
@@ -104,6 +109,38 @@ func TestPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Println("wrote", path)
+}
+
+// readsAll fails the test unless all text differs from what is behind it as much as
+// WCAG 2.2 asks (1.4.3: 4.5 times as light, or as dark), in a colour scheme. What is
+// on an image or a gradient, and what is said by something else too, is left out.
+func (p *tab) readsAll(scheme string) {
+	p.t.Helper()
+	p.does(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	}))
+	p.sees("the colours", fmt.Sprintf(`matchMedia("(prefers-color-scheme: %s)").matches && document.getAnimations().length === 0`, scheme))
+	pale, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`(() => {
+		const light = (colour) => {
+			const [r, g, b] = colour.match(/[\d.]+/g).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+			return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+		};
+		return [...document.querySelectorAll("body *")].filter((e) => {
+			if (!e.checkVisibility() || e.closest("[aria-hidden]") || ![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) return false;
+			let behind = e;
+			for (; getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)"; behind = behind.parentElement) {
+				if (getComputedStyle(behind).backgroundImage !== "none") return false;
+			}
+			const [a, b] = [getComputedStyle(e).color, getComputedStyle(behind).backgroundColor].map(light);
+			return Math.max(a, b) / Math.min(a, b) < 4.5;
+		}).map((e) => e.textContent).join("\n");
+	})()`))
+	if err != nil || pale != "" {
+		p.t.Errorf("%s: %v, hard to read:\n%s", scheme, err, pale)
+	}
 }
 
 func (p *tab) picture() image.Image {
