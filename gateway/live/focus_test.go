@@ -99,14 +99,31 @@ func TestTypingIsLimited(t *testing.T) {
 func TestOutsidersAreRefused(t *testing.T) {
 	b := inRoom(t)
 	for _, kind := range []edge.EventKind{edge.EvFocus, edge.EvTyping, edge.EvRead, edge.EvDelivered} {
-		b.says(1, kind, "other", 5)
-		b.want("refuse 1 forbidden")
-		b.says(1, kind, "no-such-room", 5)
-		b.want("refuse 1 forbidden")
+		for _, room := range []string{"other", "no-such-room"} {
+			b.says(1, kind, room, 5)
+			b.pass(300)
+			b.want("refuse 1 forbidden")
+		}
 	}
 	b.message("other")
 	b.pass(3_000)
 	b.want()
+}
+
+// Whom the API answered 201 knows of a new room sooner than the gateway, which hears of
+// it on the user's channel.
+func TestWhatIsSaidOfARoomThatIsNotToldOfYetWaits(t *testing.T) {
+	b := inRoom(t)
+	b.says(1, edge.EvFocus, "new", 0)
+	b.says(1, edge.EvTyping, "new", 0)
+	b.pass(200)
+	b.room("new", "alice", 3)
+	b.asking["new"] = true
+	b.pass(1_000)
+	b.want()
+	delete(b.asking, "new")
+	b.pass(100)
+	b.want("publish new "+`{"type":"typing","room":"new","user":"alice","until_ms":5000}`, "read alice new 3")
 }
 
 // A client that was told `joined` may say so before follow has asked the members.

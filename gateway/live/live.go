@@ -261,7 +261,8 @@ const maxWaits = 64
 // maxClaims bounds conn.markers; over it the memory of all rooms goes.
 const maxClaims = 256
 
-// postponed is something said before follow could tell whether it is allowed.
+// postponed is something said before follow could tell whether it is allowed, or about a
+// room that it knows nothing of.
 type postponed struct {
 	ev      edge.Event
 	tries   int
@@ -274,6 +275,9 @@ const (
 	// maxPostpones gives follow 20 s: a partition that is away that long answers
 	// the client with an error.
 	maxPostpones = 200
+	// untoldPostpones is how often a room is asked about again that the user is not in:
+	// whom the API has just answered that it is may say so before the user's channel does.
+	untoldPostpones = 3
 )
 
 // New returns a Core in which nobody is online.
@@ -402,16 +406,26 @@ func (c *Core) handle(now int64, cn *conn, p postponed) {
 	if ev.Kind != edge.EvWatch && ev.Room != "" {
 		num, member, deciding = c.rooms.Membership(ev.Conn, ev.Room)
 	}
-	if _, greeted := c.rooms.Connection(ev.Conn); !greeted || deciding {
-		if p.tries++; p.tries <= maxPostpones && cn.later < maxWaits {
-			cn.later++
-			c.later.push(now+postponeMs, p)
-			return
-		}
-		c.refuse(ev.Conn, protocol.ErrUnavailable, "the room can't be reached now")
+	_, greeted := c.rooms.Connection(ev.Conn)
+	deciding = deciding || !greeted
+	patience := 0
+	switch {
+	case deciding:
+		patience = maxPostpones
+	case !member:
+		patience = untoldPostpones
+	}
+	if p.tries < patience && cn.later < maxWaits {
+		p.tries++
+		cn.later++
+		c.later.push(now+postponeMs, p)
 		return
 	}
-	if !member {
+	switch {
+	case deciding:
+		c.refuse(ev.Conn, protocol.ErrUnavailable, "the room can't be reached now")
+		return
+	case !member:
 		c.refuse(ev.Conn, protocol.ErrForbidden, "not a member of the room")
 		return
 	}
