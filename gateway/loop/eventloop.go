@@ -57,6 +57,8 @@ type loop struct {
 	acceptTold  uint32 // tick at which the log said that accepting fails
 	acceptAgain uint32 // tick to try again at: out of descriptors, or ahead of the accept rate
 	acceptTat   float64
+	mostFile    int  // no client is to have this descriptor, nor one above
+	crammed     bool // it was reached, or accepting failed: look before the next
 	conns       slab
 	live        int // slots in use
 	heads       int // of them, those whose request is awaited
@@ -168,6 +170,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		return nil, fmt.Errorf("watch the listener: %w", err)
 	}
 	l.accepting = true
+	l.mostFile = mostFile()
 	return l, nil
 }
 

@@ -318,18 +318,9 @@ func TestOutOfDescriptors(t *testing.T) {
 	var log lines
 	g := start(t, func(o *loop.Options) { o.Loops = 1; o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	alice := g.dial("alice")
-	var before syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
 	used := highestFD(t)
-	set := func(n uint64) {
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: before.Max}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	defer set(before.Cur)
-	set(uint64(used) + 2) // one for the client, none for the gateway
+	allow := descriptors(t)
+	allow(used + 2) // one for the client, none for the gateway
 	conn, err := net.Dial("tcp", g.Addr().String())
 	if err != nil {
 		t.Skip("no descriptor for the client: ", err)
@@ -344,10 +335,76 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	alice.says(`{"type":"ping"}`)
 	alice.want(protocol.Pong)
-	set(before.Cur)
+	allow(0)
 	rc := &raw{Conn: conn, t: t}
 	rc.sends(goodHead + "Authorization: Bearer bob\r\n\r\n")
 	g.hub.take(t, "opening of bob", func(ev edge.Event) bool { return ev.Kind == edge.EvOpened && ev.User == "bob" })
+}
+
+// Clients leave descriptors to the process itself: a connection to Redis that broke
+// could not be made again, because those who wait take what it leaves.
+func TestClientsDoNotTakeTheLastDescriptors(t *testing.T) {
+	used := highestFD(t)
+	descriptors(t)((used + 40) * 8 / 7)
+	g := start(t, func(o *loop.Options) { o.Loops = 1 })
+	var clients []net.Conn
+	for g.Stats().AcceptFailures == 0 {
+		conn, err := net.Dial("tcp", g.Addr().String())
+		if err != nil {
+			t.Fatal("clients have taken all descriptors: ", err)
+		}
+		defer conn.Close()
+		clients = append(clients, conn)
+		g.eventually("accepted, or not", func() bool {
+			s := g.Stats()
+			return s.Accepted == uint64(len(clients)) || s.AcceptFailures > 0
+		})
+	}
+	for range 2 {
+		fd, err := syscall.Dup(2)
+		if err != nil {
+			t.Fatal("there is none for a connection to Redis: ", err)
+		}
+		defer syscall.Close(fd)
+	}
+	accepted := g.Stats().Accepted
+	bob, err := net.Dial("tcp", g.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bob.Close()
+	for failures := g.Stats().AcceptFailures; g.Stats().AcceptFailures < failures+2; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := g.Stats().Accepted; n != accepted {
+		t.Errorf("%d more were accepted", n-accepted)
+	}
+	for _, conn := range clients {
+		conn.Close()
+	}
+	rc := &raw{Conn: bob, t: t}
+	rc.sends(goodHead + "Authorization: Bearer bob\r\n\r\n")
+	g.hub.take(t, "opening of bob", func(ev edge.Event) bool { return ev.Kind == edge.EvOpened && ev.User == "bob" })
+}
+
+// descriptors sets how many this process may have, until the test ends; 0: as many as before.
+func descriptors(t *testing.T) (allow func(n int)) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	allow = func(n int) {
+		limit := before
+		if n > 0 {
+			limit.Cur = uint64(n)
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { allow(0) })
+	return allow
 }
 
 // highestFD is the largest descriptor in use, with those below it filled up.
