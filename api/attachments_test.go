@@ -522,19 +522,20 @@ func TestWhoBreaksOffLeavesNothing(t *testing.T) {
 }
 
 func TestASlowBodyMayTakeItsTimeAndAStuckOneMayNot(t *testing.T) {
-	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.IdleTimeout = 400 * time.Millisecond })
-	y.api.SetTimeouts(300*time.Millisecond, 300*time.Millisecond)
+	t.Parallel() // it waits, mostly
+	y := newYard(t, testkit.Mini(t).URL(), func(o *api.Attachments) { o.IdleTimeout = 2 * time.Second })
+	y.api.SetTimeouts(time.Second, time.Second)
 	addr := y.start()
 	whole := form(fileHead("a"), strings.Repeat("x", 20))
 
 	slow := y.dial(t, addr, "alice", fmt.Sprintf("Content-Length: %d", len(whole)))
 	began := time.Now()
-	for i := 0; i < len(whole); i += 20 { // longer in all than any time-out but that of uploads
-		slow.says(whole[i:min(i+20, len(whole))])
-		time.Sleep(60 * time.Millisecond)
+	for i := 0; i < len(whole); i += 10 { // longer in all than any time-out but that of uploads
+		slow.says(whole[i:min(i+10, len(whole))])
+		time.Sleep(170 * time.Millisecond)
 	}
 	slow.wantStatus(201)
-	if took := time.Since(began); took < 400*time.Millisecond {
+	if took := time.Since(began); took < 2*time.Second {
 		t.Fatalf("it was not slow: %v", took)
 	}
 

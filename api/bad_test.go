@@ -276,7 +276,7 @@ func TestStoreFailures(t *testing.T) {
 
 func TestStoreThatHangsIsGivenUp(t *testing.T) {
 	store := newMemory()
-	w := newWorld(t, store, func(o *api.Options) { o.Limits.StoreTimeout = 20 * time.Millisecond })
+	w := newWorld(t, store, func(o *api.Options) { o.Limits.StoreTimeout = 200 * time.Millisecond })
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
 	store.gate = make(chan struct{})
 	w.as("alice").sends("r", "x").wantCode(503, "unavailable")

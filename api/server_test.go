@@ -398,9 +398,10 @@ func TestAStoreHasItsTimeAfterASlowBody(t *testing.T) {
 }
 
 func TestSlowClientsAreCut(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	w := newWorld(t, newMemory(), nil)
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
-	w.api.SetTimeouts(30*time.Millisecond, 60*time.Millisecond)
+	w.api.SetTimeouts(time.Second, 2*time.Second) // longer than a client may be stopped before it has said anything
 	addr := w.start()
 	head := "POST /v1/rooms/r/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + tokenOf(t, "alice") + "\r\n"
 	for name, raw := range map[string]string{
@@ -408,13 +409,19 @@ func TestSlowClientsAreCut(t *testing.T) {
 		"half a chunk":   head + "Transfer-Encoding: chunked\r\n\r\nd\r\n" + `{"text`,
 		"no body at all": head + "Content-Length: 13\r\n\r\n",
 	} {
-		if status, closed := talk(t, addr, raw); status != "408" || !closed {
-			t.Errorf("%s: %s, closed %v", name, status, closed)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if status, closed := talk(t, addr, raw); status != "408" || !closed {
+				t.Errorf("%s, closed %v", status, closed)
+			}
+		})
 	}
 	for name, raw := range map[string]string{"silence": "", "half a head": head} {
-		if status, _ := talk(t, addr, raw); status != io.ErrUnexpectedEOF.Error() {
-			t.Errorf("%s: %s", name, status)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if status, _ := talk(t, addr, raw); status != io.ErrUnexpectedEOF.Error() {
+				t.Error(status)
+			}
+		})
 	}
 }
