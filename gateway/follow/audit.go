@@ -1,5 +1,7 @@
 package follow
 
+import "github.com/madang-chat/madang/gateway/fifo"
+
 // auditing paces audits. When many links break at once (a primary failed, the
 // network was away) everything on them is to be compared, by every gateway of the
 // fleet at the same time; what a user who comes back waits for, and sends, must
@@ -7,7 +9,7 @@ package follow
 // their channels were confirmed; what is asked for somebody who waits does not
 // wait here, and takes the audit of its room along.
 type auditing struct {
-	waiting  fifo[audit]
+	waiting  fifo.Queue[audit]
 	tokens   float64 // audits that may go now
 	lastTick int64
 }
@@ -27,7 +29,7 @@ const auditBurst = 50
 // joined and left wait, as behind any read.
 func (c *Core) auditLater(u *user) {
 	u.readTok = c.nextToken()
-	c.audits.waiting.push(0, audit{u: u, tok: u.readTok})
+	c.audits.waiting.Push(audit{u: u, tok: u.readTok})
 }
 
 // compare asks for a user's index: at once the first time, for which somebody
@@ -56,7 +58,7 @@ func (c *Core) tickAudits(now int64) {
 // pumpAudits sends what the budget allows.
 func (c *Core) pumpAudits() {
 	for a := &c.audits; a.tokens >= 1; {
-		next, ok := a.waiting.due(0)
+		next, ok := a.waiting.Pop()
 		switch {
 		case !ok:
 			return

@@ -24,6 +24,7 @@ import (
 	"cmp"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -160,11 +161,11 @@ type Core struct {
 	asking []*room // rooms with checks to be asked at the end of the turn
 	audits auditing
 
-	hellos  fifo[edge.ConnID]
-	retries fifo[retry]
-	lingers fifo[linger]
-	lefts   fifo[userRoom] // removals that their users have not been told
-	repairs fifo[chat.Membership]
+	hellos  fifo.Timed[edge.ConnID]
+	retries fifo.Timed[retry]
+	lingers fifo.Timed[linger]
+	lefts   fifo.Timed[userRoom] // removals that their users have not been told
+	repairs fifo.Timed[chat.Membership]
 }
 
 type userRoom struct{ user, room string }
@@ -211,7 +212,7 @@ func New(cfg Config, out Out) *Core {
 // Stats returns the counts so far.
 func (c *Core) Stats() Stats {
 	s := c.stats
-	s.AuditsWaiting = c.audits.waiting.len()
+	s.AuditsWaiting = c.audits.waiting.Len()
 	s.Memberships = c.members.len()
 	s.Users, s.Rooms, s.Conns = c.people.index.Len(), c.rooms.index.Len(), len(c.byConn)
 	return s
@@ -236,7 +237,7 @@ func (c *Core) Flush() {
 			c.askRoom(r)
 		case !r.inAudits: // nobody waits for it
 			r.inAudits = true
-			c.audits.waiting.push(0, audit{r: r})
+			c.audits.waiting.Push(audit{r: r})
 		}
 	}
 	clear(c.asking)
@@ -251,39 +252,19 @@ func (c *Core) Flush() {
 // waiting for the user's side of a removal.
 func (c *Core) Tick(now int64) {
 	c.tickAudits(now)
-	for {
-		id, ok := c.hellos.due(now)
-		if !ok {
-			break
-		}
+	for id := range c.hellos.Due(now) {
 		c.helloOverdue(id)
 	}
-	for {
-		r, ok := c.retries.due(now)
-		if !ok {
-			break
-		}
+	for r := range c.retries.Due(now) {
 		c.again(r)
 	}
-	for {
-		of, ok := c.lefts.due(now)
-		if !ok {
-			break
-		}
+	for of := range c.lefts.Due(now) {
 		c.leftDue(of)
 	}
-	for {
-		m, ok := c.repairs.due(now)
-		if !ok {
-			break
-		}
+	for m := range c.repairs.Due(now) {
 		c.out.Repair(m)
 	}
-	for {
-		l, ok := c.lingers.due(now)
-		if !ok {
-			break
-		}
+	for l := range c.lingers.Due(now) {
 		if u := c.people.list[l.num]; u != nil && u.opens == l.opens && len(u.conns) == 0 {
 			c.dropUser(u)
 		}
@@ -307,45 +288,4 @@ func (c *Core) again(r retry) {
 			c.readLog(rm)
 		}
 	}
-}
-
-// fifo holds values with due times that never decrease.
-type fifo[T any] struct {
-	items []fifoItem[T]
-	first int
-}
-
-// restingItems is how much room an empty fifo keeps.
-const restingItems = 1024
-
-type fifoItem[T any] struct {
-	at int64
-	v  T
-}
-
-func (f *fifo[T]) push(at int64, v T) {
-	f.items = append(f.items, fifoItem[T]{at, v})
-}
-
-func (f *fifo[T]) len() int { return len(f.items) - f.first }
-
-func (f *fifo[T]) due(now int64) (v T, ok bool) {
-	if f.first == len(f.items) || f.items[f.first].at > now {
-		return v, false
-	}
-	it := &f.items[f.first]
-	v = it.v
-	*it = fifoItem[T]{}
-	f.first++
-	if f.first == len(f.items) {
-		f.items, f.first = f.items[:0], 0
-		if cap(f.items) > restingItems {
-			f.items = nil // a storm's
-		}
-	} else if f.first > 1024 && f.first*2 > len(f.items) {
-		n := copy(f.items, f.items[f.first:])
-		clear(f.items[n:])
-		f.items, f.first = f.items[:n], 0
-	}
-	return v, true
 }

@@ -72,7 +72,7 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 	defer c.rest(r)
 	r.failing = err != nil
 	if err != nil {
-		c.retries.push(now+c.cfg.RetryMs, retry{retryLog, name, tok})
+		c.retries.Push(now+c.cfg.RetryMs, retry{retryLog, name, tok})
 		c.stuck(r)
 		return
 	}

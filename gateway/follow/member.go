@@ -308,7 +308,7 @@ func (c *Core) decide(now int64, m *membership, is bool) {
 		case was == memberRefused:
 		case was == memberSuspended && m.indexed: // a `left` was heard, which the index is about to have
 			m.untold = true
-			c.lefts.push(now+leftMs, userRoom{u.name, c.roomOf(m).name})
+			c.lefts.Push(now+leftMs, userRoom{u.name, c.roomOf(m).name})
 		default: // what clients know may be from the index
 			c.tellLeft(m)
 		}
@@ -322,7 +322,7 @@ func (c *Core) decide(now int64, m *membership, is bool) {
 
 // RepairFailed takes in that an index could not be put right. It is tried again also
 // when the user has gone: nobody else may find out.
-func (c *Core) RepairFailed(now int64, m chat.Membership) { c.repairs.push(now+c.cfg.RetryMs, m) }
+func (c *Core) RepairFailed(now int64, m chat.Membership) { c.repairs.Push(now+c.cfg.RetryMs, m) }
 
 // begin starts a room for a connection.
 func (c *Core) begin(ref *connRef, m *membership) {

@@ -122,7 +122,7 @@ func (c *Core) RoomRead(now int64, tok Token, name string, st chat.RoomState, er
 	if err != nil {
 		r.unask()
 		r.askTok = tok // held until the retry, so that nobody asks meanwhile
-		c.retries.push(now+c.cfg.RetryMs, retry{retryRoom, name, tok})
+		c.retries.Push(now+c.cfg.RetryMs, retry{retryRoom, name, tok})
 		c.stuck(r)
 		return
 	}

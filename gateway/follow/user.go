@@ -92,7 +92,7 @@ func (c *Core) Open(now int64, id edge.ConnID, name string, how Opening) {
 		c.hello(u, &u.conns[len(u.conns)-1])
 		return
 	}
-	c.hellos.push(now+c.cfg.HelloMs, id)
+	c.hellos.Push(now+c.cfg.HelloMs, id)
 }
 
 // Renew takes in that a connection has another token, and when that was made.
@@ -123,7 +123,7 @@ func (c *Core) Close(now int64, id edge.ConnID) {
 		return
 	}
 	if c.cfg.LingerMs > 0 {
-		c.lingers.push(now+c.cfg.LingerMs, linger{u.num, u.opens})
+		c.lingers.Push(now+c.cfg.LingerMs, linger{u.num, u.opens})
 		return
 	}
 	c.dropUser(u)
@@ -161,7 +161,7 @@ func (c *Core) UserRead(now int64, tok Token, name string, st chat.UserState, er
 		return
 	}
 	if err != nil {
-		c.retries.push(now+c.cfg.RetryMs, retry{retryUser, name, tok})
+		c.retries.Push(now+c.cfg.RetryMs, retry{retryUser, name, tok})
 		return
 	}
 	u.readTok = 0

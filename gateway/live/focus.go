@@ -82,7 +82,7 @@ func (c *Core) unfocus(now int64, cn *conn) {
 	c.stats.Focused--
 	if len(r.focused) == 0 {
 		c.renumber(r, edge.NoRoom)
-		c.idle.push(now+c.cfg.TypingForMs, r.name)
+		c.idle.Push(now+c.cfg.TypingForMs, r.name)
 	}
 }
 
@@ -119,7 +119,7 @@ func (c *Core) Detached(now int64, id edge.ConnID, num edge.RoomNum) {
 	// It may be back in a moment, when it was asked again and answered "member":
 	// then the focus stands. Until then it hears nothing.
 	cn.muted = true
-	c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: id, Room: cn.focus.name}, recheck: true})
+	c.later.Push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: id, Room: cn.focus.name}, recheck: true})
 }
 
 // recheck ends the focus on a room that a connection may not look at any more.
@@ -136,7 +136,7 @@ func (c *Core) recheck(now int64, cn *conn, name string) {
 		}
 		cn.muted, cn.away, cn.missed = false, false, false
 	case deciding:
-		c.later.push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: cn.id, Room: name}, recheck: true})
+		c.later.Push(now+postponeMs, postponed{ev: edge.Event{Kind: edge.EvFocus, Conn: cn.id, Room: name}, recheck: true})
 	default:
 		c.setFocus(now, cn, "", edge.NoRoom)
 	}
@@ -151,7 +151,7 @@ func (c *Core) typing(now int64, cn *conn, name string) {
 	cn.typedAt = now
 	r := c.roomOf(name)
 	if len(r.focused) == 0 {
-		c.idle.push(now+c.cfg.TypingForMs, name)
+		c.idle.Push(now+c.cfg.TypingForMs, name)
 	}
 	if !r.typing.allow(now, c.cfg.TypingPerSecond) {
 		c.stats.TypingLimited++

@@ -25,6 +25,7 @@ import (
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -199,8 +200,8 @@ type Core struct {
 	conns   map[edge.ConnID]*conn // those that said something
 	focused map[string]*room
 	byNum   map[edge.RoomNum]*room
-	later   fifo[postponed]
-	idle    fifo[string] // rooms without focus, to be forgotten
+	later   fifo.Timed[postponed]
+	idle    fifo.Timed[string] // rooms without focus, to be forgotten
 
 	marks marking
 }
@@ -303,7 +304,7 @@ func New(cfg Config, rooms Rooms, out Out) *Core {
 func (c *Core) Stats() Stats {
 	s := c.stats
 	s.Online = c.seats.index.Len()
-	s.SeatQueue, s.InFlight = len(c.seats.ready)-c.seats.readyFirst, c.seats.inFlight
+	s.SeatQueue, s.InFlight = c.seats.ready.Len(), c.seats.inFlight
 	s.Watched = len(c.watched.users)
 	return s
 }
@@ -418,7 +419,7 @@ func (c *Core) handle(now int64, cn *conn, p postponed) {
 	if p.tries < patience && cn.later < maxWaits {
 		p.tries++
 		cn.later++
-		c.later.push(now+postponeMs, p)
+		c.later.Push(now+postponeMs, p)
 		return
 	}
 	switch {
@@ -450,11 +451,7 @@ func (c *Core) refuse(id edge.ConnID, code protocol.ErrorCode, detail string) {
 
 // Tick lets time pass. The driver calls it at least every 100 ms.
 func (c *Core) Tick(now int64) {
-	for {
-		p, ok := c.later.due(now)
-		if !ok {
-			break
-		}
+	for p := range c.later.Due(now) {
 		switch cn := c.conns[p.ev.Conn]; {
 		case cn == nil:
 		case p.recheck:
@@ -464,11 +461,7 @@ func (c *Core) Tick(now int64) {
 			c.handle(now, cn, p)
 		}
 	}
-	for {
-		name, ok := c.idle.due(now)
-		if !ok {
-			break
-		}
+	for name := range c.idle.Due(now) {
 		if r := c.focused[name]; r != nil && len(r.focused) == 0 && r.typing.idle(now) {
 			delete(c.focused, name)
 		}
@@ -483,46 +476,6 @@ func (c *Core) Flush(now int64) {
 	c.relink(now)
 	c.pumpSeats()
 	c.pumpMarks(now)
-}
-
-// fifo holds values with due times that never decrease.
-type fifo[T any] struct {
-	items []fifoItem[T]
-	first int
-}
-
-type fifoItem[T any] struct {
-	at int64
-	v  T
-}
-
-func (f *fifo[T]) push(at int64, v T) { f.items = append(f.items, fifoItem[T]{at, v}) }
-
-func (f *fifo[T]) due(now int64) (v T, ok bool) {
-	if f.first == len(f.items) || f.items[f.first].at > now {
-		return v, false
-	}
-	it := &f.items[f.first]
-	v = it.v
-	*it = fifoItem[T]{}
-	f.first++
-	f.items, f.first = shift(f.items, f.first)
-	return v, true
-}
-
-// shift gives back the memory before first when it is most of a queue.
-func shift[T any](items []T, first int) ([]T, int) {
-	switch {
-	case first == len(items) && cap(items) > 4096:
-		return nil, 0
-	case first == len(items):
-		return items[:0], 0
-	case first > 1024 && first*2 > len(items):
-		n := copy(items, items[first:])
-		clear(items[n:])
-		return items[:n], 0
-	}
-	return items, first
 }
 
 // bucket lets a number of things happen per second, and as many at once.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -12,14 +13,13 @@ import (
 // its time again, and then with what it has come to: a reader of a busy room
 // costs Redis a write per second and not per message.
 type marking struct {
-	all        map[markKey]*mark
-	moved      []*room // whose focused users have read more
-	ready      []*mark
-	readyFirst int
-	inFlight   int
-	rate       bucket
-	cools      [3]fifo[*mark] // by cooling
-	large      map[string]int64
+	all      map[markKey]*mark
+	moved    []*room // whose focused users have read more
+	ready    fifo.Queue[*mark]
+	inFlight int
+	rate     bucket
+	cools    [3]fifo.Timed[*mark] // by cooling
+	large    map[string]int64
 }
 
 type markKey struct {
@@ -118,7 +118,7 @@ func (c *Core) advance(kind chat.MarkerKind, user, name string, id protocol.ID, 
 	if m == nil {
 		m = &mark{markKey: key, id: id, n: n, by: by}
 		c.marks.all[key] = m
-		c.marks.ready = append(c.marks.ready, m)
+		c.marks.ready.Push(m)
 	}
 	if n != 0 {
 		m.know(id, n)
@@ -164,11 +164,8 @@ func (c *Core) pumpMarks(now int64) {
 	}
 	clear(ms.moved)
 	ms.moved = ms.moved[:0]
-	for ms.readyFirst < len(ms.ready) && ms.inFlight < maxMarksInFlight && ms.rate.allow(now, c.cfg.MarkersPerSecond) {
-		m := ms.ready[ms.readyFirst]
-		ms.ready[ms.readyFirst] = nil
-		ms.readyFirst++
-		ms.ready, ms.readyFirst = shift(ms.ready, ms.readyFirst)
+	for ms.ready.Len() > 0 && ms.inFlight < maxMarksInFlight && ms.rate.allow(now, c.cfg.MarkersPerSecond) {
+		m, _ := ms.ready.Pop()
 		if c.hasLeft(m) {
 			delete(ms.all, m.markKey)
 			continue
@@ -278,23 +275,19 @@ func (c *Core) cool(now int64, m *mark) {
 	case c.isLarge(now, m.room):
 		kind, ms = coolLarge, c.cfg.ReadLargeEveryMs
 	}
-	c.marks.cools[kind].push(now+ms, m)
+	c.marks.cools[kind].Push(now+ms, m)
 }
 
 // tickMarks lets marks that have cooled be written again, and forgets those that
 // have not moved.
 func (c *Core) tickMarks(now int64) {
 	for i := range c.marks.cools {
-		for {
-			m, ok := c.marks.cools[i].due(now)
-			if !ok {
-				break
-			}
+		for m := range c.marks.cools[i].Due(now) {
 			if m.id == m.told {
 				delete(c.marks.all, m.markKey)
 				continue
 			}
-			c.marks.ready = append(c.marks.ready, m)
+			c.marks.ready.Push(m)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/gateway/index"
 	"github.com/madang-chat/madang/internal/chat"
 )
@@ -26,13 +27,12 @@ type seating struct {
 	seq         uint64
 	opens       uint32
 
-	ready      []uint32 // to be written or left
-	readyFirst int
-	inFlight   int
+	ready    fifo.Queue[uint32] // to be written or left
+	inFlight int
 
-	graces fifo[graceEnd]
-	lazies fifo[uint32]
-	errors fifo[uint32] // failed, to be tried again
+	graces fifo.Timed[graceEnd]
+	lazies fifo.Timed[uint32]
+	errors fifo.Timed[uint32] // failed, to be tried again
 
 	refresh   sweep
 	stepAt    int64 // of the next refresh step
@@ -126,7 +126,7 @@ func (c *Core) rise(now int64, user string) {
 		c.touchLazily(now, num)
 		return
 	}
-	s.graces.push(now+c.cfg.GraceMs, graceEnd{num, st.opens})
+	s.graces.Push(now+c.cfg.GraceMs, graceEnd{num, st.opens})
 }
 
 // of is a user's seat.
@@ -179,7 +179,7 @@ func (c *Core) queue(num uint32) {
 	st.flags |= seatDirty
 	if st.flags&(seatBusy|seatQueued) == 0 {
 		st.flags |= seatQueued
-		s.ready = append(s.ready, num)
+		s.ready.Push(num)
 	}
 }
 
@@ -188,7 +188,7 @@ func (c *Core) touchLazily(now int64, num uint32) {
 	st := &c.seats.all[num]
 	if st.flags&seatLazy == 0 {
 		st.flags |= seatLazy
-		c.seats.lazies.push(now+c.cfg.LazyMs, num)
+		c.seats.lazies.Push(now+c.cfg.LazyMs, num)
 	}
 }
 
@@ -203,10 +203,8 @@ func (c *Core) refocused(now int64, user string) {
 // pumpSeats sends requests as far as they may be under way.
 func (c *Core) pumpSeats() {
 	s := &c.seats
-	for s.readyFirst < len(s.ready) && s.inFlight < c.cfg.SeatsInFlight {
-		num := s.ready[s.readyFirst]
-		s.readyFirst++
-		s.ready, s.readyFirst = shift(s.ready, s.readyFirst)
+	for s.ready.Len() > 0 && s.inFlight < c.cfg.SeatsInFlight {
+		num, _ := s.ready.Pop()
 		st := &s.all[num]
 		st.flags &^= seatQueued
 		if st.flags&seatInUse == 0 || st.flags&seatDirty == 0 {
@@ -275,7 +273,7 @@ func (c *Core) SeatDone(now int64, incarnation uint64, user string, left bool, e
 	switch {
 	case err != nil:
 		st.flags |= seatDirty
-		s.errors.push(now+c.cfg.RetryMs, num)
+		s.errors.Push(now+c.cfg.RetryMs, num)
 	case left && st.flags&seatGone != 0:
 		c.stats.Left++
 		s.remove(num)
@@ -331,22 +329,14 @@ func (c *Core) rewrite(now int64, part int) {
 // tickSeats ends grace times, and refreshes, rewrites and retries what is due.
 func (c *Core) tickSeats(now int64) {
 	s := &c.seats
-	for {
-		g, ok := s.graces.due(now)
-		if !ok {
-			break
-		}
+	for g := range s.graces.Due(now) {
 		st := &s.all[g.num]
 		if st.flags&seatInUse != 0 && st.opens == g.opens && st.conns == 0 && st.flags&seatGone == 0 {
 			st.flags |= seatGone
 			c.touch(g.num)
 		}
 	}
-	for {
-		num, ok := s.lazies.due(now)
-		if !ok {
-			break
-		}
+	for num := range s.lazies.Due(now) {
 		st := &s.all[num]
 		if st.flags&(seatInUse|seatLazy) != seatInUse|seatLazy {
 			continue
@@ -356,11 +346,7 @@ func (c *Core) tickSeats(now int64) {
 			c.touch(num)
 		}
 	}
-	for {
-		num, ok := s.errors.due(now)
-		if !ok {
-			break
-		}
+	for num := range s.errors.Due(now) {
 		if st := &s.all[num]; st.flags&(seatInUse|seatDirty) == seatInUse|seatDirty {
 			c.queue(num)
 		}

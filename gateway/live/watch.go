@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/protocol"
 )
@@ -14,14 +15,14 @@ import (
 // reaches the gateways where it is wanted and no others.
 type watching struct {
 	users   map[string]*watched
-	sets    fifo[edge.ConnID] // connections whose watchNext is due
-	lingers fifo[*watched]
-	retries fifo[*watched]
-	holds   fifo[int] // links
+	sets    fifo.Timed[edge.ConnID] // connections whose watchNext is due
+	lingers fifo.Timed[*watched]
+	retries fifo.Timed[*watched]
+	holds   fifo.Timed[int] // links
 	// spent says up to when (µs) the users that somebody came to watch are paid for; of
 	// those of whom that is to come, or was a moment ago.
 	spent map[string]int64
-	debts fifo[string] // to be forgotten
+	debts fifo.Timed[string] // to be forgotten
 }
 
 type status uint8
@@ -73,7 +74,7 @@ func (c *Core) wantWatch(now int64, cn *conn, users []string) {
 	if cn.waiting || now < cn.watchFrom || c.overspent(now, cn.user) {
 		if !cn.waiting {
 			cn.waiting = true
-			c.watched.sets.push(now+c.cfg.WatchEveryMs, cn.id)
+			c.watched.sets.Push(now+c.cfg.WatchEveryMs, cn.id)
 		}
 		c.stats.WatchLimited++
 		cn.watchNext = users
@@ -119,7 +120,7 @@ func (c *Core) overspent(now int64, user string) bool {
 func (c *Core) spend(now int64, user string) {
 	until, known := c.watched.spent[user]
 	if !known {
-		c.watched.debts.push(now+watchAheadMs, user)
+		c.watched.debts.Push(now+watchAheadMs, user)
 	}
 	c.watched.spent[user] = max(until, now*1000) + 1_000_000/int64(c.cfg.WatchNewPerSecond)
 }
@@ -166,7 +167,7 @@ func (c *Core) unwatch(now int64, cn *conn, i int) {
 	if len(w.watchers) == 0 {
 		w.watchers = nil
 		w.lingersAt = now + c.cfg.WatchLingerMs
-		c.watched.lingers.push(w.lingersAt, w)
+		c.watched.lingers.Push(w.lingersAt, w)
 	}
 }
 
@@ -243,7 +244,7 @@ func (c *Core) PresenceRead(now int64, user string, p chat.UserPresence, err err
 	w.asking = false
 	switch {
 	case err != nil:
-		c.watched.retries.push(now+c.cfg.RetryMs, w)
+		c.watched.retries.Push(now+c.cfg.RetryMs, w)
 	case w.audit: // the channel may have been silent since it was asked
 		c.readAgain(now, w)
 	case w.overtaken:
@@ -344,7 +345,7 @@ func (c *Core) Canary(now int64, n int, gen uint64, partition int, is string) {
 		return // the same data, or another partition of the link said so in this turn
 	}
 	l.holdUntil = now + c.cfg.EpochHoldMs
-	c.watched.holds.push(l.holdUntil, n)
+	c.watched.holds.Push(l.holdUntil, n)
 	for _, w := range c.watched.users {
 		if int(w.link) == n {
 			w.audit = true
@@ -353,61 +354,41 @@ func (c *Core) Canary(now int64, n int, gen uint64, partition int, is string) {
 }
 
 func (c *Core) tickWatched(now int64) {
-	for {
-		id, ok := c.watched.sets.due(now)
-		if !ok {
-			break
-		}
+	for id := range c.watched.sets.Due(now) {
 		switch cn := c.conns[id]; {
 		case cn == nil || !cn.waiting:
 		case c.overspent(now, cn.user):
-			c.watched.sets.push(now+c.cfg.WatchEveryMs, id)
+			c.watched.sets.Push(now+c.cfg.WatchEveryMs, id)
 		default:
 			users := cn.watchNext
 			cn.waiting, cn.watchNext = false, nil
 			c.setWatch(now, cn, users)
 		}
 	}
-	for {
-		user, ok := c.watched.debts.due(now)
-		if !ok {
-			break
-		}
+	for user := range c.watched.debts.Due(now) {
 		if c.watched.spent[user] > now*1000 {
-			c.watched.debts.push(now+watchAheadMs, user)
+			c.watched.debts.Push(now+watchAheadMs, user)
 		} else {
 			delete(c.watched.spent, user)
 		}
 	}
-	for {
-		w, ok := c.watched.lingers.due(now)
-		if !ok {
-			break
-		}
+	for w := range c.watched.lingers.Due(now) {
 		switch {
 		case w.dropped || len(w.watchers) > 0 || w.lingersAt > now:
 		case w.asking: // the answer would be taken for that to whoever watches next
 			w.lingersAt = now + c.cfg.WatchLingerMs
-			c.watched.lingers.push(w.lingersAt, w)
+			c.watched.lingers.Push(w.lingersAt, w)
 		default:
 			c.unwatched(w)
 		}
 	}
-	for {
-		w, ok := c.watched.retries.due(now)
-		if !ok {
-			break
-		}
+	for w := range c.watched.retries.Due(now) {
 		if !w.dropped {
 			w.audit = true
 			c.readAgain(now, w)
 		}
 	}
-	for {
-		n, ok := c.watched.holds.due(now)
-		if !ok {
-			break
-		}
+	for n := range c.watched.holds.Due(now) {
 		if now >= c.links[n].holdUntil {
 			c.links[n].audit = true
 		}
