@@ -163,15 +163,15 @@ func TestTheClientAsksForATokenOnce(t *testing.T) {
 func TestAConnectionGoesOnWithAnotherToken(t *testing.T) {
 	secret := strings.Repeat("x", 32)
 	dev := startDev(t, func(c *config.Dev) { c.JWTSecret = secret })
+	p := openTab(t, browser(t), 600, 400, dev.URL()) // which may take seconds, of no token
 	var tokens []any
-	for _, life := range []time.Duration{4 * time.Second, time.Hour} {
+	for _, life := range []time.Duration{6 * time.Second, time.Hour} {
 		token, err := auth.Mint([]byte(secret), "alice", life, auth.MintOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		tokens = append(tokens, token)
 	}
-	p := openTab(t, browser(t), 600, 400, dev.URL())
 	p.does(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`(async () => {
 		const { Client } = await import("/client.js");
 		const { ws } = await (await fetch("/dev/config.json")).json();

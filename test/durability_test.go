@@ -154,7 +154,7 @@ func fullDisk(t *testing.T, r *testkit.RedisServer) (heals func()) {
 // TestARedisThatLoadsIsNoAcknowledgement: a restarted Redis that reads its data
 // for seconds answers LOADING.
 func TestARedisThatLoadsIsNoAcknowledgement(t *testing.T) {
-	redis := testkit.Redis(t, "--appendonly", "yes", "--aof-use-rdb-preamble", "no",
+	redis := testkit.Redis(t, "--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "no",
 		"--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024") // 20 ms for each key
 	f := fleet.Start(t, redis.URL(), 1, 1)
 	alice, bob := f.User("alice"), f.User("bob")
