@@ -54,6 +54,9 @@ type hotRoom struct {
 	events int32 // since the last report
 	hotAt  int64 // when it was hot last
 	probes []*probe
+	// passed are those that were not answered when most were: they do not count any
+	// more. Their clients are not asked again until they have answered.
+	passed []*probe
 	// wayMs is what an answer takes when nothing is queued: the least that half of
 	// those asked have taken since the room is hot. 0: not known.
 	wayMs int64
@@ -135,6 +138,17 @@ func (h *hotRoom) late(now int64) int64 {
 	return max(0, median(ages[:len(h.probes)])-h.wayMs)
 }
 
+// mostAnswered says whether the median is of those who have answered.
+func (h *hotRoom) mostAnswered() bool {
+	answered := 0
+	for _, p := range h.probes {
+		if p.tookMs >= 0 {
+			answered++
+		}
+	}
+	return 2*answered > len(h.probes)
+}
+
 // median sorts; of an even number it is the lower one.
 func median(of []int64) int64 {
 	slices.Sort(of)
@@ -144,20 +158,18 @@ func median(of []int64) int64 {
 // prune forgets whom it is pointless to wait for: a connection that is closing
 // reads nothing and says nothing of its room.
 func (l *loop) prune(h *hotRoom, now int64) {
-	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
+	pointless := func(p *probe) bool {
 		c := l.conns.get(p.slot, p.gen)
-		if c != nil && c.phase == phaseOpen && now-p.sentMs < probeLostMs {
-			return false
-		}
-		l.forgetProbe(p)
-		return true
-	})
+		return c == nil || c.phase != phaseOpen || now-p.sentMs >= probeLostMs
+	}
+	h.probes = l.forgetProbes(h.probes, pointless)
+	h.passed = l.forgetProbes(h.passed, func(p *probe) bool { return p.tookMs >= 0 || pointless(p) })
 }
 
 // lookAcked finds out what was acknowledged of events. It is looked at so seldom that it
 // may have taken that much less.
 func (l *loop) lookAcked(h *hotRoom, now int64) {
-	for _, p := range h.probes {
+	for _, p := range slices.Concat(h.probes, h.passed) {
 		if !p.events || p.tookMs >= 0 {
 			continue
 		}
@@ -167,14 +179,24 @@ func (l *loop) lookAcked(h *hotRoom, now int64) {
 	}
 }
 
-// probe replaces the probes that were answered a while ago by new ones.
+// probe replaces the probes of a while ago by new ones, when they have told what they
+// can: those that were answered and, once most were, the others, as long as there are
+// enough to ask instead. Did these stay, who answers nothing would gather among those
+// asked, however few of the room they are.
 func (l *loop) probe(rm *room, h *hotRoom, now int64) {
+	most := h.mostAnswered()
 	h.probes = slices.DeleteFunc(h.probes, func(p *probe) bool {
-		if p.tookMs < 0 || now-p.sentMs < probeEveryMs {
+		switch {
+		case now-p.sentMs < probeEveryMs:
 			return false
+		case p.tookMs >= 0:
+			l.forgetProbe(p)
+			return true
+		case most && len(rm.members)-len(h.passed) > sampleSize:
+			h.passed = append(h.passed, p)
+			return true
 		}
-		l.forgetProbe(p)
-		return true
+		return false
 	})
 	for range sampleSize - len(h.probes) {
 		slot := rm.members[rand.IntN(len(rm.members))]
@@ -202,6 +224,17 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 	}
 }
 
+// forgetProbes forgets some of probes.
+func (l *loop) forgetProbes(probes []*probe, some func(*probe) bool) []*probe {
+	return slices.DeleteFunc(probes, func(p *probe) bool {
+		if !some(p) {
+			return false
+		}
+		l.forgetProbe(p)
+		return true
+	})
+}
+
 func (l *loop) forgetProbe(p *probe) {
 	if l.late.probed[p.slot] == p {
 		delete(l.late.probed, p.slot)
@@ -209,7 +242,7 @@ func (l *loop) forgetProbe(p *probe) {
 }
 
 func (l *loop) cool(num edge.RoomNum, h *hotRoom) {
-	for _, p := range h.probes {
+	for _, p := range slices.Concat(h.probes, h.passed) {
 		l.forgetProbe(p)
 	}
 	delete(l.late.hot, num)
