@@ -220,6 +220,28 @@ func TestTwoTabsChat(t *testing.T) {
 	alice.seesMessages("hi bob", "hi alice, <b>nice</b> yard & all")
 }
 
+// TestWhatIsWrittenFastComesInItsOrder: a request that takes its time is not overtaken
+// by the next message's.
+func TestWhatIsWrittenFastComesInItsOrder(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.does(chromedp.Evaluate[chromedp.Void](`
+		(() => {
+			const real = fetch, slow = new Promise((done) => { window.release = done; });
+			let sends = 0;
+			window.fetch = async (url, init) => {
+				if (String(url).endsWith("/messages") && sends++ === 0) await slow;
+				return real(url, init);
+			};
+		})()`))
+	alice.types("one")
+	alice.types("two")
+	alice.types("three")
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => { setTimeout(release, 300); })()`))
+	alice.seesMessages("one", "two", "three")
+}
+
 // TestThePageReceivesOverEvents: the same page over server-sent events, from
 // another origin than its own; they end, and it comes back with its positions.
 func TestThePageReceivesOverEvents(t *testing.T) {

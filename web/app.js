@@ -320,7 +320,8 @@ function post(shown, body) {
   const send = async () => {
     item.failed = "";
     try {
-      const m = await client.send(room, await body(), { key, onRetry: () => there()?.retrying(key) });
+      const made = await body();
+      const m = await inTurn(room, () => client.send(room, made, { key, onRetry: () => there()?.retrying(key) }));
       unsent.delete(item);
       there()?.sent(key, m);
     } catch (err) {
@@ -333,6 +334,16 @@ function post(shown, body) {
   unsent.add(item);
   item.show();
   send();
+}
+
+const turns = new Map(); // by room: the last send to it
+
+/** Sends to a room one after the other: requests overtake one another, and one that is
+ *  repeated would come behind what was written after it. */
+function inTurn(room, send) {
+  const turn = Promise.resolve(turns.get(room)).then(send, send);
+  turns.set(room, turn);
+  return turn;
 }
 
 $("attach").onclick = () => $("files").click();
