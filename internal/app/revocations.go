@@ -14,8 +14,8 @@ const (
 	// Redis more reads: one for each API each time.
 	revocationsEvery = 2 * time.Second
 	// revocationsAgain is how far back each look goes behind the newest that is
-	// known: the times are of the clocks of all Redis nodes, and an entry may be
-	// written some moments after its time.
+	// known, and for how long: the times are of the clocks of all Redis nodes, and an
+	// entry may be written some moments after its time.
 	revocationsAgain = 5 * time.Minute
 )
 
@@ -25,8 +25,13 @@ type revocations struct {
 	from    chat.Revoker
 	revoked *auth.Revoked
 	log     *slog.Logger
-	newest  uint64 // Unix ms; owned by start, then by the rounds
 	rounds
+
+	// Owned by start, then by the rounds. Times of disconnections are Unix ms.
+	newest   uint64
+	settled  uint64    // before it nothing is to come any more
+	marked   uint64    // will be settled in a while
+	markedAt time.Time // since when
 }
 
 func (r *revocations) asPart() part {
@@ -58,9 +63,10 @@ func (r *revocations) start(ctx context.Context) error {
 
 // look reads what is new.
 func (r *revocations) look(ctx context.Context) error {
+	began := time.Now()
 	// A clock that is ahead must not hide what others say meanwhile.
-	since := min(r.newest, uint64(time.Now().UnixMilli()))
-	since -= min(since, uint64(revocationsAgain.Milliseconds()))
+	known := min(r.newest, uint64(began.UnixMilli()))
+	since := max(known-min(known, uint64(revocationsAgain.Milliseconds())), r.settled)
 	for {
 		list, full, err := r.from.Revocations(ctx, since)
 		if err != nil {
@@ -71,6 +77,7 @@ func (r *revocations) look(ctx context.Context) error {
 			r.newest = max(r.newest, v.BeforeMs)
 		}
 		if !full {
+			r.settle(began, known)
 			return nil
 		}
 		if last := list[len(list)-1].BeforeMs; last > since {
@@ -78,5 +85,15 @@ func (r *revocations) look(ctx context.Context) error {
 		} else {
 			since++ // a portion of one millisecond: no way to read the rest of it
 		}
+	}
+}
+
+// settle takes in what was the newest when a look began that read all: the looks of the
+// next minutes find what is late behind it. Without that each look would read all that
+// were disconnected shortly before the newest, until somebody else is: a hundred
+// thousand at once, for good.
+func (r *revocations) settle(began time.Time, known uint64) {
+	if began.Sub(r.markedAt) >= revocationsAgain {
+		r.settled, r.marked, r.markedAt = r.marked, known, began
 	}
 }

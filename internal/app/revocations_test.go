@@ -19,6 +19,7 @@ type revoker struct {
 	mu   sync.Mutex
 	list []chat.Revocation // oldest first
 	fail int               // so many calls first
+	told int               // so many, all calls together
 }
 
 func (r *revoker) Disconnect(context.Context, string) (uint64, error) { panic("nobody asked") }
@@ -35,6 +36,7 @@ func (r *revoker) Revocations(_ context.Context, since uint64) (list []chat.Revo
 			list = append(list, v)
 		}
 	}
+	r.told += len(list)
 	return list, len(list) == 2, nil
 }
 
@@ -81,5 +83,52 @@ func TestRevocationsAreKnownBeforeTheFirstRequest(t *testing.T) {
 			t.Error("the token of somebody else is no good")
 		}
 		r.stop()
+	})
+}
+
+// Many who were disconnected at once are read again for some minutes, as one of them
+// may be late, and not as long as nobody else is.
+func TestRevocationsAreNotReadAgainForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := uint64(time.Now().UnixMilli())
+		from := &revoker{}
+		for i := range uint64(100) {
+			from.list = append(from.list, chat.Revocation{User: "a", BeforeMs: now - 200 + i})
+		}
+		r := &revocations{from: from, revoked: &auth.Revoked{}, log: slog.New(slog.DiscardHandler)}
+		if err := r.start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer r.stop()
+		revoked := func(user string, beforeMs uint64, at int) bool {
+			from.mu.Lock()
+			from.list = slices.Insert(from.list, at, chat.Revocation{User: user, BeforeMs: beforeMs})
+			from.mu.Unlock()
+			time.Sleep(revocationsEvery)
+			synctest.Wait()
+			_, err := r.revoked.Unless(holder(user)).Verify("")
+			return errors.Is(err, auth.ErrRevoked)
+		}
+		time.Sleep(revocationsAgain - 2*revocationsEvery)
+		if !revoked("late", from.list[0].BeforeMs, 0) {
+			t.Error("one that came late was not found")
+		}
+		time.Sleep(revocationsAgain + 2*revocationsEvery)
+		synctest.Wait()
+		told := func() int {
+			from.mu.Lock()
+			defer from.mu.Unlock()
+			return from.told
+		}
+		before := told()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if looks, again := int(time.Minute/revocationsEvery), told()-before; again > 2*looks {
+			t.Errorf("%d looks read %d again", looks, again)
+		}
+		// By the clock of a node that is behind.
+		if !revoked("next", uint64(time.Now().Add(-4*time.Minute).UnixMilli()), len(from.list)) {
+			t.Error("the next one was not found")
+		}
 	})
 }
