@@ -37,7 +37,7 @@ type Sockets struct {
 
 	PresenceGrace   time.Duration `help:"How long a user without a connection stays online. Longer hides longer reconnects; shorter tells sooner who left." default:"5s"`
 	PresenceRefresh time.Duration `help:"How often it is said again in Redis who is online. Shorter heals sooner what Redis lost unnoticed; every user costs two Redis commands each time." default:"4m"`
-	MaxWatched      int           `help:"Most users whose presence a connection watches." default:"500"`
+	MaxWatched      int           `help:"Most users whose presence a connection watches. On a socket they must fit into --max-frame: some 400 names of 36 characters do; POST /v1/watch takes as many as --max-body." default:"500"`
 
 	ResumeTimeout  time.Duration `help:"How long a resuming client may take, after hello, to send its positions." default:"5s"`
 	ResumePerRoom  int           `help:"Missed messages a resume pushes per room; beyond that the client is told to page (gap)." default:"500"`
