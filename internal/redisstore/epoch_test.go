@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -40,4 +41,29 @@ func TestLostDataIsANewEpochToItsOwnMaker(t *testing.T) {
 		t.Fatal(err)
 	}
 	soon(t, 20*time.Second, "a third epoch", func() bool { return epoch() != second })
+}
+
+// A clock that leaps ahead has ended what has a time to live, and nobody else says so:
+// who is online expires there although everybody is.
+func TestAClockThatLeapsAheadIsANewEpoch(t *testing.T) {
+	r := testkit.Mini(t)
+	s := open(t, r.URL())
+	e := listen(s)
+	e.wantHealthy(t, 5*time.Second)
+	epochs := func() map[int]string {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return maps.Clone(e.epochs)
+	}
+	soon(t, 5*time.Second, "all epochs", func() bool { return len(epochs()) == 16 })
+	first := epochs()
+	r.SetTime(time.Now().Add(time.Hour))
+	soon(t, 10*time.Second, "new epochs in all partitions", func() bool {
+		for part, is := range epochs() {
+			if is == first[part] {
+				return false
+			}
+		}
+		return true
+	})
 }

@@ -29,6 +29,9 @@ const (
 	// spread over its second half and as much again (pauseOf), so that their
 	// subscriptions and audits do not start together.
 	backoffMin, backoffMax = 20 * time.Millisecond, 500 * time.Millisecond
+	// leap is by how much a clock has to jump ahead to matter: less than it takes for
+	// what says who is online to expire before it is refreshed.
+	leap = time.Minute
 )
 
 var (
@@ -50,8 +53,12 @@ type link struct {
 	home    int    // the partition its canaries run in
 	key     string // decides whose connection it is
 	channel string // of its canaries
-	// epochs seen last, by run alone.
-	epoch string
+	// By run alone: the epoch that was told last, the Redis time of the last canary and
+	// when that came, and how often that clock has leapt ahead.
+	epoch  string
+	passed uint64
+	came   time.Time
+	leaps  int
 
 	mu       sync.Mutex
 	gen      uint64
@@ -465,6 +472,15 @@ func (l *link) canaryBack(gen uint64, payload string, listener chat.Listener) {
 	}
 	if epoch == "" {
 		return // a bare one
+	}
+	// What a leap has ended, as if its time to live were over, is lost to us.
+	if l.passed != 0 && int64(ms-l.passed) > (now.Sub(l.came)+leap).Milliseconds() {
+		l.leaps++
+		l.s.log.Warn("Redis's clock has leapt ahead", "link", l.id, "by", time.Duration(ms-l.passed)*time.Millisecond-now.Sub(l.came))
+	}
+	l.passed, l.came = ms, now
+	if l.leaps > 0 {
+		epoch += "+" + strconv.Itoa(l.leaps)
 	}
 	listener.Canary(l.id, gen, l.home, epoch, ms)
 	// The other partitions of the link are on the same server, and share its fate:
