@@ -302,7 +302,7 @@ func (c *Core) pull(p *pull) {
 		c.park(p)
 		return
 	}
-	if p.blind {
+	if p.blind || p.timed && c.ahead(p.pos) {
 		c.gap(p)
 		return
 	}

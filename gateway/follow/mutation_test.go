@@ -95,6 +95,7 @@ var mutations = []struct {
 	{"R4: memory proves a time by what it lies between", "catchup.go", "prev == pos || timed && prev.Less(pos)", "prev == pos || timed"},
 	{"R4: the log proves a time by what it lies between", "log.go", "prev == pos || timed && prev.Less(pos)", "prev == pos || timed"},
 	{"R4: a time goes back by a margin", "opening.go", "ms > margin {", "false && ms > margin {"},
+	{"R4: a time that is still to come says nothing", "catchup.go", "p.blind || p.timed && c.ahead(p.pos)", "p.blind"},
 	{"R4: a room that is found late is repeated from the time", "member.go", "j.timed && !before {", "j.timed && !before && false {"},
 	{"R4: … also when it was joined meanwhile", "catchup.go", "\t\t\t\tj.positions[r.name] = j.since\n", ""},
 	{"R4: one who left and came back is told a gap, whatever the time", "member.go", "j.timed && !before {", "j.timed && (before || !before) {"},

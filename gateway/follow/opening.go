@@ -28,6 +28,10 @@ func (c *Core) resumeSince(ref *connRef, ms uint64) {
 	}
 }
 
+// ahead says whether a time, although it went back by the margin, is still to come: a
+// clock told it that was set back since, and what came after it may be older.
+func (c *Core) ahead(at protocol.ID) bool { return c.clocks.least != 0 && at.Ms > c.clocks.least }
+
 // clocks are Redis's times as links' last canaries told them.
 type clocks struct {
 	ms    []uint64 // by link; 0: none has come yet

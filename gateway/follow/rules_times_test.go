@@ -75,6 +75,24 @@ func TestR4ATimeThatNothingIsNewerThanRepeatsNothing(t *testing.T) {
 	alice.gets("21-0")
 }
 
+// The clock was set back since it told the time, by more than the margin.
+func TestR4ATimeThatIsStillToComeIsAGap(t *testing.T) {
+	for at, want := range map[uint64][]string{
+		40: {"hello 7", "resumed 7"},
+		41: {"hello 7", "gap r after 31-0 head 20-0", "resumed 7"},
+	} {
+		s := atTen(t)
+		s.clocks(30)
+		alice := s.opensAs("alice", since(at))
+		s.confirmed("alice")
+		s.answers("user alice").index(7, "r")
+		s.answers("room r alice").room("20-0", 100, "alice")
+		alice.gets(want...)
+		s.published("r", "21-0<20-0")
+		alice.gets("21-0")
+	}
+}
+
 func TestR4ATimeBeforeEverythingRepeatsAll(t *testing.T) {
 	s := play(t, margin)
 	s.linksUp()
