@@ -11,6 +11,12 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
+const (
+	typingForMs     = 5_000 // a typing event is valid
+	typingEveryMs   = 2_000 // a connection may send one
+	typingPerSecond = 10    // that a room sends, and its focused connections hear, in a gateway
+)
+
 // room is a room that somebody here looks at, or typed in a moment ago.
 type room struct {
 	name    string
@@ -82,7 +88,7 @@ func (c *Core) unfocus(now int64, cn *conn) {
 	c.stats.Focused--
 	if len(r.focused) == 0 {
 		c.renumber(r, edge.NoRoom)
-		c.idle.Push(now+c.cfg.TypingForMs, r.name)
+		c.idle.Push(now+typingForMs, r.name)
 	}
 }
 
@@ -144,21 +150,21 @@ func (c *Core) recheck(now int64, cn *conn, name string) {
 
 // typing tells a room that a user is typing.
 func (c *Core) typing(now int64, cn *conn, name string) {
-	if cn.typedAt != 0 && now-cn.typedAt < c.cfg.TypingEveryMs {
+	if cn.typedAt != 0 && now-cn.typedAt < typingEveryMs {
 		c.stats.TypingLimited++
 		return
 	}
 	cn.typedAt = now
 	r := c.roomOf(name)
 	if len(r.focused) == 0 {
-		c.idle.Push(now+c.cfg.TypingForMs, name)
+		c.idle.Push(now+typingForMs, name)
 	}
-	if !r.typing.allow(now, c.cfg.TypingPerSecond) {
+	if !r.typing.allow(now, typingPerSecond) {
 		c.stats.TypingLimited++
 		return
 	}
 	c.stats.TypingSent++
-	c.out.Publish(name, protocol.AppendTyping(nil, name, cn.user, c.cfg.TypingForMs))
+	c.out.Publish(name, protocol.AppendTyping(nil, name, cn.user, typingForMs))
 }
 
 // live is what is read of a live event or a command.
@@ -202,7 +208,7 @@ func (c *Core) RoomEvent(now int64, name string, payload []byte) {
 	if json.Unmarshal(payload, &ev) != nil {
 		return
 	}
-	if ev.Type == "typing" && !r.heard.allow(now, c.cfg.TypingPerSecond) {
+	if ev.Type == "typing" && !r.heard.allow(now, typingPerSecond) {
 		c.stats.TypingLimited++
 		return
 	}

@@ -99,47 +99,20 @@ type Config struct {
 	// RewritePerSecond bounds how many seats are written again per second after
 	// Redis lost its data. More heals sooner, and loads a Redis that just came back.
 	RewritePerSecond int // 4,000
-	// LazyMs is how long a change nobody is told of (focus, number of
-	// connections) waits for the next one.
-	LazyMs int64 // 2 s
 	// SeatsInFlight bounds unanswered writes of seats.
 	SeatsInFlight int // 4,096
 
 	// WatchMax bounds the users a connection watches. Every one costs 32 bytes,
 	// and a subscription when nobody else here watches it.
 	WatchMax int // 500
-	// WatchEveryMs is how often a connection may change its watch set; what comes
-	// sooner waits, the last one counts.
-	WatchEveryMs int64 // 500 ms
 	// WatchNewPerSecond is how many users whom nobody here watched before one user's
 	// connections may come to watch per second in the long run, and 5 s' worth at once:
 	// each is a subscription and two reads of Redis. Beyond it sets wait. More lets
 	// somebody who opens connections only to watch load Redis more.
 	WatchNewPerSecond int // 1,000
-	// WatchLingerMs is how long a user stays watched after the last watcher left.
-	WatchLingerMs int64 // 10 s
-	// EpochHoldMs is how long watched states are believed after Redis lost its
-	// data, until their gateways have written them again.
-	EpochHoldMs int64 // 60 s
-
-	// TypingForMs is how long a typing event is valid; TypingEveryMs how often a
-	// connection may send one; TypingPerSecond how many a room sends, and a room's
-	// focused connections hear, per second and gateway.
-	TypingForMs     int64 // 5 s
-	TypingEveryMs   int64 // 2 s
-	TypingPerSecond int   // 10
-
-	// ReadEveryMs and DeliveredEveryMs are the least times between two writes of
-	// a user's marker of a room; ReadLargeEveryMs in rooms without receipts.
-	ReadEveryMs, DeliveredEveryMs, ReadLargeEveryMs int64 // 1 s, 5 s, 10 s
 	// ReceiptMembers is the size of a room above which there are no receipts and
 	// no delivered markers.
 	ReceiptMembers int // 100
-	// MarkersPerSecond bounds writes of markers. Fewer coalesce more.
-	MarkersPerSecond int // 1,000
-
-	// RetryMs is the time before something that failed is tried again.
-	RetryMs int64 // 500 ms
 }
 
 // WithDefaults fills in what is zero.
@@ -147,22 +120,10 @@ func (c Config) WithDefaults() Config {
 	c.GraceMs = cmp.Or(c.GraceMs, 5_000)
 	c.RefreshMs = cmp.Or(c.RefreshMs, 240_000)
 	c.RewritePerSecond = cmp.Or(c.RewritePerSecond, 4_000)
-	c.LazyMs = cmp.Or(c.LazyMs, 2_000)
 	c.SeatsInFlight = cmp.Or(c.SeatsInFlight, 4_096)
 	c.WatchMax = cmp.Or(c.WatchMax, 500)
-	c.WatchEveryMs = cmp.Or(c.WatchEveryMs, 500)
 	c.WatchNewPerSecond = cmp.Or(c.WatchNewPerSecond, 1_000)
-	c.WatchLingerMs = cmp.Or(c.WatchLingerMs, 10_000)
-	c.EpochHoldMs = cmp.Or(c.EpochHoldMs, 60_000)
-	c.TypingForMs = cmp.Or(c.TypingForMs, 5_000)
-	c.TypingEveryMs = cmp.Or(c.TypingEveryMs, 2_000)
-	c.TypingPerSecond = cmp.Or(c.TypingPerSecond, 10)
-	c.ReadEveryMs = cmp.Or(c.ReadEveryMs, 1_000)
-	c.DeliveredEveryMs = cmp.Or(c.DeliveredEveryMs, 5_000)
-	c.ReadLargeEveryMs = cmp.Or(c.ReadLargeEveryMs, 10_000)
 	c.ReceiptMembers = cmp.Or(c.ReceiptMembers, 100)
-	c.MarkersPerSecond = cmp.Or(c.MarkersPerSecond, 1_000)
-	c.RetryMs = cmp.Or(c.RetryMs, 500)
 	return c
 }
 
@@ -272,6 +233,8 @@ type postponed struct {
 }
 
 const (
+	// retryMs is the time before something that failed is tried again.
+	retryMs    = 500
 	postponeMs = 100
 	// maxPostpones gives follow 20 s: a partition that is away that long answers
 	// the client with an error.

@@ -73,6 +73,11 @@ const (
 	largeMs = 60_000
 	// maxLarge bounds that memory; over it all is forgotten.
 	maxLarge = 10_000
+	// The least times between two writes of a user's marker of a room; large: in rooms
+	// without receipts.
+	readEveryMs, deliveredEveryMs, readLargeEveryMs = int64(1_000), int64(5_000), int64(10_000)
+	// markersPerSecond bounds writes of markers. Fewer coalesce more.
+	markersPerSecond = 1_000
 	// maxMarksInFlight bounds unanswered writes of markers.
 	maxMarksInFlight = 1024
 )
@@ -164,7 +169,7 @@ func (c *Core) pumpMarks(now int64) {
 	}
 	clear(ms.moved)
 	ms.moved = ms.moved[:0]
-	for ms.ready.Len() > 0 && ms.inFlight < maxMarksInFlight && ms.rate.allow(now, c.cfg.MarkersPerSecond) {
+	for ms.ready.Len() > 0 && ms.inFlight < maxMarksInFlight && ms.rate.allow(now, markersPerSecond) {
 		m, _ := ms.ready.Pop()
 		if c.hasLeft(m) {
 			delete(ms.all, m.markKey)
@@ -268,12 +273,12 @@ func (c *Core) MarkerDone(now int64, kind chat.MarkerKind, asked chat.Marker, r 
 // cool keeps a mark from being written for a while.
 func (c *Core) cool(now int64, m *mark) {
 	c.marks.inFlight--
-	kind, ms := coolRead, c.cfg.ReadEveryMs
+	kind, ms := coolRead, readEveryMs
 	switch {
 	case m.kind == chat.DeliveredMarker:
-		kind, ms = coolDelivered, c.cfg.DeliveredEveryMs
+		kind, ms = coolDelivered, deliveredEveryMs
 	case c.isLarge(now, m.room):
-		kind, ms = coolLarge, c.cfg.ReadLargeEveryMs
+		kind, ms = coolLarge, readLargeEveryMs
 	}
 	c.marks.cools[kind].Push(now+ms, m)
 }

@@ -183,12 +183,16 @@ func (c *Core) queue(num uint32) {
 	}
 }
 
+// lazyMs is how long a change nobody is told of (focus, number of connections) waits
+// for the next one.
+const lazyMs = 2_000
+
 // touchLazily has a change written that nobody waits for.
 func (c *Core) touchLazily(now int64, num uint32) {
 	st := &c.seats.all[num]
 	if st.flags&seatLazy == 0 {
 		st.flags |= seatLazy
-		c.seats.lazies.Push(now+c.cfg.LazyMs, num)
+		c.seats.lazies.Push(now+lazyMs, num)
 	}
 }
 
@@ -273,7 +277,7 @@ func (c *Core) SeatDone(now int64, incarnation uint64, user string, left bool, e
 	switch {
 	case err != nil:
 		st.flags |= seatDirty
-		s.errors.Push(now+c.cfg.RetryMs, num)
+		s.errors.Push(now+retryMs, num)
 	case left && st.flags&seatGone != 0:
 		c.stats.Left++
 		s.remove(num)

@@ -25,6 +25,17 @@ type watching struct {
 	debts fifo.Timed[string] // to be forgotten
 }
 
+const (
+	// watchEveryMs is how often a connection may change its watch set; what comes
+	// sooner waits, the last one counts.
+	watchEveryMs = 500
+	// watchLingerMs is how long a user stays watched after the last watcher left.
+	watchLingerMs = 10_000
+	// epochHoldMs is how long watched states are believed after Redis lost its
+	// data, until their gateways have written them again.
+	epochHoldMs = 60_000
+)
+
 type status uint8
 
 const (
@@ -74,7 +85,7 @@ func (c *Core) wantWatch(now int64, cn *conn, users []string) {
 	if cn.waiting || now < cn.watchFrom || c.overspent(now, cn.user) {
 		if !cn.waiting {
 			cn.waiting = true
-			c.watched.sets.Push(now+c.cfg.WatchEveryMs, cn.id)
+			c.watched.sets.Push(now+watchEveryMs, cn.id)
 		}
 		c.stats.WatchLimited++
 		cn.watchNext = users
@@ -86,7 +97,7 @@ func (c *Core) wantWatch(now int64, cn *conn, users []string) {
 // setWatch makes users the watch set of a connection. Those that are new in it
 // are told at once, or as soon as they are known.
 func (c *Core) setWatch(now int64, cn *conn, users []string) {
-	cn.watchFrom = now + c.cfg.WatchEveryMs
+	cn.watchFrom = now + watchEveryMs
 	wanted := make(map[string]bool, len(users))
 	for _, u := range users {
 		wanted[u] = true
@@ -166,7 +177,7 @@ func (c *Core) unwatch(now int64, cn *conn, i int) {
 
 	if len(w.watchers) == 0 {
 		w.watchers = nil
-		w.lingersAt = now + c.cfg.WatchLingerMs
+		w.lingersAt = now + watchLingerMs
 		c.watched.lingers.Push(w.lingersAt, w)
 	}
 }
@@ -244,7 +255,7 @@ func (c *Core) PresenceRead(now int64, user string, p chat.UserPresence, err err
 	w.asking = false
 	switch {
 	case err != nil:
-		c.watched.retries.Push(now+c.cfg.RetryMs, w)
+		c.watched.retries.Push(now+retryMs, w)
 	case w.audit: // the channel may have been silent since it was asked
 		c.readAgain(now, w)
 	case w.overtaken:
@@ -341,10 +352,10 @@ func (c *Core) Canary(now int64, n int, gen uint64, partition int, is string) {
 		return
 	}
 	c.rewrite(now, partition)
-	if old.is == is || l.holdUntil == now+c.cfg.EpochHoldMs {
+	if old.is == is || l.holdUntil == now+epochHoldMs {
 		return // the same data, or another partition of the link said so in this turn
 	}
-	l.holdUntil = now + c.cfg.EpochHoldMs
+	l.holdUntil = now + epochHoldMs
 	c.watched.holds.Push(l.holdUntil, n)
 	for _, w := range c.watched.users {
 		if int(w.link) == n {
@@ -358,7 +369,7 @@ func (c *Core) tickWatched(now int64) {
 		switch cn := c.conns[id]; {
 		case cn == nil || !cn.waiting:
 		case c.overspent(now, cn.user):
-			c.watched.sets.Push(now+c.cfg.WatchEveryMs, id)
+			c.watched.sets.Push(now+watchEveryMs, id)
 		default:
 			users := cn.watchNext
 			cn.waiting, cn.watchNext = false, nil
@@ -376,7 +387,7 @@ func (c *Core) tickWatched(now int64) {
 		switch {
 		case w.dropped || len(w.watchers) > 0 || w.lingersAt > now:
 		case w.asking: // the answer would be taken for that to whoever watches next
-			w.lingersAt = now + c.cfg.WatchLingerMs
+			w.lingersAt = now + watchLingerMs
 			c.watched.lingers.Push(w.lingersAt, w)
 		default:
 			c.unwatched(w)
