@@ -1,7 +1,7 @@
 // Package hub is the goroutine between Redis and the event loops: it owns the
 // follow.Core, feeds it what links, reads and loops report, and carries out what
 // it decides. Nothing that is posted to it waits, and it waits for nothing but
-// its mailbox: reads run on goroutines of their own, at most Options.Readers at
+// its mailbox: reads run on goroutines of their own, at most readBatches at
 // a time, and what can be asked together is asked together.
 //
 // A mailbox that is full breaks the link that filled it (Listener.Event returns
@@ -42,17 +42,20 @@ type Options struct {
 	Addr  string
 	Conns func() int
 
-	// Readers bounds the batches of reads in flight. More shortens a storm's
-	// tail on a Redis with several nodes; each costs a connection.
-	Readers int // default 4
-	// ReadBatch bounds the questions of one batch. Larger means fewer round
-	// trips and longer pauses for others on a Redis that is single-threaded.
-	ReadBatch int // default 512
-	// ReadTimeout bounds one batch.
+	// ReadTimeout bounds one batch of reads.
 	ReadTimeout time.Duration // default 3 s
-	// MailboxBytes bounds the publications that wait for the hub.
-	MailboxBytes int // default 64 MiB
 }
+
+const (
+	// readBatches bounds the batches of reads in flight. More shortens a storm's
+	// tail on a Redis with several nodes; each costs a connection.
+	readBatches = 4
+	// readBatch bounds the questions of one batch. Larger means fewer round
+	// trips and longer pauses for others on a Redis that is single-threaded.
+	readBatch = 512
+	// mailboxBytes bounds the publications that wait for the hub.
+	mailboxBytes = 64 << 20
+)
 
 // Hub is one gateway's hub.
 type Hub struct {
@@ -153,10 +156,7 @@ func New(o Options) (*Hub, error) {
 	if o.Feed == nil {
 		return nil, fmt.Errorf("hub: no feed")
 	}
-	o.Readers = cmp.Or(o.Readers, 4)
-	o.ReadBatch = cmp.Or(o.ReadBatch, 512)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 3*time.Second)
-	o.MailboxBytes = cmp.Or(o.MailboxBytes, 64<<20)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	h := &Hub{
 		opts: o,
@@ -260,7 +260,7 @@ func (h *Hub) Event(link int, gen uint64, ch chat.Channel, payload []byte) bool 
 func (h *Hub) postLink(in linkInput) bool {
 	h.mu.Lock()
 	if in.kind == linkEvent {
-		if h.in.linkBytes > h.opts.MailboxBytes {
+		if h.in.linkBytes > mailboxBytes {
 			h.stats.Broken++
 			h.mu.Unlock()
 			return false

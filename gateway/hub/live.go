@@ -198,7 +198,7 @@ func (a *alive) reborn(now int64, id string) {
 func (a *alive) dispatch(now int64) {
 	a.endPollers(now)
 	a.core.Flush(now)
-	n := a.h.opts.ReadBatch
+	const n = readBatch
 	for a.inflight < liveBatches {
 		switch {
 		case len(a.takes) > 0:

@@ -23,8 +23,9 @@ type answer struct {
 // dispatch starts as many batches of reads as may be in flight. What does not
 // fit waits, and grows into larger batches meanwhile.
 func (h *Hub) dispatch() {
-	o, n := &h.out, h.opts.ReadBatch
-	for h.inflight < h.opts.Readers {
+	const n = readBatch
+	o := &h.out
+	for h.inflight < readBatches {
 		var a answer
 		if a.users, a.apart = batch(h, &o.users, n, h.ofUser); a.users == nil {
 			if a.rooms, a.apart = batch(h, &o.rooms, n, h.ofRoom); a.rooms == nil {

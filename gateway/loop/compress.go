@@ -57,9 +57,13 @@ func (l *loop) bytesOf(f *edge.Frame, form form) []byte {
 	return f.WS()
 }
 
+// compressMinBytes is the length from which events are compressed: of shorter ones
+// little is saved.
+const compressMinBytes = 512
+
 // compressEvent makes an event's compressed frame, nil when it does not pay.
 func (l *loop) compressEvent(json []byte) []byte {
-	if len(json) < l.g.opts.CompressMinBytes {
+	if len(json) < compressMinBytes {
 		return nil
 	}
 	l.scratch = l.deflater.Append(l.scratch[:0], json, deflate.MaxWindowBits)

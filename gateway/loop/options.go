@@ -88,9 +88,6 @@ type Options struct {
 	// Compress agrees to permessage-deflate with clients that offer it. A message
 	// is compressed once for all of them. Default false.
 	Compress bool
-	// CompressMinBytes is the length from which events are compressed: of shorter
-	// ones little is saved. Default 512.
-	CompressMinBytes int
 
 	// HeadTimeout is how long a client may take for its request. Default 5 s.
 	HeadTimeout time.Duration
@@ -137,7 +134,6 @@ func (o *Options) normalize() error {
 	o.MaxBodyBytes = cmp.Or(o.MaxBodyBytes, 1280<<10)
 	o.QueueBytes = cmp.Or(o.QueueBytes, 256<<10)
 	o.SendBufferBytes = cmp.Or(o.SendBufferBytes, 128<<10)
-	o.CompressMinBytes = cmp.Or(o.CompressMinBytes, 512)
 	o.HeadTimeout = cmp.Or(o.HeadTimeout, 5*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 25*time.Second)
 	o.Grace = cmp.Or(o.Grace, 10*time.Second)
@@ -161,7 +157,6 @@ func (o *Options) normalize() error {
 	}
 	for name, n := range map[string]int{
 		"MaxConns": o.MaxConns, "MaxPerUser": o.MaxPerUser, "MaxUpgrades": o.MaxUpgrades, "QueueBytes": o.QueueBytes, "MaxBodyBytes": o.MaxBodyBytes,
-		"CompressMinBytes":        o.CompressMinBytes,
 		"Session.MaxMessageBytes": o.Session.MaxMessageBytes,
 	} {
 		if n < 1 {
