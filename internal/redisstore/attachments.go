@@ -277,7 +277,7 @@ func (s *Store) DueAttachments(ctx context.Context, every time.Duration, limit i
 func (s *Store) turnToSweepAttachments(ctx context.Context, every time.Duration) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
-	taken, err := s.nodes.client().SetNX(ctx, attachmentSweeperKey, s.opt.GatewayID, every).Result()
+	taken, err := s.nodes.client().SetNX(ctx, attachmentSweeperKey, s.id, every).Result()
 	return taken, forCaller(err)
 }
 

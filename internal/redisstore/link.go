@@ -87,7 +87,7 @@ type request struct {
 }
 
 func newLink(s *Store, id int) *link {
-	l := &link{s: s, id: id, home: id, key: s.keys.prefix[id], channel: s.keys.database + s.keys.gateway(id, s.opt.GatewayID)}
+	l := &link{s: s, id: id, home: id, key: s.keys.prefix[id], channel: s.keys.database + s.keys.gateway(id, s.id)}
 	l.more = sync.NewCond(&l.mu)
 	return l
 }
@@ -365,7 +365,7 @@ func (l *link) beat(now time.Time) {
 func (l *link) sendCanary(gen, what uint64) {
 	s := l.s
 	token := fmt.Sprintf("%d.%d", gen, what)
-	keys := []string{s.keys.canary(l.home), s.keys.epoch(l.home), s.keys.gateway(l.home, s.opt.GatewayID)}
+	keys := []string{s.keys.canary(l.home), s.keys.epoch(l.home), s.keys.gateway(l.home, s.id)}
 	// A new epoch with each canary: one that this process gave before would hide
 	// that Redis has lost its data since.
 	c := newCall(l.home, canaryScript, keys, token, crand.Text(), s.publish, canaryTTL.Milliseconds(), s.keys.database)

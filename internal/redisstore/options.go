@@ -1,7 +1,6 @@
 package redisstore
 
 import (
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,9 +20,6 @@ type Options struct {
 	// kept in Redis. More of them spread finer over a Cluster's nodes and cost a
 	// gateway a connection each there. Default 256.
 	Partitions int
-	// GatewayID names this process on its canaries' channel. It must be new at
-	// each start. Default: random.
-	GatewayID string
 	// Links is how many subscriber connections carry the events of a standalone
 	// server or Sentinel; a Cluster has one per partition. What is published together
 	// arrives together on one: with four, a gateway took a third more CPU for what it
@@ -110,9 +106,6 @@ func (o Options) withDefaults() (Options, error) {
 	defD(&o.IdempotencyTTL, 10*time.Minute)
 	defD(&o.DialTimeout, time.Second)
 	defD(&o.CommandTimeout, 3*time.Second)
-	if o.GatewayID == "" {
-		o.GatewayID = rand.Text()
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

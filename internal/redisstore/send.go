@@ -96,7 +96,7 @@ func (s *Store) Pace(ctx context.Context, room string, perSecond float64, lease 
 		interval = max(1, int(1e6/perSecond))
 	}
 	_, err := s.do(ctx, writes, newCall(part, paceScript, []string{s.keys.room(part, room).room},
-		strconv.Itoa(interval), lease.Milliseconds(), s.opt.GatewayID))
+		strconv.Itoa(interval), lease.Milliseconds(), s.id))
 	return err
 }
 

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -19,6 +20,7 @@ const SchemaVersion = 1
 // Store is Redis as madang uses it. It is safe for concurrent use.
 type Store struct {
 	opt     Options
+	id      string // of this process, on its canaries' channel for instance: new at each start
 	target  target
 	nodes   *nodes
 	keys    *keyspace
@@ -72,7 +74,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		opt: o, target: t, log: o.Logger,
+		opt: o, id: rand.Text(), target: t, log: o.Logger,
 		nodes: openNodes(t, o), keys: newKeyspace(o.Partitions, t.db),
 		publish: "PUBLISH", lanes: make(map[laneKey]*lane), opened: time.Now(),
 		arg: constants{

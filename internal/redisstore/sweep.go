@@ -45,12 +45,12 @@ func (s *Store) sweepIsMine(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
 	client := s.nodes.client()
-	taken, err := client.SetNX(ctx, sweeperKey, s.opt.GatewayID, 2*sweepEvery).Result()
+	taken, err := client.SetNX(ctx, sweeperKey, s.id, 2*sweepEvery).Result()
 	if err != nil || taken {
 		return err == nil
 	}
 	holder, err := client.Get(ctx, sweeperKey).Result()
-	return err == nil && holder == s.opt.GatewayID && client.PExpire(ctx, sweeperKey, 2*sweepEvery).Err() == nil
+	return err == nil && holder == s.id && client.PExpire(ctx, sweeperKey, 2*sweepEvery).Err() == nil
 }
 
 // Sweep looks through all outboxes once and says how many entries it tried. An
