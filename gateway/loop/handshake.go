@@ -46,6 +46,13 @@ const (
 	seenLastEventID
 )
 
+// once notes a header, and says whether it is the first of its name.
+func (seen *seenHeader) once(h seenHeader) bool {
+	first := *seen&h == 0
+	*seen |= h
+	return first
+}
+
 // parseRequest reads a head, which ends with CR LF CR LF. It is strict where
 // leniency is how requests are smuggled past proxies: line ends, spaces,
 // repetitions, bodies. It changes nothing and keeps nothing. anywhere: every path
@@ -205,92 +212,76 @@ func (req *request) readHeader(line []byte, seen *seenHeader) *refusal {
 			return errHeaderLine
 		}
 	}
-	once := func(h seenHeader) bool {
-		first := *seen&h == 0
-		*seen |= h
-		return first
+	switch {
+	case is(name, "host"):
+		if !seen.once(seenHost) || !isHost(value) {
+			return errHost
+		}
+		if req.host == nil { // else the URL has said it
+			req.host = value
+		}
+	case is(name, "origin"):
+		if !seen.once(seenOrigin) {
+			return errOriginCount
+		}
+		req.origin = value
+	case is(name, "authorization"):
+		scheme, token, _ := bytes.Cut(value, []byte{' '})
+		if !is(scheme, "bearer") {
+			token = nil
+		}
+		req.addToken(trim(token))
+	case req.route == routeWS:
+		return req.readUpgradeHeader(name, value, seen)
+	default:
+		return req.readPlainHeader(name, value, seen)
 	}
-	if req.route != routeWS {
-		if bad := req.readPlainHeader(name, value, seen); bad != nil {
-			return bad
-		}
-	}
-	switch len(name) { // most headers are decided by their length
-	case len("Host"):
-		if is(name, "host") {
-			if !once(seenHost) || !isHost(value) {
-				return errHost
-			}
-			if req.host == nil { // else the URL has said it
-				req.host = value
-			}
-		}
-	case len("Origin"):
-		if is(name, "origin") {
-			if !once(seenOrigin) {
-				return errOriginCount
-			}
-			req.origin = value
-		}
-	case len("Upgrade"):
-		if is(name, "upgrade") && req.route == routeWS && (!once(seenUpgrade) || !is(value, "websocket")) {
+	return nil
+}
+
+// readUpgradeHeader reads the headers that matter to WebSockets, beside those that
+// matter to all.
+func (req *request) readUpgradeHeader(name, value []byte, seen *seenHeader) *refusal {
+	switch {
+	case is(name, "upgrade"):
+		if !seen.once(seenUpgrade) || !is(value, "websocket") {
 			return errUpgrade
 		}
-	case len("Connection"):
-		if is(name, "connection") && req.route == routeWS {
-			switch namesUpgrade(value) {
-			case listFound:
-				*seen |= seenConnection
-			case listDone: // another line may: together they are one list (RFC 9110, section 5.3)
-				req.otherConn = true
-			default:
-				return errConnection
-			}
+	case is(name, "connection"):
+		switch namesUpgrade(value) {
+		case listFound:
+			*seen |= seenConnection
+		case listDone: // another line may: together they are one list (RFC 9110, section 5.3)
+			req.otherConn = true
+		default:
+			return errConnection
 		}
-	case len("Authorization"):
-		if is(name, "authorization") {
-			scheme, token, _ := bytes.Cut(value, []byte{' '})
-			if !is(scheme, "bearer") {
-				token = nil
-			}
-			req.addToken(trim(token))
-		}
-	case len("Content-Length"):
-		if is(name, "content-length") && req.route == routeWS && parseLength(value) != 0 {
+	case is(name, "content-length"):
+		if parseLength(value) != 0 {
 			return errBody
 		}
-	case len("Sec-WebSocket-Key"): // as long as Transfer-Encoding
-		switch {
-		case req.route != routeWS:
-		case is(name, "transfer-encoding"):
-			return errBody
-		case is(name, "sec-websocket-key"):
-			if !once(seenKey) || !isKey(value) {
-				return errKey
-			}
+	case is(name, "transfer-encoding"):
+		return errBody
+	case is(name, "sec-websocket-key"):
+		if !seen.once(seenKey) || !isKey(value) {
+			return errKey
 		}
-	case len("Sec-WebSocket-Version"):
-		if is(name, "sec-websocket-version") && req.route == routeWS {
-			if !once(seenVersion) {
-				return errVersionCount
-			}
-			if string(value) != "13" {
-				return errVersion
-			}
+	case is(name, "sec-websocket-version"):
+		if !seen.once(seenVersion) {
+			return errVersionCount
 		}
-	case len("Sec-WebSocket-Protocol"):
-		if is(name, "sec-websocket-protocol") && req.route == routeWS {
-			return req.readProtocols(value)
+		if string(value) != "13" {
+			return errVersion
 		}
-	case len("Sec-WebSocket-Extensions"):
-		if is(name, "sec-websocket-extensions") && req.route == routeWS {
-			params, ok := deflate.Choose(value)
-			if !ok {
-				return errExtensions
-			}
-			if !req.compression.Agreed() {
-				req.compression = params
-			}
+	case is(name, "sec-websocket-protocol"):
+		return req.readProtocols(value)
+	case is(name, "sec-websocket-extensions"):
+		params, ok := deflate.Choose(value)
+		if !ok {
+			return errExtensions
+		}
+		if !req.compression.Agreed() {
+			req.compression = params
 		}
 	}
 	return nil

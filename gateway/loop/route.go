@@ -101,20 +101,15 @@ func (req *request) readPlainHeader(name, value []byte, seen *seenHeader) *refus
 			req.closes = true
 		}
 	case is(name, "content-length"):
-		if *seen&seenLength != 0 {
-			return errLengths
-		}
-		*seen |= seenLength
-		if req.length = parseLength(value); req.length < 0 {
+		if req.length = parseLength(value); req.length < 0 || !seen.once(seenLength) {
 			return errLengths
 		}
 	case is(name, "transfer-encoding"):
 		*seen |= seenTransferEncoding
 	case is(name, "content-type"):
-		if *seen&seenType != 0 {
+		if !seen.once(seenType) {
 			return errMediaType
 		}
-		*seen |= seenType
 		mediaType, _, _ := bytes.Cut(value, []byte{';'})
 		req.json = is(trim(mediaType), "application/json")
 	case is(name, "expect"):
@@ -123,10 +118,9 @@ func (req *request) readPlainHeader(name, value []byte, seen *seenHeader) *refus
 		}
 		req.expects = true
 	case is(name, "last-event-id"):
-		if *seen&seenLastEventID != 0 {
+		if !seen.once(seenLastEventID) {
 			return errLastEventID
 		}
-		*seen |= seenLastEventID
 		if len(value) > 0 { // over what the URL says, which is older: a page put it there
 			return req.readSince(value)
 		}
