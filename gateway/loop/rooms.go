@@ -331,7 +331,7 @@ func makeSet(frames []*edge.Frame, shed []bool) frameSet {
 func (l *loop) wholeItem(s *frameSet, c *conn) uint32 {
 	form := s.formOf(c)
 	if s.whole[form] == itemNone {
-		s.whole[form] = l.join(s.frames, nil, form)
+		s.whole[form] = l.join(s.frames, form)
 	}
 	return s.whole[form]
 }
@@ -344,7 +344,13 @@ func (l *loop) durableItem(s *frameSet, c *conn) uint32 {
 	}
 	form := s.formOf(c)
 	if s.durable[form] == itemNone && s.lasting > 0 {
-		s.durable[form] = l.join(s.frames, s.shed, form)
+		kept := make([]*edge.Frame, 0, s.lasting)
+		for i, f := range s.frames {
+			if !s.shed[i] {
+				kept = append(kept, f)
+			}
+		}
+		s.durable[form] = l.join(kept, form)
 	}
 	return s.durable[form]
 }
@@ -361,23 +367,13 @@ func (l *loop) dropUnused(s *frameSet) {
 }
 
 // join makes one item of several frames: of events one after the other, or, for
-// WebSocket, text frames whose events are separated by '\n'. A client is woken once
-// and parses one frame, and the bytes are no more.
-// A single frame is referred to as it is. In the compressed form, events that are
-// worth it keep the frame that was compressed for everybody, and those between
-// them are joined.
-func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
-	total, count := 0, 0
-	var only *edge.Frame
+// WebSocket, text frames. A single frame is referred to as it is.
+func (l *loop) join(frames []*edge.Frame, form form) uint32 {
+	total := 0
 	var sentAtMs int64
 	var traces []edge.Trace
-	for i, f := range frames {
-		if skip != nil && skip[i] {
-			continue
-		}
+	for _, f := range frames {
 		total += len(f.WS())
-		count++
-		only = f
 		if sentAtMs == 0 {
 			sentAtMs = f.SentAtMs
 		}
@@ -385,71 +381,64 @@ func (l *loop) join(frames []*edge.Frame, skip []bool, form form) uint32 {
 			traces = append(traces, f.Trace)
 		}
 	}
-	if form == events || form == eventsStill {
-		buf := l.pool.Get(total + count*eventOverhead)
-		for i, f := range frames {
-			if skip == nil || !skip[i] {
-				buf = appendEvent(buf, f, form == events)
-			}
+	var buf []byte
+	pooled := true
+	switch {
+	case form == events || form == eventsStill:
+		buf = l.pool.Get(total + len(frames)*eventOverhead)
+		for _, f := range frames {
+			buf = appendEvent(buf, f, form == events)
 		}
-		i := l.out.newItem(buf, true, sentAtMs)
-		if traces != nil {
-			l.out.trace(i, traces)
-		}
-		return i
+	case len(frames) == 1:
+		buf, pooled = l.bytesOf(frames[0], form), false
+	default:
+		buf = l.appendTexts(l.pool.Get(total), frames, form) // headers are longer than separators: never too small
 	}
-	if count == 1 {
-		i := l.out.newItem(l.bytesOf(only, form), false, sentAtMs)
-		if traces != nil {
-			l.out.trace(i, traces)
-		}
-		return i
+	i := l.out.newItem(buf, pooled, sentAtMs)
+	if traces != nil {
+		l.out.trace(i, traces)
 	}
-	buf := l.pool.Get(total) // headers are longer than separators: never too small
-	for i := 0; i < len(frames); {
+	return i
+}
+
+// appendTexts appends text frames whose events are separated by '\n'. A client is
+// woken once and parses one frame, and the bytes are no more. In the compressed form,
+// events that are worth it keep the frame that was compressed for everybody, and those
+// between them are joined.
+func (l *loop) appendTexts(buf []byte, frames []*edge.Frame, form form) []byte {
+	for len(frames) > 0 {
 		// As many as fit into one text frame.
-		size, end := -1, i
+		size, n := -1, 0
 		var alone []byte
-		for ; end < len(frames); end++ {
-			if skip != nil && skip[end] {
-				continue
-			}
+		for _, f := range frames {
 			if form == compressed {
-				if alone = frames[end].Deflated(l.compress); alone != nil {
+				if alone = f.Deflated(l.compress); alone != nil {
 					break
 				}
 			}
-			more := size + 1 + len(frames[end].JSON())
-			if size >= 0 && more > maxJoined {
+			more := size + 1 + len(f.JSON())
+			if n > 0 && more > maxJoined {
 				break
 			}
 			size = more
+			n++
 		}
-		if size >= 0 {
+		if n > 0 {
 			buf = wsframe.AppendHeader(buf, wsframe.Text, false, size)
-			first := true
-			for ; i < end; i++ {
-				if skip != nil && skip[i] {
-					continue
-				}
-				if !first {
+			for i, f := range frames[:n] {
+				if i > 0 {
 					buf = append(buf, '\n')
 				}
-				first = false
-				buf = append(buf, frames[i].JSON()...)
+				buf = append(buf, f.JSON()...)
 			}
 		}
-		i = end
 		if alone != nil {
 			buf = append(buf, alone...)
-			i++
+			n++
 		}
+		frames = frames[n:]
 	}
-	item := l.out.newItem(buf, true, sentAtMs)
-	if traces != nil {
-		l.out.trace(item, traces)
-	}
-	return item
+	return buf
 }
 
 // deliverAll queues a set for every member of a room but one.
