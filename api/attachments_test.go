@@ -877,7 +877,7 @@ func TestAnUploadThatCanNotBeStoredIsLogged(t *testing.T) {
 	const idle = time.Second
 	for name, after := range map[string]time.Duration{"at once": 0, "after longer than a body may pause": 2 * idle} {
 		t.Run(name, func(t *testing.T) {
-			var log lockedText
+			var log testkit.Log
 			y := newYard(t, testkit.Mini(t).URL(), nil)
 			files := blob.NewFiles(y.dir)
 			if err := files.Prepare(); err != nil {
@@ -934,7 +934,7 @@ func (r *halfReader) Read(b []byte) (int, error) {
 // A download that the store breaks off is no whole file to its client, and no secret
 // to operators.
 func TestADownloadThatBreaksOffIsLogged(t *testing.T) {
-	var log lockedText
+	var log testkit.Log
 	seen := &uploads{}
 	y := newYard(t, testkit.Mini(t).URL(), nil)
 	id := y.as("alice").uploads("a", strings.Repeat("x", 100_000)).want(201).field("id")
@@ -965,22 +965,4 @@ func TestADownloadThatBreaksOffIsLogged(t *testing.T) {
 	if seen.down != 50_000 {
 		t.Errorf("%d bytes were counted", seen.down)
 	}
-}
-
-// lockedText is a text that many write.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // broken is a gateway of one loop in which things go wrong on purpose. It is
@@ -21,28 +22,11 @@ import (
 type broken struct {
 	*Group
 	t   *testing.T
-	log lockedBuffer
+	log testkit.Log
 
 	mu     sync.Mutex
 	opened map[string]edge.ConnID
 	closed map[edge.ConnID]int
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (b *broken) Post(events []edge.Event) {

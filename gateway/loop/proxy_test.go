@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 const bearerAlice = goodHead + "Authorization: Bearer alice\r\n\r\n"
@@ -169,27 +169,9 @@ func TestProxyHeaderFromElsewhereIsABadRequest(t *testing.T) {
 	wantStatus(t, r, 101)
 }
 
-// lines is a log that a test reads.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // Who is one too many of its address is told of once, with the address.
 func TestTheLogNamesATooManyOnce(t *testing.T) {
-	var log lines
+	var log testkit.Log
 	g := behindBalancer(t, func(o *loop.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
@@ -209,7 +191,7 @@ func TestTheLogNamesATooManyOnce(t *testing.T) {
 // The level of a log may be changed while it is written: who is refused from then on is
 // named in it.
 func TestTheLogNamesWhoIsRefusedOnceItIsAskedTo(t *testing.T) {
-	var log lines
+	var log testkit.Log
 	var level slog.LevelVar
 	g := behindBalancer(t, func(o *loop.Options) {
 		o.MaxPerAddr = 0
@@ -236,7 +218,7 @@ func TestTheLogNamesWhoIsRefusedOnceItIsAskedTo(t *testing.T) {
 }
 
 func TestTheLogNamesTheClientAndNotTheBalancer(t *testing.T) {
-	var log lines
+	var log testkit.Log
 	g := behindBalancer(t, func(o *loop.Options) {
 		o.MaxPerAddr = 0
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -307,7 +289,7 @@ func TestABalancerThatIsNotKnown(t *testing.T) {
 		}
 	}
 
-	var log lines
+	var log testkit.Log
 	g := behindBalancer(t, func(o *loop.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

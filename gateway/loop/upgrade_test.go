@@ -18,6 +18,7 @@ import (
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/loop"
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -315,7 +316,7 @@ func TestAPortThatIsTakenIsRefused(t *testing.T) {
 // Out of descriptors: those who are in are served, nothing spins, and the others
 // are taken when there is room again.
 func TestOutOfDescriptors(t *testing.T) {
-	var log lines
+	var log testkit.Log
 	g := start(t, func(o *loop.Options) { o.Loops = 1; o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	alice := g.dial("alice")
 	used := highestFD(t)

@@ -1,14 +1,12 @@
 package certfile_test
 
 import (
-	"bytes"
 	"crypto/tls"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -65,29 +63,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) has(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
-}
-
 func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	f := newFiles(t)
 	cert, key := testkit.SelfSigned(t, "first")
 	f.write(f.cert, cert)
 	f.write(f.key, key)
-	var log lockedBuffer
+	var log testkit.Log
 	s, err := certfile.Load(certfile.Options{Cert: f.cert, Key: f.key, Every: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +80,7 @@ func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	}
 	cert, key = testkit.SelfSigned(t, "second")
 	f.write(f.cert, cert) // the new certificate with the old key
-	eventually(t, "a warning", func() bool { return log.has("the old one stays") })
+	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "the old one stays") })
 	if got := served(t, s); got != "first" {
 		t.Fatalf("served %q while half of the renewal was written", got)
 	}
@@ -110,7 +91,7 @@ func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	if err := os.Remove(f.key); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a second warning", func() bool { return log.has("no such file") })
+	eventually(t, "a second warning", func() bool { return strings.Contains(log.String(), "no such file") })
 	if got := served(t, s); got != "second" {
 		t.Fatalf("served %q", got)
 	}

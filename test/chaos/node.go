@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -32,18 +31,18 @@ type node struct {
 	ready  atomic.Bool // as its /readyz said last, for the balancer
 	ending atomic.Bool // we end it
 	died   func()      // called when it ends and we did not end it
+	log    testkit.Log
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
-	log  bytes.Buffer
 }
 
 func (n *node) start() error {
 	n.ending.Store(false)
 	cmd := exec.Command(n.path, n.args...)
 	cmd.Env = n.env
-	cmd.Stdout = (*nodeLog)(n)
+	cmd.Stdout = &n.log
 	cmd.Stderr = cmd.Stdout
 	ended, err := testkit.Launch(cmd)
 	if err != nil {
@@ -64,19 +63,8 @@ func (n *node) start() error {
 	return nil
 }
 
-// nodeLog keeps what a process says.
-type nodeLog node
-
-func (l *nodeLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.Write(b)
-}
-
 // panics are the lines of the log that no fault excuses.
 func (n *node) panics() (lines []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	for line := range strings.Lines(n.log.String()) {
 		if strings.Contains(line, "BUG") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.Contains(line, "DATA RACE") {
 			lines = append(lines, n.name+": "+strings.TrimSpace(line))
@@ -155,9 +143,7 @@ func (n *node) close() {
 // saveLog writes what the process said to a file, for whoever looks into a
 // violation.
 func (n *node) saveLog(path string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_ = os.WriteFile(path, n.log.Bytes(), 0o600)
+	_ = os.WriteFile(path, []byte(n.log.String()), 0o600)
 }
 
 // sleep waits for d, or until ctx ends.

@@ -1,7 +1,6 @@
 package fleetnet
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -134,18 +133,11 @@ type program struct {
 	h    *host
 	args []string
 	env  []string
+	log  testkit.Log
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done <-chan struct{}
-	log  bytes.Buffer // guarded by mu
-}
-
-// Write keeps what the process says.
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
 }
 
 // run starts a program on the host. It is killed with the test.
@@ -155,10 +147,8 @@ func (h *host) run(env []string, args ...string) *program {
 	h.lan.t.Cleanup(func() {
 		p.kill()
 		if h.lan.t.Failed() {
-			p.mu.Lock()
-			b := p.log.Bytes()
-			h.lan.t.Logf("%s on %s said:\n%s", filepath.Base(args[0]), h.name, b[max(0, len(b)-3000):])
-			p.mu.Unlock()
+			text := p.log.String()
+			h.lan.t.Logf("%s on %s said:\n%s", filepath.Base(args[0]), h.name, text[max(0, len(text)-3000):])
 		}
 	})
 	p.start()
@@ -169,7 +159,7 @@ func (p *program) start() {
 	p.h.lan.t.Helper()
 	// ip replaces itself by the program: the process ID is the program's.
 	cmd := exec.Command("ip", append([]string{"netns", "exec", p.h.ns}, p.args...)...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, p, p
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, &p.log, &p.log
 	cmd.WaitDelay = time.Second
 	done, err := testkit.Launch(cmd)
 	if err != nil {

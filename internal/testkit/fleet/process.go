@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -49,11 +48,11 @@ type process struct {
 	path string
 	args []string
 	env  []string
+	log  testkit.Log
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done <-chan struct{} // closed when the process has ended
-	log  bytes.Buffer    // guarded by mu
 }
 
 // StartProcesses runs a fleet of processes and returns when all of it is ready.
@@ -103,7 +102,7 @@ func (p *process) start() {
 	p.tb.Helper()
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Env = p.env
-	cmd.Stderr = (*processLog)(p)
+	cmd.Stderr = &p.log
 	cmd.Stdout = cmd.Stderr
 	done, err := testkit.Launch(cmd)
 	if err != nil {
@@ -114,20 +113,9 @@ func (p *process) start() {
 	p.mu.Unlock()
 }
 
-// processLog keeps what a process says.
-type processLog process
-
-func (l *processLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.Write(b)
-}
-
 func (p *process) tail() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.log.Bytes()
-	return string(b[max(0, len(b)-8<<10):])
+	text := p.log.String()
+	return text[max(0, len(text)-8<<10):]
 }
 
 // signal sends one, and waits for the end when it is one that ends.
@@ -176,10 +164,7 @@ func (n *Node) Restart() {
 
 // Log is what the process has said so far.
 func (n *Node) Log() string {
-	p := n.process()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
+	return n.process().log.String()
 }
 
 // ExitCode is the code the process ended with; -1 while it runs.
