@@ -13,7 +13,8 @@ import (
 // chance, get a WebSocket ping behind what is queued for them, and answer it when
 // they have read that far. What sits in kernels' buffers on the way, megabytes if
 // they like, counts too; a socket that takes bytes says nothing about it. The
-// median decides, so that slow readers make no room late.
+// median decides, so that slow readers make no room late; of a user one connection is
+// asked at a time.
 //
 // Who takes events can't be asked. Of it the kernel tells how far its peer has
 // acknowledged: what the peer's own kernel holds unread does not count, until that is
@@ -201,7 +202,7 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 	for range sampleSize - len(h.probes) {
 		slot := rm.members[rand.IntN(len(rm.members))]
 		c := l.conns.at(slot)
-		if l.late.probed[slot] != nil || c.phase != phaseOpen || c.form == collected {
+		if l.late.probed[slot] != nil || c.phase != phaseOpen || c.form == collected || l.isAsked(h, c.user) {
 			continue
 		}
 		l.late.seq++
@@ -222,6 +223,12 @@ func (l *loop) probe(rm *room, h *hotRoom, now int64) {
 		binary.BigEndian.PutUint32(payload[:], p.seq)
 		l.enqueueOwn(slot, c, wsframe.AppendControl(l.pool.Get(8), wsframe.Ping, payload[:]))
 	}
+}
+
+// isAsked says whether one of a user's connections is asked already: whoever has many
+// is one reader all the same, and may want the room to be called late.
+func (l *loop) isAsked(h *hotRoom, user uint32) bool {
+	return slices.ContainsFunc(h.probes, func(p *probe) bool { return l.conns.at(p.slot).user == user })
 }
 
 // forgetProbes forgets some of probes.

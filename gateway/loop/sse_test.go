@@ -516,7 +516,7 @@ func TestASlowReaderOfEvents(t *testing.T) {
 	g := start(t, func(o *loop.Options) {
 		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
 	})
-	r, id := g.slowReader()
+	r, id := g.slowReader("slow")
 	blocks := r.blocksUntil(resumedAt99)
 	from := g.hub.kind(t, edge.EvLagged).Lag[1].Ms
 	missed := large(from + 1)
@@ -543,7 +543,7 @@ const resumedAt99 = "id: 99\ndata: {\"type\":\"resumed\",\"rooms_rev\":1}"
 
 // slowReader opens events, reads none of them, and is left out in room 1: the kernel
 // takes less for it than the queue does, so that it stays behind.
-func (g *gateway) slowReader() (*raw, edge.ConnID) {
+func (g *gateway) slowReader(user string) (*raw, edge.ConnID) {
 	g.t.Helper()
 	small := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
@@ -554,7 +554,7 @@ func (g *gateway) slowReader() (*raw, edge.ConnID) {
 	}
 	g.t.Cleanup(func() { conn.Close() })
 	r := &raw{Conn: conn, t: g.t, r: bufio.NewReader(conn)}
-	r.sends(request("GET", "/v1/events", "slow", ""))
+	r.sends(request("GET", "/v1/events", user, ""))
 	ev := g.hub.kind(g.t, edge.EvOpened)
 	g.post(edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: 1}, edge.Cmd{Kind: edge.CmdAttach, Conn: ev.Conn, Room: 2})
 	last := uint64(0)
@@ -595,7 +595,7 @@ func TestASlowReaderOfEventsWhoseRoomIsGone(t *testing.T) {
 	g := start(t, func(o *loop.Options) {
 		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
 	})
-	r, id := g.slowReader()
+	r, id := g.slowReader("slow")
 	g.post(edge.Cmd{Kind: edge.CmdDetach, Conn: id, Room: 1})
 	g.eventually("it is in one room", func() bool { return g.Stats().Attachments == 1 })
 	blocks := r.blocksUntil(resumedAt99)
@@ -611,7 +611,7 @@ func TestASlowReaderOfEventsIsToldNoTimeByAnEarlierResumed(t *testing.T) {
 	g := start(t, func(o *loop.Options) {
 		o.Loops, o.QueueBytes, o.SendBufferBytes, o.SlowTimeout = 1, 64<<10, 16<<10, time.Minute
 	})
-	r, id := g.slowReader()
+	r, id := g.slowReader("slow")
 	g.post(unicast(id, timed(`{"type":"resumed","rooms_rev":1}`, 98))...)
 	blocks := r.blocksUntil(resumedAt99)
 	g.hub.of(t, id, edge.EvLagged)
