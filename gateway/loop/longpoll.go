@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -51,7 +52,7 @@ type waiting struct {
 	closes bool        // the client sends no other request
 	since  uint32      // tick it began at
 	wait   uint32      // ticks; 0: it only asks what there is
-	origin string      // whose pages may read the answer
+	origin []byte      // whose pages may read the answer; nil: nobody's
 	// whispers are those of frames that are nowhere but here; told those that are in
 	// an answer.
 	whispers, told int32
@@ -71,7 +72,7 @@ func (l *loop) openPoll(slot uint32, c *conn, req *request, claims auth.Claims, 
 	if !c.session.Allow(l.nowMs, &l.g.opts.Session) || c.qbytes > l.queueBytes {
 		return errPollRate
 	}
-	w := &waiting{since: l.tick, closes: req.closes, wait: ticksOf(ask.Wait), origin: string(l.g.readableBy(req))}
+	w := &waiting{since: l.tick, closes: req.closes, wait: ticksOf(ask.Wait), origin: bytes.Clone(l.g.readableBy(req))}
 	l.polls[slot] = w
 	l.stats.Polls++
 	c.deadline = l.tick + w.wait
@@ -180,7 +181,7 @@ func (l *loop) answerPoll(slot uint32, c *conn) {
 	l.settle(c)
 	w := l.polls[slot]
 	if w.start == nil {
-		l.endPoll(slot, c, ClosedByHub, appendRefusal(l.pool.Get(768+len(w.origin)), spread(errNotFollowed), bytesOrNil(w.origin)))
+		l.endPoll(slot, c, ClosedByHub, appendRefusal(l.pool.Get(768+len(w.origin)), spread(errNotFollowed), w.origin))
 		return
 	}
 	if w.closes {
@@ -215,7 +216,7 @@ func (l *loop) byePoll(slot uint32, c *conn, why CloseReason, reason protocol.By
 		if reason == protocol.ByeRevoked || reason == protocol.ByeTokenExpired {
 			bad = errOldToken
 		}
-		l.endPoll(slot, c, why, appendRefusal(l.pool.Get(768+len(w.origin)), bad, bytesOrNil(w.origin)))
+		l.endPoll(slot, c, why, appendRefusal(l.pool.Get(768+len(w.origin)), bad, w.origin))
 		return
 	}
 	retryInMs := l.retryInMs(why)
@@ -280,13 +281,6 @@ func (l *loop) takeAhead(slot uint32, c *conn) {
 	}
 }
 
-func bytesOrNil(s string) []byte {
-	if s == "" {
-		return nil
-	}
-	return []byte(s)
-}
-
 // pollAnswer makes the answer: the events in order, and the positions after them.
 func (l *loop) pollAnswer(w *waiting, connection string) []byte {
 	w.told = w.whispers
@@ -324,7 +318,7 @@ func (l *loop) pollAnswer(w *waiting, connection string) []byte {
 	head := append(l.scratch[:0], "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: "...)
 	head = append(head, connection...)
 	head = append(head, "\r\n"...)
-	head = appendCORS(head, bytesOrNil(w.origin))
+	head = appendCORS(head, w.origin)
 	head = append(head, "Content-Length: "...)
 	head = strconv.AppendInt(head, int64(len(body)), 10)
 	head = append(head, "\r\n\r\n"...)
