@@ -2,9 +2,10 @@ package live
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json" // a long list of users in a quarter of encoding/json's time
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/internal/chat"
@@ -228,6 +229,9 @@ func (c *Core) RoomEvent(now int64, name string, payload []byte) {
 // UserEvent takes in a live event on a user's own channel: a marker that moved,
 // or a command that came over HTTP for one of the user's connections.
 func (c *Core) UserEvent(now int64, user string, payload []byte) {
+	if c.isForOthers(payload) {
+		return
+	}
 	var ev live
 	if json.Unmarshal(payload, &ev) != nil {
 		return
@@ -247,6 +251,18 @@ func (c *Core) UserEvent(now int64, user string, payload []byte) {
 		}
 		c.out.Whisper(id, f)
 	})
+}
+
+// isForOthers says whether a command is for a connection of another gateway. All that
+// have the user get it, and a long list of users takes long to read.
+func (c *Core) isForOthers(payload []byte) bool {
+	rest, is := bytes.CutPrefix(payload, []byte(`{"type":"do","do":"`))
+	if !is {
+		return false
+	}
+	_, rest, _ = bytes.Cut(rest, []byte{'"'}) // what to do
+	conn, is := bytes.CutPrefix(rest, []byte(`,"conn":"`))
+	return is && !bytes.HasPrefix(conn, []byte(c.cfg.ConnPrefix))
 }
 
 // command does what a client asked over HTTP, as if it had come on the socket.

@@ -260,6 +260,17 @@ func TestACommandOverHTTPIsAsIfSaid(t *testing.T) {
 	b.want()
 }
 
+// All gateways that have a user get each command, and a list of users may have 64 KiB:
+// those that it is not for do not read it.
+func TestACommandForAnotherGatewayIsNotRead(t *testing.T) {
+	b := inRoom(t)
+	users := strings.Repeat(`"somebody",`, 499) + `"somebody"`
+	command := []byte(`{"type":"do","do":"watch","conn":"xx-` + edge.ConnID(3).String() + `","users":[` + users + `]}`)
+	if n := testing.AllocsPerRun(10, func() { b.c.UserEvent(b.now, "carol", command) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestOwnDevicesHearOfAMarker(t *testing.T) {
 	b := inRoom(t)
 	b.open(4, "alice")
