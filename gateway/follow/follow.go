@@ -197,11 +197,11 @@ func New(cfg Config, out Out) *Core {
 		links:    make([]link, cfg.Links),
 		epochs:   map[int]string{},
 		clocks:   clocks{ms: make([]uint64, cfg.Links)},
-		people:   newTable(0, func(u *user) string { return u.name }),
+		people:   newTable(0, func(u *user) string { return u.name }, func(u *user) *subscription { return &u.sub }),
 		byConn:   map[edge.ConnID]*user{},
 		waiting:  map[*user][]control{},
 		detached: map[edge.ConnID]map[*room]uint32{},
-		rooms:    newTable(restingNums, func(r *room) string { return r.name }),
+		rooms:    newTable(restingNums, func(r *room) string { return r.name }, func(r *room) *subscription { return &r.sub }),
 		atRest:   new(reading),
 		starts:   map[*membership]start{},
 	}

@@ -17,14 +17,15 @@ type link struct {
 
 // subscription is a channel that a user or a room needs.
 type subscription struct {
-	link      int32
-	partition int32
-	asked     bool // of the present making of the link
-	confirmed bool // the link carries the channel
+	link      uint16
+	partition uint16
+	place     uint32 // in its table's list of the partition
+	asked     bool   // of the present making of the link
+	confirmed bool   // the link carries the channel
 }
 
 func (c *Core) newSubscription(ch chat.Channel) subscription {
-	return subscription{link: int32(c.cfg.LinkOf(ch)), partition: int32(c.cfg.PartitionOf(ch))}
+	return subscription{link: uint16(c.cfg.LinkOf(ch)), partition: uint16(c.cfg.PartitionOf(ch))}
 }
 
 // LinkUp takes in that a link was made, for the gen-th time, and carries nothing
@@ -56,22 +57,19 @@ func (c *Core) LinkDown(n int, gen uint64) {
 // answer may be older than what the link is silent about, and if it raised a
 // room's head, a tail that was lost meanwhile would not look lost (L2).
 func (c *Core) silence(n int) {
-	for _, u := range c.people.list {
-		if u != nil && int(u.sub.link) == n {
-			u.sub.asked, u.sub.confirmed = false, false
-			u.readTok = 0
-			delete(c.waiting, u)
-		}
+	silent := func(link int) bool { return link == n }
+	for u := range c.people.on(silent) {
+		u.sub.asked, u.sub.confirmed = false, false
+		u.readTok = 0
+		delete(c.waiting, u)
 	}
 	var waitedFor []*room
-	for _, r := range c.rooms.list {
-		if r != nil && int(r.sub.link) == n {
-			r.sub.asked, r.sub.confirmed = false, false
-			r.unask()
-			r.logTok = 0
-			if len(r.parked) > 0 {
-				waitedFor = append(waitedFor, r)
-			}
+	for r := range c.rooms.on(silent) {
+		r.sub.asked, r.sub.confirmed = false, false
+		r.unask()
+		r.logTok = 0
+		if len(r.parked) > 0 {
+			waitedFor = append(waitedFor, r)
 		}
 	}
 	c.stuck(waitedFor...)
@@ -87,17 +85,14 @@ func (c *Core) resubscribe() {
 	if !any {
 		return
 	}
-	for _, u := range c.people.list {
-		if u != nil && c.links[u.sub.link].made {
-			c.ask(&u.sub, u.channel())
-			c.owe(u.sub.link, owing{u: u})
-		}
+	made := func(link int) bool { return c.links[link].made }
+	for u := range c.people.on(made) {
+		c.ask(&u.sub, u.channel())
+		c.owe(u.sub.link, owing{u: u})
 	}
-	for _, r := range c.rooms.list {
-		if r != nil && c.links[r.sub.link].made {
-			c.ask(&r.sub, r.channel())
-			c.owe(r.sub.link, owing{r: r})
-		}
+	for r := range c.rooms.on(made) {
+		c.ask(&r.sub, r.channel())
+		c.owe(r.sub.link, owing{r: r})
 	}
 	for i := range c.links {
 		c.links[i].made = false
@@ -189,16 +184,14 @@ func (c *Core) Canary(n int, gen uint64, partition int, epoch string) {
 	if known && old == epoch {
 		return
 	}
-	for _, r := range c.rooms.list {
-		if r != nil && int(r.sub.partition) == partition {
-			r.audit = r.state != roomNew
-			c.owe(r.sub.link, owing{r: r})
-			r.unask()
-			c.wantAsk(r)
-		}
+	for r := range c.rooms.in(partition) {
+		r.audit = r.state != roomNew
+		c.owe(r.sub.link, owing{r: r})
+		r.unask()
+		c.wantAsk(r)
 	}
-	for _, u := range c.people.list {
-		if u != nil && int(u.sub.partition) == partition && u.sub.confirmed {
+	for u := range c.people.in(partition) {
+		if u.sub.confirmed {
 			c.owe(u.sub.link, owing{u: u})
 			c.compare(u)
 		}

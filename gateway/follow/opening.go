@@ -45,7 +45,7 @@ type owing struct {
 	r *room
 }
 
-func (c *Core) owe(link int32, o owing) {
+func (c *Core) owe(link uint16, o owing) {
 	l := &c.links[link]
 	l.owed = append(l.owed, o)
 }
