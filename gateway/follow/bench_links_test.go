@@ -3,7 +3,6 @@ package follow_test
 import (
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/follow"
@@ -11,34 +10,31 @@ import (
 	"github.com/madang-chat/madang/protocol"
 )
 
-// A Cluster has a link per partition, and when they break they break together: it must
-// cost what is on them, and not, for each of them, all that a gateway follows.
-func TestBreaksOfManyLinksCostNoMoreThanOfOneThatCarriesAll(t *testing.T) {
+// BenchmarkBreaksOfLinks: a Cluster has a link per partition, and when they break they
+// break together. It must cost what is on them, and not, for each of them, all that a
+// gateway follows: many links about as much as one that carries all.
+func BenchmarkBreaksOfLinks(b *testing.B) {
 	const users = 30_000
-	cost := func(links int) time.Duration {
-		link := func(ch chat.Channel) int {
-			n, _ := strconv.Atoi(ch.Name)
-			return n % links
-		}
-		c := follow.New(follow.Config{Links: links, LinkOf: link, PartitionOf: link}, nobody{})
-		for i := range users {
-			c.Open(0, edge.MakeConnID(0, uint32(i), 1), strconv.Itoa(i), follow.Opening{})
-		}
-		best := time.Hour
-		for gen := range uint64(3) {
-			began := time.Now()
-			for n := range links {
-				c.LinkDown(n, gen)
-				c.LinkUp(n, gen+1)
-				c.Flush()
+	for _, links := range []int{1, 256, 1024} {
+		b.Run(strconv.Itoa(links), func(b *testing.B) {
+			link := func(ch chat.Channel) int {
+				n, _ := strconv.Atoi(ch.Name)
+				return n % links
 			}
-			best = min(best, time.Since(began))
-		}
-		return best
-	}
-	one, many := cost(1), cost(500)
-	if many > 25*one {
-		t.Errorf("500 links: %v, one that carries as much: %v", many, one)
+			c := follow.New(follow.Config{Links: links, LinkOf: link, PartitionOf: link}, nobody{})
+			for i := range users {
+				c.Open(0, edge.MakeConnID(0, uint32(i), 1), strconv.Itoa(i), follow.Opening{})
+			}
+			gen := uint64(0)
+			for b.Loop() {
+				for n := range links {
+					c.LinkDown(n, gen)
+					c.LinkUp(n, gen+1)
+					c.Flush()
+				}
+				gen++
+			}
+		})
 	}
 }
 
