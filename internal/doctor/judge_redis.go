@@ -29,7 +29,7 @@ const (
 	// too slowly: 8 MiB for 60 s, the default, is a busy shard's one second.
 	linkBuffer = 64 << 20
 	// plainConnections is above what a gateway has to a server that is no Cluster's: a
-	// few links, and its pools' at their largest.
+	// link, and its pools' at their largest.
 	plainConnections = 32
 )
 
