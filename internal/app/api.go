@@ -22,7 +22,7 @@ type API struct {
 
 // NewAPI builds it; nothing is started or connected.
 func NewAPI(c config.API, log *slog.Logger) (*API, error) {
-	p, err := newProcess("api", c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), log)
+	p, err := newProcess("api", c.Process, c.Redis, c.Auth, sendersTokens, limits(c.HTTP, c.Receipts), log)
 	if err != nil {
 		return nil, err
 	}

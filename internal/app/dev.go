@@ -102,7 +102,7 @@ func (d *Dev) build() (*sequence, error) {
 	if d.blobDir != "" {
 		c.BlobDir = d.blobDir
 	}
-	p, err := newProcess("dev", c.Process, c.Redis, c.Auth, sendersTokens, roomsOf(c.HTTP, c.Receipts), d.log)
+	p, err := newProcess("dev", c.Process, c.Redis, c.Auth, sendersTokens, limits(c.HTTP, c.Receipts), d.log)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/metrics"
 	"github.com/madang-chat/madang/internal/procs"
+	"github.com/madang-chat/madang/internal/redisstore"
 	"github.com/madang-chat/madang/internal/trace"
 )
 
@@ -34,7 +35,7 @@ type Gateway struct {
 
 // NewGateway builds it; nothing is started or connected.
 func NewGateway(c config.Gateway, log *slog.Logger) (*Gateway, error) {
-	p, err := newProcess("gateway", c.Process, c.Redis, c.Auth, receiversTokens, rooms{receipts: c.ReceiptMembers}, log)
+	p, err := newProcess("gateway", c.Process, c.Redis, c.Auth, receiversTokens, redisstore.Options{ReceiptMembers: c.ReceiptMembers}, log)
 	if err != nil {
 		return nil, err
 	}

@@ -64,19 +64,16 @@ func (s *process) redisAnswers(ctx context.Context) string {
 	return ""
 }
 
-// rooms are the limits that an API gives the store; a gateway has none.
-type rooms struct {
-	idempotency, maxAge   time.Duration
-	maxLen, members, mine int
-	receipts              int
-	maxBytes              int64
+// limits are what an API tells the store of rooms. A gateway tells it receipts' alone.
+func limits(h config.HTTP, r config.Receipts) redisstore.Options {
+	return redisstore.Options{
+		IdempotencyTTL: h.IdempotencyWindow, MaxLen: h.LogMaxLen, MaxAge: h.LogMaxAge, MaxBytes: int64(h.LogMaxBytes),
+		MaxMembers: h.MaxRoomMembers, MaxRooms: h.MaxUserRooms, ReceiptMembers: r.ReceiptMembers,
+	}
 }
 
-func roomsOf(h config.HTTP, r config.Receipts) rooms {
-	return rooms{h.IdempotencyWindow, h.LogMaxAge, h.LogMaxLen, h.MaxRoomMembers, h.MaxUserRooms, r.ReceiptMembers, int64(h.LogMaxBytes)}
-}
-
-func newProcess(role string, p config.Process, r config.Redis, a config.Auth, tokens int, limits rooms, log *slog.Logger) (*process, error) {
+// newProcess makes a process whose store has the limits of o.
+func newProcess(role string, p config.Process, r config.Redis, a config.Auth, tokens int, o redisstore.Options, log *slog.Logger) (*process, error) {
 	url, err := r.Where()
 	if err != nil {
 		return nil, err
@@ -97,24 +94,10 @@ func newProcess(role string, p config.Process, r config.Redis, a config.Auth, to
 	if s.tokens, err = newTokens(a, tokens, log); err != nil {
 		return nil, err
 	}
-	s.store, err = redisstore.Open(redisstore.Options{
-		URL:            url,
-		TLS:            tlsConfig,
-		Partitions:     r.Partitions,
-		MinReplicasAck: r.MinReplicasAck,
-		AckTimeout:     r.ReplicaTimeout,
-		CommandTimeout: r.RedisTimeout,
-		IdempotencyTTL: limits.idempotency,
-		MaxLen:         limits.maxLen,
-		MaxAge:         limits.maxAge,
-		MaxBytes:       limits.maxBytes,
-		MaxMembers:     limits.members,
-		MaxRooms:       limits.mine,
-		ReceiptMembers: limits.receipts,
-		Logger:         log,
-		Observer:       metrics.NewRedis(s.registry).Observer(),
-	})
-	if err != nil {
+	o.URL, o.TLS, o.Partitions = url, tlsConfig, r.Partitions
+	o.MinReplicasAck, o.AckTimeout, o.CommandTimeout = r.MinReplicasAck, r.ReplicaTimeout, r.RedisTimeout
+	o.Logger, o.Observer = log, metrics.NewRedis(s.registry).Observer()
+	if s.store, err = redisstore.Open(o); err != nil {
 		return nil, fmt.Errorf("--redis: %w", err)
 	}
 	s.checks = []check{{"redis", s.redisAnswers}, {"jwks", s.tokens.notReady}}
