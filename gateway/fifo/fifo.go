@@ -1,7 +1,7 @@
 // Package fifo is queues of one owner: what is pushed comes out in the same order, and
 // the memory that a storm took is given back when it is over. It knows no clock and no
-// bound; gateway/follow and gateway/live keep their deadlines in it, and what waits for
-// its turn.
+// bound; gateway/follow, gateway/live and gateway/hub keep their deadlines in it, and what
+// waits for its turn.
 package fifo
 
 import "iter"

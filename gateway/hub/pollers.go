@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/gateway/follow"
 	"github.com/madang-chat/madang/gateway/live"
 )
@@ -26,7 +27,7 @@ type pollers struct {
 	byID   map[edge.ConnID]*poller
 	byPoll map[edge.ConnID]*poller // by the polls that wait
 	byUser map[string][]*poller
-	ends   []pollerEnd // in order of time
+	ends   fifo.Timed[pollerEnd]
 }
 
 // poller is a client that polls.
@@ -43,7 +44,6 @@ type poller struct {
 }
 
 type pollerEnd struct {
-	at      int64
 	p       *poller
 	answers int // it has polled since when there are more
 }
@@ -92,7 +92,7 @@ func (ps *pollers) closed(now int64, ev *edge.Event) *poller {
 	if len(p.sent) == 0 {
 		p.sent = nil
 	}
-	ps.ends = append(ps.ends, pollerEnd{now + ps.graceMs, p, p.answers})
+	ps.ends.Push(now+ps.graceMs, pollerEnd{p, p.answers})
 	return p
 }
 
@@ -230,10 +230,7 @@ func (a *alive) pollClosed(now int64, ev *edge.Event) bool {
 // endPollers forgets those who have not polled again.
 func (a *alive) endPollers(now int64) {
 	ps := a.pollers
-	for len(ps.ends) > 0 && ps.ends[0].at <= now {
-		end := ps.ends[0]
-		ps.ends[0] = pollerEnd{}
-		ps.ends = ps.ends[1:]
+	for end := range ps.ends.Due(now) {
 		if p := end.p; p.poll == 0 && p.answers == end.answers {
 			ps.forget(p)
 			a.core.Forget(now, p.id, p.user)
