@@ -30,35 +30,30 @@ func WriteDiff(w io.Writer, a, b *Result) {
 			p.line("%s: A %q, B %q", k, a.Settings[k], b.Settings[k])
 		}
 	}
-	for _, pa := range a.Phases {
-		i := slices.IndexFunc(b.Phases, func(ph Phase) bool { return ph.Name == pa.Name })
-		if i < 0 {
-			p.line("\n%s: only in A", pa.Name)
-			continue
-		}
-		p.line("\n%s", pa.Name)
-		diffPhase(w, pa, b.Phases[i])
-	}
-	for _, pb := range b.Phases {
-		if !slices.ContainsFunc(a.Phases, func(ph Phase) bool { return ph.Name == pb.Name }) {
-			p.line("\n%s: only in B", pb.Name)
-		}
-	}
-	for _, ca := range a.Compared {
-		i := slices.IndexFunc(b.Compared, func(c Compared) bool { return c.Transport == ca.Transport })
-		if i < 0 {
-			p.line("\n%s, compared: only in A", ca.Transport)
-			continue
-		}
-		p.line("\n%s, compared", ca.Transport)
-		diffCompared(w, ca, b.Compared[i])
-	}
-	for _, cb := range b.Compared {
-		if !slices.ContainsFunc(a.Compared, func(c Compared) bool { return c.Transport == cb.Transport }) {
-			p.line("\n%s, compared: only in B", cb.Transport)
-		}
-	}
+	paired(p, a.Phases, b.Phases, func(ph Phase) string { return ph.Name }, diffPhase)
+	paired(p, a.Compared, b.Compared, func(c Compared) string { return c.Transport + ", compared" }, diffCompared)
 	p.line("\nlost: A %d of %d, B %d of %d", a.Deliveries.Lost, a.Deliveries.Owed, b.Deliveries.Lost, b.Deliveries.Owed)
+}
+
+// paired compares what has the same name in A and in B, and says what only one has.
+func paired[T any](p printer, as, bs []T, name func(T) string, diff func(w io.Writer, a, b T)) {
+	in := func(list []T, one T) int {
+		return slices.IndexFunc(list, func(v T) bool { return name(v) == name(one) })
+	}
+	for _, a := range as {
+		i := in(bs, a)
+		if i < 0 {
+			p.line("\n%s: only in A", name(a))
+			continue
+		}
+		p.line("\n%s", name(a))
+		diff(p.w, a, bs[i])
+	}
+	for _, b := range bs {
+		if in(as, b) < 0 {
+			p.line("\n%s: only in B", name(b))
+		}
+	}
 }
 
 func verdictWord(r *Result) string {
