@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"sync"
 
 	"github.com/gin-gonic/gin"
 
@@ -16,8 +17,9 @@ const (
 	// (for one who is in 10,000 rooms twice that). More piles up there; with fewer,
 	// reads wait for each other's round trips.
 	readTurns = 64
-	// userAnswers is the part of all answers that one user's may be: an eighth.
-	userAnswers = 8
+	// userReads is the part of all turns, and of all answers, that one user's may be: an
+	// eighth. What else one asks for waits, and nobody else behind it.
+	userReads = 8
 )
 
 // reads bounds what reads take, whoever asks: of Redis, which makes what is read,
@@ -25,10 +27,22 @@ const (
 type reads struct {
 	turns   chan struct{} // one is in it for each who reads now
 	answers *held         // those that are being written
+
+	mu  sync.Mutex
+	own map[string]*ownTurns // guarded by mu; of users who read now, or wait for it
+}
+
+// ownTurns are one user's.
+type ownTurns struct {
+	turns chan struct{} // as reads.turns
+	asked int           // guarded by reads.mu: reads that know of it
 }
 
 func newReads(answerBytes int64) *reads {
-	return &reads{turns: make(chan struct{}, readTurns), answers: newHeld(answerBytes, answerBytes/userAnswers)}
+	return &reads{
+		turns: make(chan struct{}, readTurns), answers: newHeld(answerBytes, answerBytes/userReads),
+		own: make(map[string]*ownTurns),
+	}
 }
 
 var (
@@ -56,17 +70,54 @@ func (r *reads) take(ctx context.Context, by chat.Actor, what func() ([]byte, er
 	if err := r.full(by); err != nil {
 		return nil, err
 	}
-	select {
-	case r.turns <- struct{}{}:
-		defer func() { <-r.turns }()
-	case <-ctx.Done():
+	if !by.Server { // whose reads are those of many users
+		own := r.enter(by.User)
+		defer r.leave(by.User, own)
+		if !turn(ctx, own.turns) {
+			return nil, errReadsFull
+		}
+		defer func() { <-own.turns }()
+	}
+	if !turn(ctx, r.turns) {
 		return nil, errReadsFull
 	}
+	defer func() { <-r.turns }()
 	body, err := what()
 	if err == nil {
 		r.answers.add(by, int64(len(body)))
 	}
 	return body, err
+}
+
+// turn waits for one of turns, unless there is none in time.
+func turn(ctx context.Context, turns chan struct{}) bool {
+	select {
+	case turns <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// enter is a user's turns, until leave.
+func (r *reads) enter(user string) *ownTurns {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	own := r.own[user]
+	if own == nil {
+		own = &ownTurns{turns: make(chan struct{}, readTurns/userReads)}
+		r.own[user] = own
+	}
+	own.asked++
+	return own
+}
+
+func (r *reads) leave(user string, own *ownTurns) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own.asked--; own.asked == 0 {
+		delete(r.own, user)
+	}
 }
 
 // full says whether there is too much already.

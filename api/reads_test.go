@@ -69,49 +69,65 @@ func TestAnswersThatNobodyTakesAreBounded(t *testing.T) {
 // stuck is a Store whose history comes when it is let.
 type stuck struct {
 	*memory
-	asked, let chan struct{}
-	now        atomic.Int32
+	asked chan string // by whom; "" for a server key
+	let   chan struct{}
+	now   atomic.Int32
 }
 
-const turns = 64
+const turns, userTurns = 64, 8
 
 func (s *stuck) History(ctx context.Context, by chat.Actor, room string, after, before *protocol.ID, limit int) ([]chat.Message, bool, error) {
 	if s.now.Add(1) > turns {
 		panic("more reads at once than there are turns")
 	}
 	defer s.now.Add(-1)
-	s.asked <- struct{}{}
+	s.asked <- by.User
 	<-s.let
 	return s.memory.History(ctx, by, room, after, before, limit)
 }
 
-// Reads of Redis wait for each other beyond a number, and are told when their
-// time is over.
-func TestReadsTakeTurns(t *testing.T) {
-	s := &stuck{memory: newMemory(), asked: make(chan struct{}, 1000), let: make(chan struct{})}
-	w := newWorld(t, s, func(o *api.Options) { o.Limits.StoreTimeout = 2 * time.Second })
-	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
-	answers := make(chan int, 2*turns)
-	for range turns {
-		go func() { answers <- w.as("alice").get("/v1/rooms/r/messages").status }()
-	}
-	for range turns {
-		<-s.asked
-	}
-	impatient, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+// waitsInVain is somebody whose turn does not come in a time.
+func (w *world) waitsInVain(user string, patience time.Duration) {
+	w.t.Helper()
+	impatient, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	req := httptest.NewRequestWithContext(impatient, "GET", "/v1/rooms/r/messages", nil)
-	req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+	req.Header.Set("Authorization", "Bearer "+tokenOf(w.t, user))
 	rec := httptest.NewRecorder()
 	w.api.Handler().ServeHTTP(rec, req)
 	if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
-		t.Errorf("one whose turn did not come: %d %s", rec.Code, rec.Body)
+		w.t.Errorf("one whose turn did not come: %d %s", rec.Code, rec.Body)
 	}
-	for range turns {
+}
+
+// Reads of Redis wait for each other beyond a number, those of one user sooner, and are
+// told when their time is over.
+func TestReadsTakeTurns(t *testing.T) {
+	s := &stuck{memory: newMemory(), asked: make(chan string, 1000), let: make(chan struct{})}
+	w := newWorld(t, s, func(o *api.Options) { o.Limits.StoreTimeout = 20 * time.Second })
+	users := []string{"u1", "u2", "u3", "u4", "u5", "u6"}
+	w.as("alice").post("/v1/rooms", `{"id":"r","members":`+jsonOf(users)+`}`).want(201)
+	answers := make(chan int, 2*turns)
+	for range turns { // most of them wait, and nobody else for them
 		go func() { answers <- w.as("alice").get("/v1/rooms/r/messages").status }()
 	}
+	for range userTurns {
+		<-s.asked
+	}
+	for range userTurns {
+		for _, u := range users {
+			go func() { answers <- w.as(u).get("/v1/rooms/r/messages").status }()
+		}
+		go func() { answers <- w.server("").get("/v1/rooms/r/messages").status }()
+	}
+	for range turns - userTurns {
+		if by := <-s.asked; by == "alice" {
+			t.Fatal("one user reads more at once than an eighth")
+		}
+	}
+	w.waitsInVain("carol", 10*time.Millisecond)
 	close(s.let)
-	for range 2 * turns {
+	for range 2*turns - userTurns {
 		if status := <-answers; status != 200 {
 			t.Errorf("a read was answered %d", status)
 		}
