@@ -82,6 +82,9 @@ func (r *reads) take(ctx context.Context, by chat.Actor, what func() ([]byte, er
 		return nil, errReadsFull
 	}
 	defer func() { <-r.turns }()
+	if err := r.full(by); err != nil { // it may have become so meanwhile
+		return nil, err
+	}
 	body, err := what()
 	if err == nil {
 		r.answers.add(by, int64(len(body)))

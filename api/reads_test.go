@@ -133,3 +133,41 @@ func TestReadsTakeTurns(t *testing.T) {
 		}
 	}
 }
+
+// Whoever waits for a turn may find that there is too much by then.
+func TestAnswersAreBoundedForWhoHasWaited(t *testing.T) {
+	const all, waiting = 16 << 10, 56
+	s := &stuck{memory: newMemory(), asked: make(chan string, 1000), let: make(chan struct{})}
+	w := newWorld(t, s, func(o *api.Options) { o.Limits.AnswerBytes, o.Limits.StoreTimeout = all, 20*time.Second })
+	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
+	w.as("alice").sends("r", strings.Repeat("x", all/8)).want(201)
+	var answered sync.WaitGroup
+	taken := make(chan struct{})
+	ask := func() *slowClient {
+		req := httptest.NewRequest("GET", "/v1/rooms/r/messages", nil)
+		req.Header.Set("Authorization", "Bearer "+tokenOf(t, "alice"))
+		c := &slowClient{httptest.NewRecorder(), make(chan struct{}), taken}
+		answered.Go(func() { w.api.Handler().ServeHTTP(c, req) })
+		return c
+	}
+	clients := make([]*slowClient, userTurns+waiting)
+	for i := range clients {
+		clients[i] = ask()
+	}
+	for range userTurns {
+		<-s.asked
+	}
+	w.waitsInVain("alice", 100*time.Millisecond) // and so do the others by now
+	close(s.let)
+	statuses := map[int]int{}
+	for _, c := range clients {
+		<-c.begun
+		statuses[c.Code]++
+	}
+	if statuses[200] != userTurns || statuses[429] != waiting {
+		t.Errorf("answers, none of which is taken: %v", statuses)
+	}
+	close(taken)
+	answered.Wait()
+	w.as("alice").get("/v1/rooms/r/messages").want(200)
+}
