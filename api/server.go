@@ -30,6 +30,9 @@ type server struct {
 	tls    bool
 	served chan struct{} // closed when the serving goroutine has ended
 
+	keepMu   sync.Mutex
+	keepNone bool // guarded by keepMu
+
 	mu       sync.Mutex
 	listener net.Listener // guarded by mu; nil until Start
 	stopped  bool         // guarded by mu
@@ -64,7 +67,7 @@ func (a *API) Start(addr string) error {
 	if err != nil {
 		return err // it says what it was doing
 	}
-	l = rawconn.Listener(l)
+	l = &sparing{Listener: rawconn.Listener(l), raw: l, endIdle: s.endIdle, log: a.log, closed: make(chan struct{})}
 	s.listener = l
 	go func() { // ends when Stop closes the listener; Stop waits for it
 		defer close(s.served)
@@ -98,7 +101,21 @@ func (a *API) Addr() net.Addr {
 // KeepNone closes connections that wait for another request, and from now on each with
 // its answer; or keeps them again. It is for when memory is short: a connection has some
 // 10 KB between requests, and anybody may open as many as there are descriptors.
-func (a *API) KeepNone(on bool) { a.server.http.SetKeepAlivesEnabled(!on) }
+func (a *API) KeepNone(on bool) {
+	s := &a.server
+	s.keepMu.Lock()
+	defer s.keepMu.Unlock()
+	s.keepNone = on
+	s.http.SetKeepAlivesEnabled(!on)
+}
+
+// endIdle closes connections that wait for another request, once.
+func (s *server) endIdle() {
+	s.keepMu.Lock()
+	defer s.keepMu.Unlock()
+	s.http.SetKeepAlivesEnabled(false)
+	s.http.SetKeepAlivesEnabled(!s.keepNone)
+}
 
 // Stop accepts nothing new, finishes the requests that were accepted, and
 // returns when they are answered. What ctx does not leave time for is cut off,

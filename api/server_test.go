@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +166,72 @@ func TestConnectionsAreNotKeptWhileMemoryIsShort(t *testing.T) {
 		defer another.Close()
 		wantKept(another, bufio.NewReader(another), !short)
 	}
+}
+
+// Connections that nobody uses leave descriptors to the process itself, to reach Redis
+// again for instance, and to who comes.
+func TestIdleConnectionsDoNotTakeTheLastDescriptors(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	addr := w.start()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	next, err := syscall.Dup(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(next)
+	few := before
+	few.Cur = uint64(next+100) * 8 / 7
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
+	ask := func() (net.Conn, *bufio.Reader) {
+		t.Helper()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal("idle connections have taken all descriptors: ", err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, "GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n")
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal("a request: ", err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return conn, r
+	}
+	ended := make(chan error, 1)
+	first, r := ask()
+	first.SetDeadline(time.Time{})
+	go func() {
+		_, err := r.ReadByte()
+		ended <- err
+	}()
+	for range 100 {
+		ask()
+		select {
+		case err := <-ended:
+			if err != io.EOF {
+				t.Errorf("the first connection ended with %v", err)
+			}
+			fd, err := syscall.Dup(2)
+			if err != nil {
+				t.Fatal("there is no descriptor for a connection to Redis: ", err)
+			}
+			syscall.Close(fd)
+			ask()
+			return
+		default:
+		}
+	}
+	t.Error("a hundred connections, and the first still waits for another request")
 }
 
 func TestStopFinishesWhatItAccepted(t *testing.T) {

@@ -3,13 +3,13 @@ package loop
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/madang-chat/madang/gateway/poll"
+	"github.com/madang-chat/madang/internal/descriptors"
 )
 
 // listenerToken is the listener's in the poller: a slot that no connection has.
@@ -27,11 +27,6 @@ const (
 	acceptPauseMs = 100
 	// acceptTellMs is how often the log says that accepting fails.
 	acceptTellMs = 10_000
-	// ownFiles are descriptors that no client gets, or an eighth of all if that is
-	// less. Clients that wait in the backlog take what a broken connection to Redis
-	// leaves, and it could not be made again; nor could anybody ask for metrics. A
-	// Cluster takes the most: a link for each partition.
-	ownFiles = 512
 )
 
 // vacant says whether nobody listens on an address. Two gateways that were given the
@@ -181,26 +176,12 @@ func (l *loop) acceptSome() {
 }
 
 // hasRoom looks anew whether a client's descriptor would be none of those that are
-// kept: the kernel gives the lowest that is free.
+// kept.
 func (l *loop) hasRoom() bool {
-	l.mostFile = mostFile()
-	fd, err := unix.FcntlInt(uintptr(l.listener), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	closeFD(fd)
-	l.crammed = fd >= l.mostFile
+	l.mostFile = descriptors.Line()
+	next, err := descriptors.Next(l.listener)
+	l.crammed = err != nil || next >= l.mostFile
 	return !l.crammed
-}
-
-// mostFile is the descriptor that no client is to have, nor any above it.
-func mostFile() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return math.MaxInt
-	}
-	files := int(min(limit.Cur, math.MaxInt32))
-	return files - min(files/8, ownFiles)
 }
 
 // cannotAccept: EMFILE, ENFILE, ENOBUFS, ENOMEM. Those who are in go on; the others

@@ -11,6 +11,7 @@ import (
 	"github.com/madang-chat/madang/gateway/poll"
 	"github.com/madang-chat/madang/gateway/session"
 	"github.com/madang-chat/madang/gateway/wsframe"
+	"github.com/madang-chat/madang/internal/descriptors"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -170,7 +171,7 @@ func newLoop(g *Group, num int, addr string) (*loop, error) {
 		return nil, fmt.Errorf("watch the listener: %w", err)
 	}
 	l.accepting = true
-	l.mostFile = mostFile()
+	l.mostFile = descriptors.Line()
 	return l, nil
 }
 
