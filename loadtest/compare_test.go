@@ -78,8 +78,8 @@ func TestAComparisonSetsTheSameWorkSideBySide(t *testing.T) {
 	if r := polling.RequestsPerDelivery; r < 0.4 || r > 0.8 || polling.IdleRequests < 3 || polling.IdleRequests > 6 || poll.IdleRequests > 3 {
 		t.Errorf("polling: %v requests per delivery, %v a second while idle; long poll %v", r, polling.IdleRequests, poll.IdleRequests)
 	}
-	if polling.Latency.P50 < ws.Latency.P50+30 {
-		t.Errorf("asked every 200 ms, p50 is %v ms; a WebSocket has %v", polling.Latency.P50, ws.Latency.P50)
+	if polling.Latency.P50 < 50 { // a WebSocket has a few, or on a busy machine more than that
+		t.Errorf("asked every 200 ms, p50 is %v ms", polling.Latency.P50)
 	}
 	// What the first clients left in the heap is used again: that is no figure.
 	if ws.GatewayPerConn < 0 || sse.GatewayPerConn >= 0 {
