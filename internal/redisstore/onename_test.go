@@ -50,14 +50,15 @@ func TestAFailoverBehindOneNameIsFollowed(t *testing.T) {
 	e.follow(t, roomCh(id))
 	e.wantHealthy(t, 5*time.Second)
 
+	must(t, old.AwaitReplicas(1)) // the room
 	_, err = next.Do("REPLICAOF", "NO", "ONE")
 	must(t, err)
 	target.Store(next.Addr())
 	follow(old, next)
-	soon(t, 5*time.Second, "a send", func() bool {
+	soon(t, failover, "a send", func() bool {
 		_, err := trySend(s, id, "k", time.Second)
 		return err == nil
 	})
-	e.wantDelivery(t, id, 5*time.Second)
-	e.wantHealthy(t, 5*time.Second)
+	e.wantDelivery(t, id, failover)
+	e.wantHealthy(t, failover)
 }
