@@ -76,7 +76,7 @@ func node(t testing.TB, c *testkit.RedisCluster, pattern string) *testkit.RedisS
 // membership change: the outbox is swept by whoever comes.
 func TestAHalfDoneChangeIsSwept(t *testing.T) {
 	c := testkit.Cluster(t, 3, 0, "--appendonly", "yes", "--appendfsync", "always")
-	s := open(t, c.URL(), func(o *redisstore.Options) { o.CommandTimeout = 500 * time.Millisecond })
+	s := open(t, c.URL(), func(o *redisstore.Options) { o.CommandTimeout = time.Second })
 	id := room(t, s, "alice")
 	roomNode := node(t, c, "*:room:"+id)
 	var bob string
