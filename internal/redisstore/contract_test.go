@@ -463,6 +463,43 @@ func TestAListOfManyRoomsIsReadOnce(t *testing.T) {
 	second()
 }
 
+// Nor are the lists of many such users, who page through them at the same time.
+func TestListsOfManyRoomsAreReadOnceForManyUsers(t *testing.T) {
+	r := testkit.Redis(t)
+	s, other := open(t, r.URL()), open(t, r.URL())
+	users := make([]string, 20)
+	for i := range users {
+		users[i] = fmt.Sprintf("u%d", i)
+	}
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for range 100 {
+				room(t, other, users[0], users[1:]...)
+			}
+		})
+	}
+	wg.Wait()
+	_, _ = r.Do("CONFIG", "RESETSTAT")
+	after := map[string]string{}
+	for range 3 {
+		for _, user := range users {
+			rooms, _, next, err := s.Rooms(t.Context(), user, after[user], 10)
+			must(t, err)
+			if len(rooms) != 10 || next == "" {
+				t.Fatalf("%s: %d rooms, then %q", user, len(rooms), next)
+			}
+			after[user] = next
+		}
+	}
+	stats, err := r.Do("INFO", "commandstats")
+	must(t, err)
+	_, calls, _ := strings.Cut(fmt.Sprint(stats), "cmdstat_hgetall:calls=")
+	if calls, _, _ = strings.Cut(calls, ","); calls != "20" {
+		t.Errorf("the indexes were read %s times", calls)
+	}
+}
+
 func TestMembersPaged(t *testing.T) {
 	onAll(t, func(t *testing.T, s *redisstore.Store) {
 		want := []string{"alice"}

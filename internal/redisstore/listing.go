@@ -11,9 +11,10 @@ const (
 	// of the list: that holds Redis up for 0.5 ms at a thousand rooms, and for 10 ms at ten
 	// thousand, which are two hundred pages.
 	largeList = 1000
-	// maxLists bounds of how many users such lists are kept: one of ten thousand rooms
-	// takes half a megabyte. Who has none is read again.
-	maxLists = 16
+	// maxListed bounds the rooms in all such lists that are kept, which take some 50 bytes
+	// each: the lists of sixteen users with ten thousand rooms, or of 160 with a thousand.
+	// Who has none is read again.
+	maxListed = 160_000
 )
 
 // roomList is which rooms a user is in, by their index, in the order of their IDs. It is
@@ -25,8 +26,9 @@ type roomList struct {
 
 // roomLists are the large ones, as a page was made of each lately.
 type roomLists struct {
-	mu sync.Mutex
-	of map[string]roomList // by user
+	mu     sync.Mutex
+	of     map[string]roomList // by user
+	listed int                 // rooms in all of them
 }
 
 func (l *roomLists) known(user string) (roomList, bool) {
@@ -39,20 +41,27 @@ func (l *roomLists) known(user string) (roomList, bool) {
 func (l *roomLists) learn(user string, list roomList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.of, user)
+	l.forget(user)
 	if len(list.rooms) < largeList {
 		return
 	}
-	if len(l.of) == maxLists {
-		for some := range l.of {
-			delete(l.of, some)
+	for some := range l.of {
+		if l.listed+len(list.rooms) <= maxListed {
 			break
 		}
+		l.forget(some)
 	}
 	if l.of == nil {
-		l.of = make(map[string]roomList, maxLists)
+		l.of = make(map[string]roomList)
 	}
 	l.of[user] = list
+	l.listed += len(list.rooms)
+}
+
+// forget takes a user's list away, if there is one; mu is held.
+func (l *roomLists) forget(user string) {
+	l.listed -= len(l.of[user].rooms)
+	delete(l.of, user)
 }
 
 // roomList reads a user's list, with the read markers unless read is false: then it is as
