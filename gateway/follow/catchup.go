@@ -1,10 +1,10 @@
 package follow
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/madang-chat/madang/gateway/edge"
+	"github.com/madang-chat/madang/gateway/fifo"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -151,7 +151,7 @@ func (c *Core) Lagged(id edge.ConnID, lag map[edge.RoomNum]protocol.ID) {
 		if !ok || m.state != memberIn {
 			continue
 		}
-		if _, unsure := c.detached[id][r]; unsure {
+		if c.detached[id].has(r) {
 			// It may be from before a Detach, and it may be from after the Attach
 			// that followed: a gap is true of both.
 			c.restart(ref, r, from)
@@ -176,9 +176,8 @@ func (c *Core) Drained(id edge.ConnID) {
 	}
 	ref := u.conn(id)
 	ref.drained++
-	if rooms := c.detached[id]; rooms != nil {
-		maps.DeleteFunc(rooms, func(_ *room, mark uint32) bool { return mark <= ref.drained })
-		if len(rooms) == 0 {
+	if d := c.detached[id]; d != nil {
+		if d.drained(ref.drained); len(d.marks) == 0 {
 			delete(c.detached, id)
 		}
 	}
@@ -198,12 +197,41 @@ func (c *Core) mark(ref *connRef) uint32 {
 // comes back, what the loop says of it there may be older.
 func (c *Core) detachFrom(ref *connRef, r *room) {
 	c.out.Detach(ref.id, r.num)
-	rooms := c.detached[ref.id]
-	if rooms == nil {
-		rooms = map[*room]uint32{}
-		c.detached[ref.id] = rooms
+	d := c.detached[ref.id]
+	if d == nil {
+		d = &detachments{marks: map[*room]uint32{}}
+		c.detached[ref.id] = d
 	}
-	rooms[r] = c.mark(ref)
+	d.add(r, c.mark(ref))
+}
+
+// detachments are rooms that a connection was detached from. It may be from ten
+// thousand at once, whose marks then come back one by one.
+type detachments struct {
+	marks map[*room]uint32  // by room, the one after its last Detach
+	order fifo.Timed[*room] // by their marks
+}
+
+func (d *detachments) add(r *room, mark uint32) {
+	d.marks[r] = mark
+	d.order.Push(int64(mark), r)
+}
+
+func (d *detachments) has(r *room) bool {
+	if d == nil {
+		return false
+	}
+	_, has := d.marks[r]
+	return has
+}
+
+// drained takes in that a mark has come back.
+func (d *detachments) drained(mark uint32) {
+	for r := range d.order.Due(int64(mark)) {
+		if d.marks[r] <= mark { // else it was detached once more since
+			delete(d.marks, r)
+		}
+	}
 }
 
 func (c *Core) jobOf(ref *connRef) *job {

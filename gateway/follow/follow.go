@@ -146,9 +146,8 @@ type Core struct {
 	// waiting are joined and left that came while a user's index was being read:
 	// whether they are older than it, their revision says. A user seldom has any.
 	waiting map[*user][]control
-	// detached are rooms a connection was detached from, with the mark after the
-	// Detach.
-	detached map[edge.ConnID]map[*room]uint32
+	// detached are the connections that have marks after a Detach under way.
+	detached map[edge.ConnID]*detachments
 
 	members members
 	// starts are of those few memberships that have one.
@@ -200,7 +199,7 @@ func New(cfg Config, out Out) *Core {
 		people:   newTable(0, func(u *user) string { return u.name }, func(u *user) *subscription { return &u.sub }),
 		byConn:   map[edge.ConnID]*user{},
 		waiting:  map[*user][]control{},
-		detached: map[edge.ConnID]map[*room]uint32{},
+		detached: map[edge.ConnID]*detachments{},
 		rooms:    newTable(restingNums, func(r *room) string { return r.name }, func(r *room) *subscription { return &r.sub }),
 		atRest:   new(reading),
 		starts:   map[*membership]start{},

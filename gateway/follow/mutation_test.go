@@ -85,7 +85,7 @@ var mutations = []struct {
 	{"R1: a connection is attached when it has what came before", "catchup.go", "\t\tp.blind = !known", "\t\tc.attach(ref.id, r)\n\t\tp.blind = !known"},
 	{"R1: one catch-up per connection and room", "member.go", "if p := ref.job.pullOf(r); p != nil {\n\t\t\t\tif p.stalled", "if p := ref.job.pullOf(r); p != nil && false {\n\t\t\t\tif p.stalled"},
 	{"R1: a slow reader is caught up", "catchup.go", "\t\tp.lagged = true\n\t\tc.enqueue(p)\n", "\t\tp.lagged = true\n\t\tc.arrive(p)\n"},
-	{"R1: what a loop says across a Detach is not believed", "catchup.go", "; unsure {", "; unsure && false {"},
+	{"R1: what a loop says across a Detach is not believed", "catchup.go", "if c.detached[id].has(r) {", "if c.detached[id].has(r) && false {"},
 	{"R2: an unproven position is a gap", "log.go", "\t\tcase !proven:\n\t\t\tc.gap(p)\n", "\t\tcase !proven:\n\t\t\tc.arrive(p)\n"},
 	{"R2: a lost tail is told", "room.go", "\tc.tellGap(ref.id, r, after)\n\tc.attach", "\tc.attach"},
 	{"R2: a lost tail makes loops forget what they left out", "room.go", "\tc.detachFrom(ref, r)\n", ""},
