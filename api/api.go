@@ -19,8 +19,7 @@ import (
 // Options are what an API is made of. Store and Verifier are needed; everything
 // else has a default.
 type Options struct {
-	Store    chat.Store
-	Live     chat.Live // presence, focus, typing, tickets; nil: the Store, if it can
+	Store    Store
 	Verifier auth.Verifier
 	Logger   *slog.Logger // nil: slog.Default()
 	Observer Observer     // nil: nobody counts
@@ -46,6 +45,15 @@ type Options struct {
 	// TLS makes Start serve HTTPS; GetCertificate in it allows to exchange
 	// certificates without a restart. nil: plain HTTP.
 	TLS *tls.Config
+}
+
+// Store is what the API asks of Redis.
+type Store interface {
+	chat.Store
+	chat.Live
+	chat.Retainer
+	chat.Revoker
+	chat.Attachments
 }
 
 // Extra is a route of somebody else. Path is a Gin pattern.
@@ -96,8 +104,7 @@ func (l Limits) withDefaults() Limits {
 
 // API serves the routes. Make one with New.
 type API struct {
-	store     chat.Store
-	live      chat.Live // nil: none
+	store     Store
 	showFocus bool
 	verifier  auth.Verifier
 	log       *slog.Logger
@@ -131,9 +138,6 @@ func New(o Options) (*API, error) {
 	a := &API{
 		store: o.Store, verifier: o.Verifier, log: cmp.Or(o.Logger, slog.Default()), observer: o.Observer, answered: o.OnAnswered,
 		limits: o.Limits.withDefaults(), origins: make(map[string]bool),
-	}
-	if a.live = o.Live; a.live == nil {
-		a.live, _ = o.Store.(chat.Live)
 	}
 	a.showFocus = o.ShowFocus
 	if a.observer == nil {

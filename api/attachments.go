@@ -69,18 +69,17 @@ type attachments struct {
 	slots *slots
 }
 
-func newAttachments(o *Attachments, store chat.Store) (*attachments, error) {
+func newAttachments(o *Attachments, store chat.Attachments) (*attachments, error) {
 	if o == nil {
 		return nil, nil
 	}
-	known, ok := store.(chat.Attachments)
-	if !ok || o.Blobs == nil {
-		return nil, errors.New("api: attachments need Blobs and a Store that knows of them")
+	if o.Blobs == nil {
+		return nil, errors.New("api: attachments need Blobs")
 	}
 	if o.MaxBytes < 0 || o.Times.Pending < 0 || o.Times.Kept < 0 || o.Quota.Bytes < 0 || o.Uploads < 0 {
 		return nil, fmt.Errorf("api: a negative limit of attachments: %+v", *o)
 	}
-	a := &attachments{Attachments: o.withDefaults(), store: known}
+	a := &attachments{Attachments: o.withDefaults(), store: store}
 	a.slots = newSlots(a.Uploads, uploadsPerUser)
 	return a, nil
 }

@@ -8,13 +8,9 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/madang-chat/madang/internal/chat"
-	"github.com/madang-chat/madang/protocol"
 )
 
-var (
-	errServerOnly = forbidden("only a server key may do this")
-	errNoRevoker  = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "this API can't disconnect users"}
-)
+var errServerOnly = forbidden("only a server key may do this")
 
 // POST /v1/users/{user}/disconnect
 func (a *API) disconnect(ctx context.Context, c *gin.Context, by chat.Actor) error {
@@ -25,13 +21,9 @@ func (a *API) disconnect(ctx context.Context, c *gin.Context, by chat.Actor) err
 	if err != nil {
 		return err
 	}
-	revoker, ok := a.store.(chat.Revoker)
-	if !ok {
-		return errNoRevoker
-	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
-	before, err := revoker.Disconnect(ctx, name)
+	before, err := a.store.Disconnect(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,9 @@
 package api_test
 
-import (
-	"testing"
-
-	"github.com/madang-chat/madang/internal/chat"
-)
+import "testing"
 
 func TestOnlyServerKeysDisconnect(t *testing.T) {
-	onEveryStore(t, func(t *testing.T, w *world) {
-		if _, ok := w.store.(chat.Revoker); !ok {
-			w.server("").post("/v1/users/bob/disconnect", "").wantCode(404, "not_found")
-			return
-		}
+	onRealStores(t, func(t *testing.T, w *world) {
 		w.server("").post("/v1/users/bob/disconnect", "").want(200).wantField("user", "bob")
 		w.server("alice").post("/v1/users/d%20%C3%A9/disconnect", "").want(200).wantField("user", "d é")
 		w.server("").post("/v1/users/%00/disconnect", "").wantCode(400, "invalid")

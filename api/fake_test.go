@@ -15,7 +15,14 @@ import (
 // memory is a Store without Redis, for what is HTTP's business alone. fail, when
 // set, is what every method answers; gate, when set, holds every Send until it
 // is closed or the deadline has passed.
+//
+// What it does not do itself is done by what a test gives it, if it is asked for.
 type memory struct {
+	chat.Live
+	chat.Retainer
+	chat.Revoker
+	chat.Attachments
+
 	mu   sync.Mutex
 	fail error
 	gate chan struct{}

@@ -33,7 +33,6 @@ const (
 var (
 	errNoConn = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "the user has no connection with this ID"}
 	errConn   = invalid("conn must be the connection's ID, from hello or a poll's answer")
-	errNoLive = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "this API has no presence"}
 )
 
 // presenceView is a user's presence as others see it. Focus is for the team's
@@ -51,10 +50,7 @@ func (a *API) presence(ctx context.Context, c *gin.Context, by chat.Actor) ([]by
 	if err != nil {
 		return nil, err
 	}
-	if a.live == nil {
-		return nil, errNoLive
-	}
-	found, err := a.live.Lookup(ctx, users)
+	found, err := a.store.Lookup(ctx, users)
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +185,6 @@ func (a *API) tell(ctx context.Context, c *gin.Context, by chat.Actor, cmd chat.
 	if cmd.Conn == "" || len(cmd.Conn) > maxConnBytes {
 		return errConn
 	}
-	if a.live == nil {
-		return errNoLive
-	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
 	if cmd.Room != "" {
@@ -200,7 +193,7 @@ func (a *API) tell(ctx context.Context, c *gin.Context, by chat.Actor, cmd chat.
 			return err
 		}
 	}
-	if err := a.live.Command(ctx, by.User, cmd); errors.Is(err, chat.ErrNoConn) {
+	if err := a.store.Command(ctx, by.User, cmd); errors.Is(err, chat.ErrNoConn) {
 		return errNoConn
 	} else if err != nil {
 		return err
@@ -211,9 +204,6 @@ func (a *API) tell(ctx context.Context, c *gin.Context, by chat.Actor, cmd chat.
 
 // POST /v1/tickets
 func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
-	if a.live == nil {
-		return errNoLive
-	}
 	claims, err := a.claims(c.Request) // once more: the ticket ends when the token does
 	if err != nil {
 		return err
@@ -228,7 +218,7 @@ func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
 	t.Key = uint64(claims.Key) // it ends with the key, too
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
-	id, err := a.live.IssueTicket(ctx, t, ticketTTL)
+	id, err := a.store.IssueTicket(ctx, t, ticketTTL)
 	if err != nil {
 		return err
 	}

@@ -67,6 +67,13 @@ func (m *liveMemory) RedeemTicket(context.Context, string) (chat.Ticket, error) 
 	return chat.Ticket{}, chat.ErrNoTicket
 }
 
+// living is a Store that has a live side.
+func living(live chat.Live) *memory {
+	m := newMemory()
+	m.Live = live
+	return m
+}
+
 func liveWorld(t *testing.T) (*world, *liveMemory) {
 	live := &liveMemory{
 		presence: map[string]chat.Presence{
@@ -75,7 +82,7 @@ func liveWorld(t *testing.T) (*world, *liveMemory) {
 		},
 		conns: map[string]bool{"bob": true},
 	}
-	w := newWorld(t, newMemory(), func(o *api.Options) { o.Live = live })
+	w := newWorld(t, living(live), nil)
 	w.as("alice").post("/v1/rooms", `{"id":"r","members":["bob"]}`).want(201)
 	return w, live
 }
@@ -97,7 +104,7 @@ func TestPresenceOfMany(t *testing.T) {
 
 func TestFocusIsShownWhereSwitchedOn(t *testing.T) {
 	live := &liveMemory{presence: map[string]chat.Presence{"bob": {Online: true, Focus: []string{"r"}}}}
-	w := newWorld(t, newMemory(), func(o *api.Options) { o.Live, o.ShowFocus = live, true })
+	w := newWorld(t, living(live), func(o *api.Options) { o.ShowFocus = true })
 	w.as("alice").get("/v1/presence?user=bob").want(200).wantField("presence.0.focus.0", "r")
 }
 
@@ -219,9 +226,7 @@ func (l *lapsing) Verify(token string) (auth.Claims, error) {
 func TestATokenThatEndsBeforeItsTicketIsToldSo(t *testing.T) {
 	for want, err := range map[string]error{"token_expired": auth.ErrRevoked, "unauthorized": auth.ErrInvalid} {
 		live := &liveMemory{}
-		w := newWorld(t, newMemory(), func(o *api.Options) {
-			o.Live, o.Verifier = live, &lapsing{Verifier: o.Verifier, err: err}
-		})
+		w := newWorld(t, living(live), func(o *api.Options) { o.Verifier = &lapsing{Verifier: o.Verifier, err: err} })
 		w.as("alice").post("/v1/tickets", "").wantCode(401, want)
 		if len(live.tickets) != 0 {
 			t.Errorf("%s: a ticket was issued", want)
@@ -230,11 +235,7 @@ func TestATokenThatEndsBeforeItsTicketIsToldSo(t *testing.T) {
 }
 
 func TestPresenceOnRealStores(t *testing.T) {
-	onEveryStore(t, func(t *testing.T, w *world) {
-		if _, ok := w.store.(chat.Live); !ok {
-			w.as("alice").get("/v1/presence?user=bob").wantCode(404, "not_found")
-			return
-		}
+	onRealStores(t, func(t *testing.T, w *world) {
 		w.as("alice").get("/v1/presence?user=bob").want(200).wantField("presence.0.status", "offline")
 		w.as("alice").post("/v1/focus", `{"conn":"c1"}`).wantCode(404, "not_found")
 		w.as("alice").post("/v1/tickets", "").want(201)

@@ -7,7 +7,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/madang-chat/madang/internal/chat"
-	"github.com/madang-chat/madang/protocol"
 )
 
 // Bounds of a room's retention: what fits into Redis's numbers and makes sense.
@@ -16,8 +15,6 @@ const (
 	maxKeptAgeS     = 100 * 366 * 24 * 3600
 	maxKeptBytes    = 1 << 40
 )
-
-var errNoRetainer = &problem{status: http.StatusNotFound, code: protocol.ErrNotFound, detail: "this API can't keep rooms for different times"}
 
 // PUT /v1/rooms/{room}/retention
 func (a *API) setRetention(ctx context.Context, c *gin.Context, by chat.Actor) error {
@@ -63,13 +60,9 @@ func (a *API) retain(ctx context.Context, c *gin.Context, by chat.Actor, r chat.
 	if err != nil {
 		return err
 	}
-	retainer, ok := a.store.(chat.Retainer)
-	if !ok {
-		return errNoRetainer
-	}
 	ctx, cancel := a.storeTime(ctx)
 	defer cancel()
-	if err := retainer.Retain(ctx, room, r); err != nil {
+	if err := a.store.Retain(ctx, room, r); err != nil {
 		return err
 	}
 	c.Status(http.StatusNoContent)

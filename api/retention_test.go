@@ -6,18 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/testkit"
 )
 
 func TestOnlyServerKeysSetRetention(t *testing.T) {
-	onEveryStore(t, func(t *testing.T, w *world) {
+	onRealStores(t, func(t *testing.T, w *world) {
 		w.as("alice").post("/v1/rooms", `{"id":"yard"}`).want(201)
 		const path = "/v1/rooms/yard/retention"
-		if _, ok := w.store.(chat.Retainer); !ok {
-			w.server("").put(path, `{"messages":10}`).wantCode(404, "not_found")
-			return
-		}
 		w.server("").put(path, `{"messages":10,"age_s":60,"bytes":65536}`).want(204)
 		w.server("bob").put(path, `{"age_s":0}`).want(204)
 		w.server("").delete(path).want(204)

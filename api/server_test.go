@@ -430,10 +430,8 @@ func TestAStoreThatIsAwayIsTold(t *testing.T) {
 // What a client takes for its body is not the Store's time.
 func TestAStoreHasItsTimeAfterASlowBody(t *testing.T) {
 	const storeTimeout = 200 * time.Millisecond
-	store := newMemory()
-	w := newWorld(t, store, func(o *api.Options) {
-		o.Live, o.Limits.StoreTimeout = &liveMemory{conns: map[string]bool{"alice": true}}, storeTimeout
-	})
+	store := living(&liveMemory{conns: map[string]bool{"alice": true}})
+	w := newWorld(t, store, func(o *api.Options) { o.Limits.StoreTimeout = storeTimeout })
 	w.as("alice").post("/v1/rooms", `{"id":"r"}`).want(201)
 	id := w.as("alice").sends("r", "hi").field("id")
 	for _, tt := range []struct {

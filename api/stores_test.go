@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"testing"
 
-	"github.com/madang-chat/madang/internal/chat"
 	"github.com/madang-chat/madang/internal/redisstore"
 	"github.com/madang-chat/madang/internal/testkit"
 )
@@ -12,13 +11,13 @@ import (
 // onEveryStore plays a scenario on the Store of these tests, so that it says what
 // HTTP alone does, and on Redis, embedded and real, so that it is true.
 func onEveryStore(t *testing.T, scenario func(t *testing.T, w *world)) {
-	for name, store := range map[string]func(t *testing.T) chat.Store{
-		"memory":    func(*testing.T) chat.Store { return newMemory() },
-		"miniredis": func(t *testing.T) chat.Store { return redisStore(t, testkit.Mini(t).URL()) },
-		"redis":     func(t *testing.T) chat.Store { return redisStore(t, testkit.Redis(t).URL()) },
-	} {
-		t.Run(name, func(t *testing.T) { scenario(t, newWorld(t, store(t), nil)) })
-	}
+	t.Run("memory", func(t *testing.T) { scenario(t, newWorld(t, newMemory(), nil)) })
+	onRealStores(t, scenario)
+}
+
+func onRealStores(t *testing.T, scenario func(t *testing.T, w *world)) {
+	t.Run("miniredis", func(t *testing.T) { scenario(t, newWorld(t, redisStore(t, testkit.Mini(t).URL()), nil)) })
+	t.Run("redis", func(t *testing.T) { scenario(t, newWorld(t, redisStore(t, testkit.Redis(t).URL()), nil)) })
 }
 
 func redisStore(t *testing.T, url string) *redisstore.Store {

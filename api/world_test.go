@@ -12,7 +12,6 @@ import (
 
 	"github.com/madang-chat/madang/api"
 	"github.com/madang-chat/madang/internal/auth"
-	"github.com/madang-chat/madang/internal/chat"
 )
 
 var secret = []byte("a secret of thirty-two bytes or more")
@@ -44,11 +43,11 @@ func tokenOf(t testing.TB, user string) string {
 // world is an API on some Store, and people who talk to it.
 type world struct {
 	t     testing.TB
-	store chat.Store
+	store api.Store
 	api   *api.API
 }
 
-func newWorld(t testing.TB, store chat.Store, change func(*api.Options)) *world {
+func newWorld(t testing.TB, store api.Store, change func(*api.Options)) *world {
 	t.Helper()
 	o := api.Options{Store: store, Verifier: verifier(t), Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
