@@ -304,6 +304,33 @@ func deliverAs(b *testing.B, how string, members, atOnce int) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkReattach: a connection is detached from all its rooms and attached again, as
+// when Redis has lost their ends. A room costs as much whether it is in a hundred or in
+// ten thousand.
+func BenchmarkReattach(b *testing.B) {
+	for _, rooms := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(rooms, "-rooms"), func(b *testing.B) {
+			g := start(b, func(o *loop.Options) { o.Loops = 1 })
+			c := g.dial("alice")
+			attach := make([]edge.Cmd, rooms)
+			again := make([]edge.Cmd, 0, 2*rooms)
+			for i := range attach {
+				attach[i] = edge.Cmd{Kind: edge.CmdAttach, Conn: c.id, Room: edge.RoomNum(i)}
+				again = append(again, edge.Cmd{Kind: edge.CmdDetach, Conn: c.id, Room: edge.RoomNum(i)}, attach[i])
+			}
+			told := edge.Cmd{Kind: edge.CmdUnicast, Conn: c.id, Frame: edge.FrameOf([]byte(benchEvent))}
+			g.Post(0, append(attach, told))
+			c.want(benchEvent)
+			again = append(again, told)
+			for b.Loop() {
+				g.Post(0, again)
+				c.want(benchEvent)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*rooms), "ns/room")
+		})
+	}
+}
+
 // BenchmarkUpgrade: connections opened, the gateway's allocations and processor
 // time for each.
 func BenchmarkUpgrade(b *testing.B) {

@@ -151,18 +151,19 @@ func (l *loop) detach(slot uint32, c *conn, num edge.RoomNum) {
 		return
 	}
 	l.removeMember(a)
-	// Out of the connection's list: a walk, but detaching is rare.
-	for p := &c.atts; *p != 0; p = &r.att(*p).next {
-		if *p == a {
-			*p = r.att(a).next
-			break
-		}
-	}
+	// Out of the connection's list, whose order says nothing: the first one takes its
+	// place. One in ten thousand rooms may be detached from all of them, one by one.
+	first := c.atts
+	moved := r.att(first)
 	if c.has(flagManyRooms) {
+		r.manyRooms[manyKey(slot, moved.room)] = a
 		delete(r.manyRooms, manyKey(slot, num))
 	}
+	is := r.att(a)
+	is.room, is.pos = moved.room, moved.pos
+	c.atts = moved.next
 	c.natts--
-	l.freeAttachment(a)
+	l.freeAttachment(first)
 }
 
 // detachAll takes a connection out of all its rooms.
