@@ -85,6 +85,16 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		c.loseUnheard(r, lp.Head, lp.N) // behind what was held when it was asked for (L3)
 		return
 	}
+	if r.head.Less(lp.Head) && lp.Version != r.version && !r.logChecked {
+		// It is ahead of the channel, in which there may still be a `left`: what was sent
+		// since is not for who was removed (F2). What is read next is taken anyway, or
+		// nobody would catch up while many join.
+		r.version, r.recheck, r.logChecked = lp.Version, true, true
+		c.recheckAll(r)
+		c.readLog(r)
+		return
+	}
+	r.logChecked = false
 	pg := newPage(r, lp)
 	if !c.advance(r, &pg) {
 		return

@@ -30,6 +30,8 @@ var mutations = []struct {
 	{"F2: … or without, when the user's channel stays silent", "follow.go", "\t\tc.leftDue(of)\n", "\t\t_ = of\n"},
 	{"F2: … before the return of who is back", "member.go", "\t\t\tif m.untold {\n\t\t\t\tc.tellLeft(m)\n\t\t\t}\n", ""},
 	{"F2: a left on the user's channel is only obeyed until the members are asked", "member.go", "\tif m.state != memberSuspended {\n\t\tc.check(m)\n\t}\n", ""},
+	{"F2: what a log has of the time after a removal waits for the members", "log.go", "if r.head.Less(lp.Head) && lp.Version != r.version && !r.logChecked {", "if false {"},
+	{"F2: … who are asked once, however often they change", "log.go", "if r.head.Less(lp.Head) && lp.Version != r.version && !r.logChecked {", "if r.head.Less(lp.Head) && lp.Version != r.version {"},
 	{"F3: joined is followed from its head", "member.go", "\t\t\tc.catchUpFrom(ref, r, st.after)\n", "\t\t\tc.attach(ref.id, r)\n"},
 	{"F3: a room that the index has lost is asked about", "member.go", "\tm.indexed = false\n\tif m.state == memberRefused {", "\tm.indexed = false\n\tif true {"},
 	{"F3: an index that has lost a room is written again", "member.go", "if is && !m.indexed {\n", "if false {\n"},

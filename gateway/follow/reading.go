@@ -20,8 +20,11 @@ type reading struct {
 	logTok  Token
 	logFrom protocol.ID
 	logHead protocol.ID // head when the log was asked for (L3)
-	parked  []*pull
-	failing bool // the last answer was none
+	// logChecked: everybody was asked about because members changed unheard of before what
+	// was read; the log is read again.
+	logChecked bool
+	parked     []*pull
+	failing    bool // the last answer was none
 }
 
 func (w *reading) done() bool {

@@ -160,6 +160,40 @@ func TestR1ASlowReadersReportAcrossADetachIsAnsweredByAGap(t *testing.T) {
 	alice.gets("3-0", "resumed 7")
 }
 
+// A log is read ahead of what waits in the channel: what was sent after a removal that
+// was not heard of is not for who was removed.
+func TestF2WhatALogHasIsNotForOneWhoWasRemovedUnheard(t *testing.T) {
+	s, alice := playing(t)
+	bob := s.inRoom("bob")
+	late := s.resumes("bob")
+	late.has("r 0-0")
+	s.versions["r"] = 101 // alice was removed, then 2-0 was sent
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	members := s.answers("room r alice bob")
+	s.published("r", "2-0")
+	bob.gets()
+	members.room("2-0", 101, "bob")
+	alice.gets("left r alice")
+	bob.gets("2-0")
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	late.gets("hello 8", "1-0", "2-0", "resumed 8")
+	alice.gets()
+}
+
+// Where somebody joins or leaves all the time, it is asked once.
+func TestF2ALogIsReadThoughMembersGoOnChanging(t *testing.T) {
+	s, alice := playing(t)
+	late := s.resumes("alice")
+	late.has("r 0-0")
+	s.versions["r"] = 101
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	s.answers("room r alice").room("2-0", 102, "alice")
+	s.versions["r"] = 103
+	s.answers("log r 0-0").log("2-0", "1-0", "2-0")
+	late.gets("hello 7", "1-0", "2-0", "resumed 7")
+	alice.gets("2-0")
+}
+
 // Alice leaves and joins while her catch-up is under way: it waits, and goes on.
 func TestR1ACatchUpWaitsWhileTheMembersAreAsked(t *testing.T) {
 	s, _ := playing(t)

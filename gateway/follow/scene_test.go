@@ -26,6 +26,8 @@ type scene struct {
 	wrong  []string // indexes that lack a room, and not yet checked
 	phones []*phone
 	rooms  map[edge.RoomNum][]*phone
+
+	versions map[string]uint64 // of rooms' members, as they were read last
 }
 
 // ask is a read that waits for its answer.
@@ -47,7 +49,7 @@ type phone struct {
 }
 
 func play(t *testing.T, change ...func(*follow.Config)) *scene {
-	s := &scene{t: t, rooms: map[edge.RoomNum][]*phone{}}
+	s := &scene{t: t, rooms: map[edge.RoomNum][]*phone{}, versions: map[string]uint64{}}
 	link := func(ch chat.Channel) int {
 		if strings.HasSuffix(ch.Name, "2") {
 			return 1
@@ -211,6 +213,7 @@ func (a *ask) state(st chat.UserState) {
 
 func (a *ask) room(head string, version uint64, members ...string) {
 	st := chat.RoomState{Exists: true, Head: id(head), Version: version}
+	a.s.versions[a.name] = version
 	for _, user := range strings.Fields(a.what)[2:] {
 		st.Member = append(st.Member, slices.Contains(members, user))
 	}
@@ -227,7 +230,7 @@ func (a *ask) noRoom() {
 // log answers with entries, as published writes them; a last "…" says that there
 // are more.
 func (a *ask) log(head string, entries ...string) {
-	pg := chat.LogPage{Exists: true, Head: id(head), N: id(head).Ms}
+	pg := chat.LogPage{Exists: true, Head: id(head), N: id(head).Ms, Version: a.s.versions[a.name]}
 	for _, e := range entries {
 		if e == "…" {
 			pg.More = true

@@ -85,11 +85,12 @@ type LogQuery struct {
 	Limit int // entries, the one at From included
 }
 
-// LogPage answers a LogQuery, in one read: head and entries agree.
+// LogPage answers a LogQuery, in one read: head, membership version and entries agree.
 type LogPage struct {
 	Exists  bool
 	Head    protocol.ID
 	N       uint64
+	Version uint64
 	Entries []Message // oldest first, the first may be the one at From
 	// More: the limit cut the page, or the Feed's own bound in bytes, which leaves
 	// two entries at least.

@@ -678,6 +678,9 @@ func TestReadLogsProveTheirAnchor(t *testing.T) {
 		if errs != nil || states[0].Exists || len(states[0].Member) != 1 || !states[1].Exists || states[1].N != 6 {
 			t.Errorf("%+v %v", states, errs)
 		}
+		if v := states[1].Version; v == 0 || pages[0].Version != v || pages[3].Version != v {
+			t.Errorf("%+v %+v", states, pages)
+		}
 	})
 }
 

@@ -67,7 +67,7 @@ func (s *Store) newLogCall(room, user, command, first, last string, count int) *
 
 // parseLog reads log.lua's answer, of which limit entries are wanted.
 func parseLog(reply any, limit int) (page chat.LogPage, err error) {
-	v, err := list("log", reply, 4)
+	v, err := list("log", reply, 5)
 	if err != nil {
 		return page, err
 	}
@@ -76,6 +76,9 @@ func parseLog(reply any, limit int) (page chat.LogPage, err error) {
 		return page, errReply("log", reply)
 	}
 	if page.N, err = parseUint(text(v[1])); err != nil {
+		return page, errReply("log", reply)
+	}
+	if page.Version, err = parseUint(text(v[4])); err != nil {
 		return page, errReply("log", reply)
 	}
 	entries, _ := v[2].([]any)

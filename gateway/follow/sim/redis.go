@@ -387,7 +387,7 @@ func (d *dataset) readLog(q chat.LogQuery, fit int) (pg chat.LogPage) {
 	if !r.exists {
 		return pg
 	}
-	pg.Exists, pg.Head, pg.N = true, r.head, r.n
+	pg.Exists, pg.Head, pg.N, pg.Version = true, r.head, r.n, r.version
 	for _, e := range r.log() {
 		if e.id.Less(q.From) {
 			continue
