@@ -874,7 +874,8 @@ func (d failingDraft) Commit(context.Context, string) error {
 // Whoever is told that the log knows more finds it there, however an upload ended
 // that had come whole.
 func TestAnUploadThatCanNotBeStoredIsLogged(t *testing.T) {
-	const idle = time.Second
+	t.Parallel() // it waits, mostly
+	const idle = 2 * time.Second
 	for name, after := range map[string]time.Duration{"at once": 0, "after longer than a body may pause": 2 * idle} {
 		t.Run(name, func(t *testing.T) {
 			var log testkit.Log
