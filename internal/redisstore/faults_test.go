@@ -584,8 +584,8 @@ func TestACanaryThatIsOvertakenBreaksTheLink(t *testing.T) {
 	e.wantHealthy(t, 5*time.Second)
 	canary := "}:gateway:" // the channel: in no answer to a command
 	p.swallow.Store(&canary)
-	soon(t, 3*time.Second, "a canary lost", func() bool { return p.swallow.Load() == nil })
-	soon(t, 3*time.Second, "the link made again", func() bool { return e.count(e.downs, 0) == 1 && e.count(e.ups, 0) == 2 })
+	soon(t, 10*time.Second, "a canary lost", func() bool { return p.swallow.Load() == nil })
+	soon(t, 10*time.Second, "the link made again", func() bool { return e.count(e.downs, 0) == 1 && e.count(e.ups, 0) == 2 })
 	e.wantDelivery(t, id, 3*time.Second)
 	e.wantHealthy(t, 5*time.Second)
 	time.Sleep(5 * time.Second) // canaries in order break nothing
