@@ -431,7 +431,7 @@ document.addEventListener("keydown", (e) => {
     e.preventDefault();
     const ids = [...$("rooms").querySelectorAll("button")];
     const at = ids.findIndex((b) => b.ariaCurrent === "true");
-    ids.at((at + (e.key === "ArrowDown" ? 1 : -1)) % ids.length)?.click();
+    ids.at((e.key === "ArrowDown" ? at + 1 : Math.max(at, 0) - 1) % ids.length)?.click(); // at: -1 while none is open
   } else if (current && document.activeElement === document.body && e.key.length === 1 && !e.ctrlKey && !e.metaKey) {
     input.focus(); // whoever begins to type means the message
   }
