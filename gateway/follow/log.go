@@ -55,12 +55,13 @@ func (c *Core) readLog(r *room) {
 
 // page is a part of a room's log.
 type page struct {
-	from   protocol.ID
-	head   protocol.ID
-	n      uint64 // ordinal of the head
-	more   bool
-	frames []*edge.Frame
-	ns     []uint64 // their ordinals
+	from    protocol.ID
+	head    protocol.ID
+	n       uint64 // ordinal of the head
+	version uint64 // of the members
+	more    bool
+	frames  []*edge.Frame
+	ns      []uint64 // their ordinals
 }
 
 // LogRead takes in a page of a room's log.
@@ -82,15 +83,15 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		return
 	}
 	if lp.Head.Less(r.logHead) {
-		c.loseUnheard(r, lp.Head, lp.N) // behind what was held when it was asked for (L3)
+		c.loseUnheard(r, lp.Head, lp.N, lp.Version) // behind what was held when it was asked for (L3)
 		return
 	}
 	if r.head.Less(lp.Head) && lp.Version != r.version && !r.logChecked {
 		// It is ahead of the channel, in which there may still be a `left`: what was sent
 		// since is not for who was removed (F2). What is read next is taken anyway, or
 		// nobody would catch up while many join.
-		r.version, r.recheck, r.logChecked = lp.Version, true, true
-		c.recheckAll(r)
+		r.logChecked = true
+		c.recheckAt(r, lp.Version)
 		c.readLog(r)
 		return
 	}
@@ -113,7 +114,7 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 
 func newPage(r *room, lp chat.LogPage) page {
 	pg := page{
-		from: r.logFrom, head: lp.Head, n: lp.N, more: lp.More,
+		from: r.logFrom, head: lp.Head, n: lp.N, version: lp.Version, more: lp.More,
 		frames: make([]*edge.Frame, len(lp.Entries)), ns: make([]uint64, len(lp.Entries)),
 	}
 	for i, e := range lp.Entries {
@@ -155,7 +156,7 @@ func (c *Core) advance(r *room, pg *page) bool {
 		if i == len(pg.frames) && pg.more {
 			return true // the page ends before the head
 		}
-		c.loseUnheard(r, pg.head, pg.n)
+		c.loseUnheard(r, pg.head, pg.n, pg.version)
 		return false
 	}
 	for ; i < len(pg.frames); i++ {
@@ -165,11 +166,12 @@ func (c *Core) advance(r *room, pg *page) bool {
 }
 
 // loseUnheard loses a tail that a log and no audit has found: the link told nothing of
-// it. What was removed, or made anew by others, it has not told of either, so the
-// members are asked before anything is delivered.
-func (c *Core) loseUnheard(r *room, head protocol.ID, n uint64) {
-	r.version, r.recheck = 0, true
-	c.recheckAll(r)
+// it. Of members who were removed, or of a room that others made anew, it has not told
+// either, so they are asked about before anything is delivered.
+func (c *Core) loseUnheard(r *room, head protocol.ID, n, version uint64) {
+	if version != r.version {
+		c.recheckAt(r, version)
+	}
 	c.loseTail(r, head, n)
 }
 

@@ -437,8 +437,10 @@ func (c *Core) tellLeft(m *membership) {
 	}))
 }
 
-// recheckAll asks again about everybody that a room is followed for.
-func (c *Core) recheckAll(r *room) {
+// recheckAt asks again about everybody that a room is followed for: its members have
+// changed unheard of, and are of another version now.
+func (c *Core) recheckAt(r *room, version uint64) {
+	r.version, r.recheck = version, true
 	for m := range c.members.each(r.members) {
 		c.check(m)
 	}

@@ -183,8 +183,7 @@ func (c *Core) auditRoom(r *room, st chat.RoomState, behind bool) {
 	c.stats.Audits++
 	r.audit = false
 	if st.Version != r.version || !st.Exists {
-		r.version, r.recheck = st.Version, true
-		c.recheckAll(r)
+		c.recheckAt(r, st.Version)
 	}
 	switch {
 	case behind:

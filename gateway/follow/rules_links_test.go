@@ -494,24 +494,36 @@ func TestL4ACatchUpWhoseAnchorIsNotProvenIsAGap(t *testing.T) {
 	s.published("r", "5-0")
 	s.answers("log r 1-0").log("5-0", "4-0", "5-0") // 1-0 to 3-0 are trimmed
 	alice.gets("gap r after 1-0 head 5-0")
-	s.answers("room r alice").room("5-0", 100, "alice")
 	s.answers("log r 5-0").log("5-0", "5-0")
 	s.published("r", "6-0")
 	alice.gets("6-0")
 }
 
-// Redis has lost the room, and others have made it anew, before a canary tells of that.
+// Redis has lost a room, and others have made it anew, or a tail, and members have
+// changed since: all before a canary or an audit tells of that.
 func TestL4WhatFollowsALostTailIsNotForOneWhoIsNoMemberAnyMore(t *testing.T) {
 	s, alice := playing(t)
 	bob := s.inRoom("bob")
 	s.published("r", "5-0<0-0")
+	s.versions["r"] = 900
 	s.answers("log r 1-0").log("5-0", "5-0<0-0")
 	s.published("r", "6-0")
 	s.reads("room r alice bob") // the log is read when that is known
 	s.answers("room r alice bob").room("6-0", 900, "bob")
-	s.answers("log r 5-0").log("6-0", "5-0<0-0", "6-0")
-	alice.gets("gap r after 1-0 head 5-0", "left r alice")
-	bob.gets("gap r after 1-0 head 5-0", "6-0")
+	s.answers("log r 1-0").log("6-0", "5-0<0-0", "6-0")
+	s.answers("log r 6-0").log("6-0", "6-0")
+	alice.gets("left r alice")
+	bob.gets("gap r after 1-0 head 6-0")
+	s.published("r", "7-0")
+	bob.gets("7-0")
+
+	s.published("r", "9-0<8-0")
+	s.versions["r"] = 901
+	s.answers("log r 7-0").log("6-0", "6-0")
+	s.published("r", "10-0<6-0")
+	s.reads("room r alice bob")
+	s.answers("room r alice bob").room("10-0", 901)
+	bob.gets("gap r after 7-0 head 6-0", "left r bob")
 }
 
 func TestL4AnAnchorIsProvenByThePrevOfWhatFollowsIt(t *testing.T) {

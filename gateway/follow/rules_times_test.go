@@ -202,7 +202,6 @@ func TestR4AHeadThatJoinedHasToldAndThatIsLostIsToldAsAGap(t *testing.T) {
 	alice.gets("joined r alice at 20-0 8")
 	s.answers("log r 5-0").log("12-0", "7-0<4-0", "12-0<7-0")
 	alice.gets("gap r after 20-0 head 12-0")
-	s.answers("room r bob alice").room("12-0", 100, "alice", "bob")
 	s.answers("log r 12-0").log("12-0", "12-0<7-0")
 	s.answers("log r 5-0").log("12-0", "7-0<4-0", "12-0<7-0")
 	alice.gets("7-0", "12-0", "resumed 8")
