@@ -82,11 +82,13 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		c.readLog(r) // when they have been: it has what was sent since
 		return
 	}
+	checked := r.logChecked
+	r.logChecked = false
 	if lp.Head.Less(r.logHead) {
 		c.loseUnheard(r, lp.Head, lp.N, lp.Version) // behind what was held when it was asked for (L3)
 		return
 	}
-	if r.head.Less(lp.Head) && lp.Version != r.version && !r.logChecked {
+	if r.head.Less(lp.Head) && lp.Version != r.version && !checked {
 		// It is ahead of the channel, in which there may still be a `left`: what was sent
 		// since is not for who was removed (F2). What is read next is taken anyway, or
 		// nobody would catch up while many join.
@@ -95,7 +97,6 @@ func (c *Core) LogRead(now int64, tok Token, name string, lp chat.LogPage, err e
 		c.readLog(r)
 		return
 	}
-	r.logChecked = false
 	pg := newPage(r, lp)
 	if !c.advance(r, &pg) {
 		return
