@@ -184,6 +184,31 @@ func TestChangesAreSweptWhenTheClockWentBack(t *testing.T) {
 	}
 }
 
+// Nor does it hold back, for as long as it was set back, a room whose senders were
+// spaced out; not even when the gateway that did so is gone.
+func TestASpacedOutRoomIsNotHeldWhenTheClockWentBack(t *testing.T) {
+	r := testkit.Mini(t)
+	s, other := open(t, r.URL()), open(t, r.URL())
+	id := room(t, s, "alice")
+	must(t, s.Pace(t.Context(), id, 5, 2*time.Second))
+	now := func(key string) {
+		t.Helper()
+		if _, err := trySend(s, id, key, 5*time.Second); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	now("before the clock went back")
+	r.SetTime(time.Now().Add(-time.Hour))
+	now("after that")
+	must(t, other.Pace(t.Context(), id, 1000, 2*time.Second))
+	now("at another's pace")
+	for _, key := range r.Keys() {
+		if pace := r.HGet(key, "pace"); strings.HasSuffix(key, ":room:"+id) && !strings.HasPrefix(pace, "1000 ") {
+			t.Errorf("the pace is %q, that of before the clock went back", pace)
+		}
+	}
+}
+
 func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())

@@ -10,8 +10,10 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local tat = now
 if room[2] then
   local interval, lasts, was, who = string.match(room[2], '^(%d+) (%d+) (%d+) (.*)$')
-  if who ~= ARGV[3] and tonumber(lasts) > now and (ARGV[1] == '0' or tonumber(interval) > tonumber(ARGV[1])) then return 0 end
-  tat = math.max(now, tonumber(was))
+  -- As in send.lua: what is further ahead is of a clock that was set back since.
+  local stands = tonumber(lasts) > now and tonumber(was) <= now + 20000 + tonumber(interval)
+  if who ~= ARGV[3] and stands and (ARGV[1] == '0' or tonumber(interval) > tonumber(ARGV[1])) then return 0 end
+  if stands then tat = math.min(math.max(now, tonumber(was)), now + 20000 + tonumber(ARGV[1])) end
 end
 if ARGV[1] == '0' then
   redis.call('HDEL', KEYS[1], 'pace')

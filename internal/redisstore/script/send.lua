@@ -29,11 +29,12 @@ if ARGV[3] == '1' and member == 0 then return 'NOTMEMBER' end
 
 if room[3] then
   -- The room's deliveries have fallen behind: messages are spaced out, by GCRA with 20 ms of burst,
-  -- until pace.lua's lease ends.
+  -- until pace.lua's lease ends. A next message that is further ahead than one can be was put there
+  -- before the clock was set back, and so was the lease: neither counts.
   local interval, lasts, tat, who = string.match(room[3], '^(%d+) (%d+) (%d+) (.*)$')
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  if now < tonumber(lasts) then
+  if now < tonumber(lasts) and tonumber(tat) <= now + 20000 + tonumber(interval) then
     tat = math.max(now, tonumber(tat))
     if tat - now > 20000 then return 'HOLD ' .. string.format('%.0f', math.ceil((tat - now - 20000) / 1000)) end
     redis.call('HSET', KEYS[1], 'pace', string.format('%s %s %.0f %s', interval, lasts, tat + tonumber(interval), who))
