@@ -121,3 +121,32 @@ func TestAnOrderlyStopIsNoDeath(t *testing.T) {
 		t.Errorf("%v deaths:\n%s", died, stays.Log())
 	}
 }
+
+// Clients that were asked to leave, and do not go, hold nobody up.
+func TestADrainEndsInTimeThoughClientsStay(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	const drain = 4 * time.Second
+	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 1, fleet.Flags("gateway", "--drain-timeout="+drain.String()))
+	gateway := f.Gateways[0]
+	conn, err := net.Dial("tcp", gateway.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /v1/ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: madang.v1\r\nAuthorization: Bearer %s\r\n\r\n", f.User("bob").Token)
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for hello, buf := "", make([]byte, 4096); !strings.Contains(hello, `"type":"hello"`); {
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("%v after %q", err, hello)
+		}
+		hello += string(buf[:n])
+	}
+	began := time.Now()
+	gateway.Signal(syscall.SIGTERM)
+	fleet.Await(t, "the process has ended", func() bool { return gateway.ExitCode() >= 0 })
+	if code, took := gateway.ExitCode(), time.Since(began); code != 0 || took > drain+time.Second {
+		t.Errorf("code %d after %v:\n%s", code, took, gateway.Log())
+	}
+}
