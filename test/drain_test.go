@@ -107,18 +107,24 @@ func TestWhatIsQueuedGoesBeforeTheDrain(t *testing.T) {
 	}
 }
 
-// A gateway that drained is gone, and that is no death.
+// A gateway that drained is gone, and that is no death; nor when it had nobody to ask,
+// and stopped at once.
 func TestAnOrderlyStopIsNoDeath(t *testing.T) {
-	t.Parallel()
-	f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 2, fleet.Flags("gateway", "--drain-timeout=5s", "--drain-delay=2s"))
-	bob := f.User("bob", fleet.OnGateway(1))
-	bob.Connects()
-	stays, goes := f.Gateways[0], f.Gateways[1]
-	fleet.Await(t, "they know each other", func() bool { return stays.Metric("madang_fleet_gateways") == 2 })
-	goes.Signal(syscall.SIGTERM)
-	fleet.Await(t, "one is gone", func() bool { return stays.Metric("madang_fleet_gateways") == 1 })
-	if died := stays.Metric("madang_fleet_deaths_total"); died != 0 {
-		t.Errorf("%v deaths:\n%s", died, stays.Log())
+	for name, delay := range map[string]string{"after a while": "--drain-delay=2s", "at once": "--drain-delay=0s"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := fleet.StartProcesses(t, testkit.Redis(t).URL(), 1, 2, fleet.Flags("gateway", "--drain-timeout=5s", delay))
+			stays, goes := f.Gateways[0], f.Gateways[1]
+			fleet.Await(t, "they know each other", func() bool { return stays.Metric("madang_fleet_gateways") == 2 })
+			if name != "at once" {
+				f.User("bob", fleet.OnGateway(1)).Connects()
+			}
+			goes.Signal(syscall.SIGTERM)
+			fleet.Await(t, "one is gone", func() bool { return stays.Metric("madang_fleet_gateways") == 1 })
+			if died := stays.Metric("madang_fleet_deaths_total"); died != 0 {
+				t.Errorf("%v deaths:\n%s", died, stays.Log())
+			}
+		})
 	}
 }
 

@@ -63,6 +63,8 @@ const (
 	forgottenAfter = 30 * time.Minute
 	// fleetTimeout bounds a renewal and a look; sweepTimeout a dead gateway's end.
 	fleetTimeout, sweepTimeout = 2 * time.Second, 30 * time.Second
+	// lastWordTimeout is how long a process that stops waits for Redis to hear of it.
+	lastWordTimeout = 300 * time.Millisecond
 )
 
 func newFleet(h *Hub, o Options) *fleet {
@@ -97,9 +99,24 @@ func (f *fleet) run(ctx context.Context) {
 		f.look(ctx, &sweeps)
 		select {
 		case <-ctx.Done():
+			f.lastWord(ctx)
 			return
 		case <-ticker.C:
 		}
+	}
+}
+
+// lastWord has the fleet told that this gateway leaves, if there was no time for it yet:
+// one that nobody is connected to stops at once. Others would take it for one that has
+// room for their clients, and then for dead.
+func (f *fleet) lastWord(ctx context.Context) {
+	f.mu.Lock()
+	wanted := f.leaving && !f.told && !f.renewed.IsZero()
+	f.mu.Unlock()
+	if wanted {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTimeout)
+		defer cancel()
+		f.renew(ctx)
 	}
 }
 
