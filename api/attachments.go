@@ -65,9 +65,14 @@ func (o Attachments) withDefaults() Attachments {
 // attachments is the part of an API that deals with files.
 type attachments struct {
 	Attachments
-	store chat.Attachments
-	slots *slots
+	store  chat.Attachments
+	places *held // uploads under way
 }
+
+var (
+	errUploadsFull = &problem{status: http.StatusServiceUnavailable, code: protocol.ErrUnavailable, detail: "too many uploads are under way here; retry", retryAfter: 1}
+	errUserUploads = &problem{status: http.StatusTooManyRequests, code: protocol.ErrRateLimited, detail: "too many uploads of this user are under way", retryAfter: 1}
+)
 
 func newAttachments(o *Attachments, store chat.Attachments) (*attachments, error) {
 	if o == nil {
@@ -80,7 +85,7 @@ func newAttachments(o *Attachments, store chat.Attachments) (*attachments, error
 		return nil, fmt.Errorf("api: a negative limit of attachments: %+v", *o)
 	}
 	a := &attachments{Attachments: o.withDefaults(), store: store}
-	a.slots = newSlots(a.Uploads, uploadsPerUser)
+	a.places = newHeld(int64(a.Uploads), uploadsPerUser)
 	return a, nil
 }
 
@@ -141,10 +146,14 @@ func (f *attachments) receive(c *gin.Context, by chat.Actor, body *bounded, stor
 	if err != nil {
 		return chat.Attachment{}, err
 	}
-	if p := f.slots.take(by.User); p != nil {
-		return chat.Attachment{}, p
+	owner := chat.Actor{User: by.User} // whose upload it is, whoever brings it
+	switch all, user := f.places.take(owner, 1); {
+	case user:
+		return chat.Attachment{}, errUserUploads
+	case all:
+		return chat.Attachment{}, errUploadsFull
 	}
-	defer f.slots.leave(by.User)
+	defer f.places.add(owner, -1)
 
 	asking, asked := context.WithTimeout(c.Request.Context(), storeTimeout)
 	defer asked()

@@ -112,11 +112,10 @@ func (a *API) readBody(c *gin.Context, by chat.Actor, buf *buffer) error {
 			if len(buf.b) < smallBody {
 				continue
 			}
-			if all, user := a.bodies.full(by); all || user {
+			if all, user := a.bodies.take(by, int64(len(buf.b)-counted)); all || user {
 				a.abandonBody(c)
 				return errBodies
 			}
-			a.bodies.add(by, int64(len(buf.b)-counted))
 			counted = len(buf.b)
 			continue
 		}

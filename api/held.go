@@ -6,7 +6,8 @@ import (
 	"github.com/madang-chat/madang/internal/chat"
 )
 
-// held counts bytes that this process holds for clients, in all and for each user.
+// held counts what this process holds for clients, in all and for each user: bytes, or
+// places. What is a server key's is that of many users.
 type held struct {
 	all, each int64
 
@@ -19,18 +20,28 @@ func newHeld(all, each int64) *held {
 	return &held{all: all, each: each, users: make(map[string]int64)}
 }
 
-// full says whether there is too much already, in all or for one user. What is a server
-// key's is that of many users.
-func (h *held) full(by chat.Actor) (all, user bool) {
+// full says whether there is too much already, in all or for one user.
+func (h *held) full(by chat.Actor) (all, user bool) { return h.take(by, 0) }
+
+// take counts n more, unless there is too much already.
+func (h *held) take(by chat.Actor, n int64) (all, user bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.total >= h.all, !by.Server && h.users[by.User] >= h.each
+	all, user = h.total >= h.all, !by.Server && h.users[by.User] >= h.each
+	if !all && !user {
+		h.count(by, n)
+	}
+	return all, user
 }
 
-// add counts n bytes more, or less.
+// add counts n more, or less.
 func (h *held) add(by chat.Actor, n int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.count(by, n)
+}
+
+func (h *held) count(by chat.Actor, n int64) {
 	h.total += n
 	if by.Server {
 		return
