@@ -20,16 +20,14 @@ type role interface {
 	Stop(ctx context.Context) error
 }
 
-// stopLeast is what a stop may take, however short the drain time is: requests that were
-// accepted are answered.
-const stopLeast = 2 * time.Second
-
-// stopWithin is how long the parts of a process may take to stop. What remains of the
-// drain time is for what waits for nobody: connections are closed, the log is written.
-func stopWithin(drain time.Duration) time.Duration {
-	drain = max(drain, stopLeast)
-	return drain - min(drain/10, 500*time.Millisecond)
-}
+const (
+	// stopLeast is what a stop may take, however short the drain time is: requests that
+	// were accepted are answered.
+	stopLeast = 2 * time.Second
+	// stopMargin is the part of it that is left for what waits for nobody: connections
+	// are closed, the log is written. Of a short drain time it is a tenth.
+	stopMargin = 500 * time.Millisecond
+)
 
 // serve runs a role until ctx ends, and stops it within its time. started is
 // called once it serves.
@@ -45,8 +43,9 @@ func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, star
 	}
 	started()
 	<-ctx.Done()
-	log.Info("stopping", "within", c.DrainTimeout)
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+stopWithin(c.DrainTimeout))
+	drain := max(c.DrainTimeout, stopLeast)
+	log.Info("stopping", "within", c.DrainDelay+drain)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+drain-min(drain/10, stopMargin))
 	defer cancel()
 	if err := r.Stop(stopCtx); err != nil {
 		return err

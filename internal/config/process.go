@@ -5,7 +5,7 @@ import "time"
 // Process is what every long-running process is told.
 type Process struct {
 	AdminAddr    string        `help:"Address of metrics, health and pprof. Never public: it tells and does everything. Empty: none." default:"${admin_addr}" placeholder:"HOST:PORT"`
-	DrainTimeout time.Duration `help:"How long a stopping process may take. Longer spreads the clients' return; shorter makes it a stampede." default:"30s"`
+	DrainTimeout time.Duration `help:"How long a stopping process may take, after --drain-delay; 2s are allowed in any case. Longer spreads the clients' return; shorter makes it a stampede." default:"30s"`
 	DrainDelay   time.Duration `help:"How long a stopping process goes on as before after /readyz became false, for the balancer to notice: its check's interval times the failures it wants. Shorter sends newcomers to a closed door; longer delays every restart." default:"0s"`
 	ShedPercent  int           `help:"Share of the memory limit (the cgroup's, or the machine's) in percent from which a gateway refuses new connections and an API keeps none open between requests. Higher risks the kernel ending the process." default:"85"`
 	LogLevel     string        `help:"Least severe level that is logged: debug, info, warn, error." default:"info" enum:"debug,info,warn,error"`
