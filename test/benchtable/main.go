@@ -63,15 +63,18 @@ var (
 	narrow  = source{fleet: "--scenario fanout --rooms 1000 --members 10 --rate 1000 --duration 20s"}
 	storm   = source{fleet: "--scenario storm --clients 15000 --rooms 1500 --members 10 --rate 1 --duration 5s"}
 	stalled = source{fleet: "--scenario slow --clients 10000 --rooms 100 --members 100 --share 0.01 --rate 200 --size 7800 --for 45s --duration 15s --times 5"}
-	idle    = bench("./gateway/loop", "^BenchmarkIdle$/^plain$", "1x")
-	beats   = bench("./gateway/loop", "^BenchmarkHeartbeat$/^plain$", "1x")
-	packed  = bench("./gateway/loop", "^BenchmarkIdle$/^compressed$", "1x")
-	tls13   = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.3", "1x")
-	tls12   = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.2", "1x")
-	upgrade = bench("./gateway/loop", "^BenchmarkUpgrade$", "1x")
-	lone    = bench("./gateway/loop", "^BenchmarkDelivery$/^5000-members$", "200x")
-	batch   = bench("./gateway/loop", "^BenchmarkDelivery$/^1000-members-100-waiting$", "50x")
-	long    = bench("./gateway/loop", "^BenchmarkLongDelivery$/^5000-members-compressed$", "200x")
+	// What the parts that are not ours take for the loads of narrow and flatten.
+	bareNarrow  = bench("./test/bare", "^BenchmarkMessage$/^1000-a-second$", "1x")
+	bareFlatten = bench("./test/bare", "^BenchmarkMessage$/^flat-out$", "1x")
+	idle        = bench("./gateway/loop", "^BenchmarkIdle$/^plain$", "1x")
+	beats       = bench("./gateway/loop", "^BenchmarkHeartbeat$/^plain$", "1x")
+	packed      = bench("./gateway/loop", "^BenchmarkIdle$/^compressed$", "1x")
+	tls13       = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.3", "1x")
+	tls12       = bench("./gateway/loop", "^BenchmarkIdleTLS$/1.2", "1x")
+	upgrade     = bench("./gateway/loop", "^BenchmarkUpgrade$", "1x")
+	lone        = bench("./gateway/loop", "^BenchmarkDelivery$/^5000-members$", "200x")
+	batch       = bench("./gateway/loop", "^BenchmarkDelivery$/^1000-members-100-waiting$", "50x")
+	long        = bench("./gateway/loop", "^BenchmarkLongDelivery$/^5000-members-compressed$", "200x")
 )
 
 var rows = []row{
@@ -93,12 +96,14 @@ var rows = []row{
 	{"CPU per delivery, 1 room × 5,000, 20 messages/s", wide, "fanout cpu_us.gateway_per_delivery", 1, "µs", "7.6", "Centrifugo 13.2, nbio 8.8", writing},
 	{"… p99 due → arrived", wide, "fanout latency_ms.p99", 1, "ms", "80", "Centrifugo 170", nil},
 	{"CPU per delivery, 1,000 rooms × 10, 1,000 messages/s, sends and Redis included", narrow, "fanout cpu_us.server_per_delivery", 1, "µs", "25", "Centrifugo 48, nbio 24.5", writing},
+	{"… of Gin, go-redis, Redis and ten writes, with nothing between them", bareNarrow, "cpu-us/delivery", 1, "µs", "", "", nil},
 	{"… the gateway's part", narrow, "fanout cpu_us.gateway_per_delivery", 1, "µs", "", "", writing},
 	{"… p99 due → arrived", narrow, "fanout latency_ms.p99", 1, "ms", "2", "Centrifugo 2.1", nil},
 	{"CPU per delivery, 1 room × 1,000, as fast as it goes, for a minute", flat, "fanout cpu_us.gateway_per_delivery", 1, "µs", "0.9", "Centrifugo 1.84", writing},
 	{"… deliveries per second", flat, "fanout delivered_per_second", 1, "/s", "≥ 1,000,000", "Centrifugo 723,000", nil},
 	{"… p99 in the log → arrived", flat, "fanout log_to_arrival_ms.p99", 1, "ms", "500", "Centrifugo 2,000–3,000", nil},
 	{"CPU per delivery, 1,000 rooms × 10, as fast as it goes, sends and Redis included", flatten, "fanout cpu_us.server_per_delivery", 1, "µs", "11", "Centrifugo 21.8, nbio 11.4", writing},
+	{"… of Gin, go-redis, Redis and ten writes, with nothing between them", bareFlatten, "cpu-us/delivery", 1, "µs", "", "", nil},
 	{"… deliveries per second", flatten, "fanout delivered_per_second", 1, "/s", "≥ 100,000", "Centrifugo 56,500", nil},
 	{"p99 due → arrived, 100 rooms × 100, 200 messages of 8 KB a second", stalled, "all read 1 latency_ms.p99", 1, "ms", "", "", nil},
 	{"… at the others, while 100 of the 10,000 do not read: × as much, median of five", stalled, othersWait, 1, "×", "1.2", "", nil},
