@@ -199,10 +199,13 @@ func (s *Store) forgetLease(ctx context.Context, gateway string) error {
 // fleetView is what an API knows of the leases: a look a second from the first
 // time that it is asked, so that it judges as gateways do.
 type fleetView struct {
+	turn  sync.Mutex // held while somebody looks
+	judge chat.Fleet // guarded by turn
+
 	mu      sync.Mutex
-	judge   chat.Fleet
-	looking bool  // the goroutine runs
-	err     error // of the last look
+	looking bool            // the goroutine runs; guarded by mu, as all below
+	lives   map[string]bool // by gateway, at the last look that told
+	err     error           // of the last look
 }
 
 // seeFleet makes sure that there is a view of the leases.
@@ -214,22 +217,30 @@ func (s *Store) seeFleet() error {
 		if !s.begin() {
 			return errClosed
 		}
-		f.looking, f.judge.TrustAge = true, true
+		f.looking = true
 		go s.watchFleet()
+		f.mu.Unlock()
 		s.look()
+		f.mu.Lock()
 	}
 	return f.err
 }
 
-// look reads the leases; the view's mu is held. What is seen is everybody's, so whoever
-// asked may have gone meanwhile.
+// look reads the leases. What is seen is everybody's, so whoever asked may have gone
+// meanwhile; and whoever goes by the look before does not wait for this one.
 func (s *Store) look() {
 	f := &s.fleet
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	leases, err := s.readLeases(s.ctx, true)
-	if f.err = err; err != nil {
+	if err != nil {
 		f.judge.Missed()
+		f.mu.Lock()
+		f.err = err
+		f.mu.Unlock()
 		return
 	}
+	f.judge.TrustAge = true
 	f.judge.Look(time.Since(s.opened).Milliseconds(), leases)
 	for _, l := range f.judge.Dead() {
 		// Of a Redis that answers and takes no writes nobody can renew a lease.
@@ -237,6 +248,13 @@ func (s *Store) look() {
 			f.judge.Spare(l.Gateway)
 		}
 	}
+	lives := make(map[string]bool, len(leases))
+	for _, l := range leases {
+		lives[l.Gateway] = f.judge.Lives(l.Gateway)
+	}
+	f.mu.Lock()
+	f.lives, f.err = lives, nil
+	f.mu.Unlock()
 }
 
 func (s *Store) probe(gateway string) error {
@@ -254,9 +272,7 @@ func (s *Store) watchFleet() {
 		case <-s.ctx.Done():
 			return
 		case <-ticker.C:
-			s.fleet.mu.Lock()
 			s.look()
-			s.fleet.mu.Unlock()
 		}
 	}
 }
@@ -267,10 +283,15 @@ func (s *Store) lives(gateway string) (bool, error) {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.judge.Knows(gateway) {
-		if s.look(); f.err != nil {
+	lives, seen := f.lives[gateway]
+	if !seen {
+		f.mu.Unlock()
+		s.look()
+		f.mu.Lock()
+		if f.err != nil {
 			return false, f.err
 		}
+		lives = f.lives[gateway]
 	}
-	return f.judge.Lives(gateway), nil
+	return lives, nil
 }

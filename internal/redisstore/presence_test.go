@@ -408,6 +408,29 @@ func TestALookupThatCannotJudgeSaysSo(t *testing.T) {
 	}
 }
 
+// A look at the fleet that hangs and a read that hangs are waited for together.
+func TestALookupWaitsForAFrozenRedisOnce(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL(), func(o *redisstore.Options) { o.CommandTimeout = 2 * time.Second })
+	if _, err := s.Lookup(t.Context(), []string{"alice"}); err != nil { // from here on it looks by itself, once a second
+		t.Fatal(err)
+	}
+	r.Pause()
+	var wg sync.WaitGroup
+	for range 15 { // some of them meet a look that is under way
+		wg.Go(func() {
+			began := time.Now()
+			_, err := s.Lookup(t.Context(), []string{"alice"})
+			if took := time.Since(began); !errors.Is(err, chat.ErrUnavailable) || took > 3*time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
+		})
+		time.Sleep(100 * time.Millisecond)
+	}
+	wg.Wait()
+	r.Resume()
+}
+
 // A dead gateway's users are announced where that can be done.
 func TestAShardThatIsAwayKeepsNobodyOnlineElsewhere(t *testing.T) {
 	c := testkit.Cluster(t, 3, 0)
