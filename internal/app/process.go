@@ -151,7 +151,7 @@ func (s *process) waitForRedis(ctx context.Context) error {
 		err := s.store.Check(ctx)
 		if err == nil {
 			if attempt > 1 {
-				s.log.Info("Redis answers", "redis", s.redis)
+				s.log.Info("Redis can be used", "redis", s.redis)
 			}
 			s.ready.set("redis", "")
 			return nil
@@ -162,7 +162,7 @@ func (s *process) waitForRedis(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.log.Warn("Redis does not answer: waiting for it", "redis", s.redis, "err", err, "again_in", wait)
+		s.log.Warn("Redis can not be used yet: waiting for it", "redis", s.redis, "err", err, "again_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -168,6 +168,6 @@ type Store interface {
 	// MarkRead moves user's read marker; it never goes back.
 	MarkRead(ctx context.Context, user, room string, id protocol.ID) error
 
-	// Ready says whether Redis answers and its schema fits.
+	// Ready says whether Redis answers, may be written to, and its schema fits.
 	Ready(ctx context.Context) error
 }

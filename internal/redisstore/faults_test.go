@@ -125,6 +125,19 @@ func TestAFrozenRedisIsNoticed(t *testing.T) {
 	must(t, s.Ready(t.Context()))
 }
 
+// A primary that was demoted, or an address that leads to a replica: nothing can be sent.
+func TestAReplicaIsNotReady(t *testing.T) {
+	r, primary := testkit.Redis(t), testkit.Redis(t)
+	s := open(t, r.URL())
+	must(t, s.Ready(t.Context()))
+	_, err := r.Do("REPLICAOF", "127.0.0.1", strconv.Itoa(primary.Port))
+	must(t, err)
+	wantErr(t, s.Ready(t.Context()), chat.ErrUnavailable)
+	_, err = r.Do("REPLICAOF", "NO", "ONE")
+	must(t, err)
+	must(t, s.Ready(t.Context()))
+}
+
 func TestRedisDownAtStartAndBack(t *testing.T) {
 	r := testkit.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 	r.Kill()

@@ -244,7 +244,7 @@ func (s *Store) look() {
 	f.judge.Look(time.Since(s.opened).Milliseconds(), leases)
 	for _, l := range f.judge.Dead() {
 		// Of a Redis that answers and takes no writes nobody can renew a lease.
-		if err := s.probe(l.Gateway); err != nil {
+		if err := s.probe(s.ctx, s.keys.lease(l.Gateway)); err != nil {
 			f.judge.Spare(l.Gateway)
 		}
 	}
@@ -257,10 +257,11 @@ func (s *Store) look() {
 	f.mu.Unlock()
 }
 
-func (s *Store) probe(gateway string) error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.opt.CommandTimeout)
+// probe says why a key can't be written. It changes nothing.
+func (s *Store) probe(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CommandTimeout)
 	defer cancel()
-	return probeScript.Run(ctx, s.nodes.client(), []string{s.keys.lease(gateway)}).Err()
+	return probeScript.Run(ctx, s.nodes.client(), []string{key}).Err()
 }
 
 func (s *Store) watchFleet() {

@@ -196,7 +196,7 @@ func (s *Store) Check(ctx context.Context) error {
 	return nil
 }
 
-// Ready says whether Redis answers and its schema fits. In a Cluster it is
+// Ready says whether Redis answers, is a primary, and its schema fits. In a Cluster it is
 // enough, once the schema was seen, that any primary answers: rooms on the
 // others are served.
 func (s *Store) Ready(ctx context.Context) error {
@@ -207,6 +207,13 @@ func (s *Store) Ready(ctx context.Context) error {
 		defer cancel()
 	}
 	err := s.Check(first)
+	if err == nil && s.nodes.cluster == nil {
+		// A primary that was demoted answers all of that, and takes nothing.
+		if no := s.probe(first, s.keys.acked(0)); refusedWith(no, "READONLY") {
+			s.nodes.refresh(ctx)
+			return forCaller(no)
+		}
+	}
 	if err == nil || errors.Is(err, ErrSchema) || !s.schema.Load() {
 		return err
 	}
