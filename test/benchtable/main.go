@@ -17,11 +17,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // row is one figure.
@@ -135,9 +135,9 @@ func run(only, peer string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "madang")
-	if out, err := exec.Command("go", "build", "-tags", "nomsgpack", "-o", binary, "./cmd/madang").CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	binary, err := testkit.Released(dir)
+	if err != nil {
+		return err
 	}
 	if peer != "" {
 		return comparePeer(peer, binary, dir, only)

@@ -80,11 +80,8 @@ func runCentrifugo(program, madang, dir string, s source) (_ figures, err error)
 		return figures{}, err
 	}
 	defer redis.Kill()
-	addr, err := freeAddr()
-	if err != nil {
-		return figures{}, err
-	}
-	host, port, _ := net.SplitHostPort(addr)
+	host, port := "127.0.0.1", strconv.Itoa(testkit.FreePort())
+	addr := net.JoinHostPort(host, port)
 	// What our rooms do: recovery by offset from the last hundred messages.
 	config, err := json.Marshal(map[string]any{
 		"http_server": map[string]any{"address": host, "port": port},
@@ -137,13 +134,4 @@ func runCentrifugo(program, madang, dir string, s source) (_ figures, err error)
 	}
 	defer os.Remove(result)
 	return resultValues(text)
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }

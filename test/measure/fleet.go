@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,8 +33,8 @@ type fleet struct {
 // process is one madang process.
 type process struct {
 	cmd         *exec.Cmd
+	ended       <-chan struct{}
 	addr, admin string
-	log         *os.File
 }
 
 // startFleet starts everything; withGateway leaves the gateway out when false.
@@ -70,15 +68,12 @@ func (f *fleet) url() string {
 // start starts one process and waits until it is ready.
 func (f *fleet) start(binary, role string, args ...string) (*process, error) {
 	p := &process{addr: freeAddr(), admin: freeAddr()}
-	var err error
-	if p.log, err = os.Create(filepath.Join(f.dir, role+".log")); err != nil {
-		return nil, err
-	}
+	var log testkit.Log
 	p.cmd = exec.Command(binary, append([]string{role, "--redis", f.url(), "--" + role + "-addr", p.addr, "--admin-addr", p.admin, "--log-level", "warn"}, args...)...)
 	p.cmd.Env = append(os.Environ(), "MADANG_JWT_SECRET="+secret)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = tied()
-	if err := p.cmd.Start(); err != nil {
+	p.cmd.Stdout, p.cmd.Stderr = &log, &log
+	var err error
+	if p.ended, err = testkit.Launch(p.cmd); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -92,17 +87,15 @@ func (f *fleet) start(binary, role string, args ...string) (*process, error) {
 		}
 	}
 	p.stop()
-	text, _ := os.ReadFile(p.log.Name())
-	return nil, fmt.Errorf("%s is not ready: %s", role, text)
+	return nil, fmt.Errorf("%s is not ready: %s", role, log.String())
 }
 
 func (p *process) stop() {
-	if p == nil || p.cmd == nil || p.cmd.Process == nil {
+	if p == nil {
 		return
 	}
 	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-	_ = p.log.Close()
+	<-p.ended
 }
 
 func (f *fleet) stop() error {
@@ -272,14 +265,7 @@ func inParallel(n, workers int, f func(i int) error) error {
 	return errs
 }
 
-func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+func freeAddr() string { return fmt.Sprintf("127.0.0.1:%d", testkit.FreePort()) }
 
 // startClusterFleet starts a Cluster of one node and no process.
 func startClusterFleet() (*fleet, error) {

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/madang-chat/madang/internal/plan"
+	"github.com/madang-chat/madang/internal/testkit"
 )
 
 // sections are what can be measured by itself.
@@ -44,11 +44,9 @@ func measure(only, write string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "madang")
-	build := exec.Command("go", "build", "-trimpath", "-tags", "nomsgpack", "-o", binary, "./cmd/madang")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building (from the module's root?): %w", err)
+	binary, err := testkit.Released(dir)
+	if err != nil {
+		return err
 	}
 	found := constants{}
 	for _, s := range sections {
