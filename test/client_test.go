@@ -442,6 +442,24 @@ func TestTheClientComesBack(t *testing.T) {
 			}
 			is("waits", waits, [5, 10, 20, 5]);
 		`,
+		"later each time, while its token is revoked and no other comes": `
+			Math.random = () => 0.01;
+			const waits = [];
+			client.on("state", ({ state, retryInMs }) => state === "waiting" && waits.push(retryInMs));
+			const revoked = () => {
+				sockets.at(-1).tells({ type: "bye", reason: "revoked", retry_in_ms: 0 });
+				sockets.at(-1).onclose({ code: 4001 });
+			};
+			revoked();
+			for (let n = 1; n <= 3; n++) {
+				await until("it back", () => sockets.length === n + 1 && sockets[n].said.length);
+				if (n === 2) hello(11);
+				revoked();
+			}
+			is("waits", waits, [0, 5, 10, 20]);
+			window.dispatchEvent(new Event("online"));
+			is("state", client.state, "connecting");
+		`,
 		"when a token does not come": `
 			const real = setTimeout, never = new Promise(() => {});
 			window.setTimeout = (f, ms) => real(f, ms / 100);

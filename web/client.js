@@ -420,7 +420,7 @@ export class Client {
 
   /** The network is back, or the page is looked at again: do not wait. */
   #hurry() {
-    if (this.#state === "waiting" && this.#retryInMs === null) {
+    if (this.#state === "waiting" && !this.#retryInMs) {
       this.#attempt = 0;
       this.#open();
     } else if (this.#state === "online" && !this.#socket.mute) {
@@ -451,11 +451,18 @@ export class Client {
       return;
     }
     const crowded = code === Close.tooMany;
-    if (retryAfterMs) this.#retryInMs ??= Math.max(retryAfterMs, backoff(this.#attempt++));
-    const wait = crowded ? crowdedDelay(this.#crowded++) : this.#retryInMs ?? backoff(this.#attempt++);
+    if (retryAfterMs) this.#retryInMs ??= retryAfterMs;
+    const wait = crowded ? crowdedDelay(this.#crowded++) : this.#delay();
     this.#retryTimer = setTimeout(() => this.#open(), wait); // before somebody is told, who may close it
     this.#setState("waiting", wait);
     if (crowded) this.#emit("fault", new Error("Too many connections"));
+  }
+
+  /** What we were told; longer each time before one has resumed: a revoked token is
+   *  told to come back at once, and there may be no other. */
+  #delay() {
+    if (this.#state !== "connecting") return this.#retryInMs ?? backoff(this.#attempt++);
+    return Math.max(this.#retryInMs ?? 0, backoff(this.#attempt++));
   }
 
   // ---- what comes down ----
