@@ -389,6 +389,36 @@ func TestHowWaitingPollsEnd(t *testing.T) {
 			g.eventually("nothing is left", func() bool { return g.Open() == 0 && g.Stats().Open == 0 })
 		})
 	}
+	t.Run("with the next, while it drains", func(t *testing.T) {
+		g := start(t, nil)
+		r := g.dialRaw()
+		id := g.polls(r, "alice", `{"wait_s":0}`)
+		g.post(unicast(id, polledAt("alice", 17), resumedFrame)...)
+		r.wantAnswer(map[string]string{}, 18)
+		g.hub.of(t, id, edge.EvClosed)
+		ctx, cancel := timeout(20 * time.Second)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- g.Drain(ctx, 10*time.Second) }()
+		g.eventually("it takes nobody", func() bool {
+			c, err := net.Dial("tcp", g.Addr().String())
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		})
+		r.sends(request("POST", "/v1/poll", "alice", `{"wait_s":0}`))
+		if resp, body := r.answer(); resp.StatusCode != 503 {
+			t.Fatalf("got %d %s", resp.StatusCode, body)
+		}
+		r.Close()
+		if err := <-drained; err != nil {
+			t.Fatal(err)
+		}
+		if n := g.Stats().Upgrades[loop.UpgradeUnavailable]; n != 0 {
+			t.Errorf("%d clients were turned away: that is an alert", n)
+		}
+	})
 	t.Run("between two polls", func(t *testing.T) {
 		g := start(t, nil)
 		r := g.dialRaw()

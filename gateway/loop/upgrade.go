@@ -339,7 +339,9 @@ func (l *loop) refuse(slot uint32, c *conn, r *refusal) {
 // refuseTo is refuse for a page of an origin, nil for none, that may read why.
 // headOnly: the answer's head is all that was asked for.
 func (l *loop) refuseTo(slot uint32, c *conn, r *refusal, origin []byte, headOnly bool) {
-	l.stats.Upgrades[r.outcome]++
+	if r != errDraining || !c.has(flagSeated) { // who has been in for polls is not turned away, but asked to move
+		l.stats.Upgrades[r.outcome]++
+	}
 	l.logRefusal(l.addrOf(c), r)
 	answer := appendRefusal(l.pool.Get(768+len(origin)), r, origin)
 	if headOnly { // what is behind it would be the next answer to a proxy (RFC 9110 §9.3.2)
