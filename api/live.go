@@ -209,9 +209,6 @@ func (a *API) ticket(ctx context.Context, c *gin.Context, by chat.Actor) error {
 		return err
 	}
 	t := chat.Ticket{User: by.User, Server: claims.Server, IssuedAt: claims.IssuedAt, Expires: claims.Expires}
-	if t.IssuedAt == 0 { // a server key's: a disconnection from now on ends it
-		t.IssuedAt = time.Now().Unix()
-	}
 	if t.Expires == 0 {
 		t.Expires = time.Now().Add(serverTicketLife).Unix()
 	}

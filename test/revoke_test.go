@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/madang-chat/madang/internal/auth"
 	"github.com/madang-chat/madang/internal/config"
@@ -104,6 +107,50 @@ func TestADisconnectedUserIsOutEverywhere(t *testing.T) {
 		}
 	}
 	other.WantMessage("yard", "are you back?") // nobody else noticed
+}
+
+// A ticket of a server key is as old as itself. Disconnections go by Redis's clock, and
+// the API's may be hours ahead of it: what the ticket opened ends all the same.
+func TestATicketIsNotNewerThanWhatComesAfterIt(t *testing.T) {
+	redis := testkit.Mini(t)
+	redis.SetTime(time.Now().Add(-3 * time.Hour))
+	keys := filepath.Join(t.TempDir(), "keys")
+	key := strings.Repeat("k", 40)
+	if err := os.WriteFile(keys, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := fleet.Start(t, redis.URL(), 1, 1, fleet.API(func(c *config.API) { c.ServerKeyFile = keys }))
+	backEnd := f.User("back end")
+	backEnd.Token = key
+	ask := func(path string, want int, header ...string) fleet.Response {
+		t.Helper()
+		res, err := backEnd.Requests(http.MethodPost, path, nil, header...)
+		if err != nil || res.Status != want {
+			t.Fatalf("%s: %v %d %s", path, err, res.Status, res.Body)
+		}
+		return res
+	}
+	var ticket struct{ Ticket string }
+	ask("/v1/tickets", http.StatusCreated, "Madang-User", "bob").Decode(t, &ticket)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, "ws://"+f.Gateways[0].Addr+"/v1/ws?ticket="+ticket.Ticket,
+		&websocket.DialOptions{Subprotocols: []string{"madang.v1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow() //nolint:errcheck // it is over
+	if _, hello, err := conn.Read(ctx); err != nil || !contains(string(hello), `"user":"bob"`) {
+		t.Fatalf("%s %v", hello, err)
+	}
+	redis.SetTime(time.Now().Add(-3*time.Hour + time.Second)) // tickets, as tokens, are made in whole seconds
+	ask("/v1/users/bob/disconnect", http.StatusOK)
+	for err == nil {
+		_, _, err = conn.Read(ctx)
+	}
+	if websocket.CloseStatus(err) != tokenRevoked {
+		t.Errorf("ended with %v", err)
+	}
 }
 
 // keyPair is an issuer's key.

@@ -162,7 +162,8 @@ type Live interface {
 	Lookup(ctx context.Context, users []string) ([]Presence, error)
 	// Command reaches the user's connections; ErrNoConn when nobody listens.
 	Command(ctx context.Context, user string, c Command) error
-	// IssueTicket makes a ticket that RedeemTicket takes once, for a while.
+	// IssueTicket makes a ticket that RedeemTicket takes once, for a while. Without
+	// IssuedAt it is issued now, by the clock that disconnections of its user go by.
 	IssueTicket(ctx context.Context, t Ticket, ttl time.Duration) (id string, err error)
 	RedeemTicket(ctx context.Context, id string) (Ticket, error)
 }

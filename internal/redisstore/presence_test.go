@@ -335,6 +335,14 @@ func TestATicketIsTakenOnce(t *testing.T) {
 			_, err = s.RedeemTicket(t.Context(), bad)
 			wantErr(t, err, chat.ErrNoTicket)
 		}
+		want.IssuedAt = 0
+		id, err = s.IssueTicket(t.Context(), want, time.Minute)
+		must(t, err)
+		got, err = s.RedeemTicket(t.Context(), id)
+		must(t, err)
+		if age := time.Since(time.Unix(got.IssuedAt, 0)); age.Abs() > time.Minute {
+			t.Errorf("issued %v ago", age)
+		}
 		id, err = s.IssueTicket(t.Context(), want, 20*time.Millisecond)
 		must(t, err)
 		time.Sleep(600 * time.Millisecond) // its own time has to pass, and be looked at where that is done now and then

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/madang-chat/madang/internal/chat"
@@ -17,6 +18,19 @@ const maxTicketLen = 64
 
 // IssueTicket implements chat.Live.
 func (s *Store) IssueTicket(ctx context.Context, t chat.Ticket, ttl time.Duration) (string, error) {
+	if t.IssuedAt == 0 {
+		reply, err := s.do(ctx, reads, newCommand(s.keys.partition(t.User), "time"))
+		if err != nil {
+			return "", err
+		}
+		now, err := list("time", reply, 2)
+		if err != nil {
+			return "", err
+		}
+		if t.IssuedAt, err = strconv.ParseInt(text(now[0]), 10, 64); err != nil {
+			return "", errReply("time", reply)
+		}
+	}
 	value, err := json.Marshal(t)
 	if err != nil {
 		return "", fmt.Errorf("ticket: %w", err)
