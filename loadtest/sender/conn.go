@@ -1,12 +1,14 @@
 package sender
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/stamp"
@@ -149,7 +151,7 @@ func (s *Sender) handleReadable(i uint32) {
 	}
 	s.now = s.cfg.Clock.Now()
 	data := s.buf[:have+n]
-	a, size, err := cutAnswer(data)
+	h, body, size, err := answer.Cut(data, len(s.buf))
 	switch {
 	case c.state != busy:
 		s.disconnect(i)
@@ -158,61 +160,63 @@ func (s *Sender) handleReadable(i uint32) {
 	case size > 0 && size < len(data):
 		s.broken(i, "answer", errUnasked)
 	case size == 0:
-		if len(data) == len(s.buf) {
-			s.broken(i, "answer", errLarge)
-			return
-		}
 		c.part = append(c.part, data...)
 	default:
-		s.answered(i, a)
+		s.answered(i, h, body)
 	}
 }
 
 var (
 	errClosed  = errors.New("closed by the server before it answered")
 	errUnasked = errors.New("bytes that nobody asked for")
-	errLarge   = errors.New("an answer of more than 256 KiB")
 )
 
 // answered is called with a whole answer.
-func (s *Sender) answered(i uint32, a answer) {
+func (s *Sender) answered(i uint32, h answer.Head, body []byte) {
 	c := &s.conns[i]
 	j := c.job
 	c.reused, c.state = true, resting
 	if !j.carries {
 		s.meters.service.Record(s.now - c.issued)
 	}
-	if a.close {
+	if h.Close {
 		s.disconnect(i)
 	}
 	s.idle = append(s.idle, i)
 	switch {
 	case j.carries:
-		s.uploaded(j, a)
-	case a.status/100 == 2:
-		pos, ok := s.cfg.Dialect.Acked(a.body)
+		s.uploaded(j, h, body)
+	case h.Status/100 == 2:
+		pos, ok := s.cfg.Dialect.Acked(body)
 		if !ok {
-			s.stats.failed("answered " + strconv.Itoa(a.status) + " without the message's ID")
+			s.stats.failed("answered " + strconv.Itoa(h.Status) + " without the message's ID")
 			return
 		}
 		s.stats.Acked++
-		if a.status == 200 && j.tries > 1 {
+		if h.Status == 200 && j.tries > 1 {
 			s.stats.Replayed++
 		}
 		s.meters.acked.Record(s.now - j.due)
 		s.acks = append(s.acks, ledger.Ack{Room: j.room, Send: j.send, Pos: pos})
-	case a.status == 429 || a.status >= 500:
-		reason := strconv.Itoa(a.status) + " " + a.code
+	case h.Status == 429 || h.Status >= 500:
+		reason := refusal(h, body)
 		s.stats.refused(reason)
 		wait := int64(250 * time.Millisecond)
-		if a.retryAfter >= 0 {
-			wait = int64(min(a.retryAfter, 60)) * int64(time.Second)
+		if h.RetryAfter >= 0 {
+			wait = int64(min(h.RetryAfter, 60)) * int64(time.Second)
 		}
 		// Up to a quarter later: what was refused together must not return together.
 		s.hold(j, wait+s.rng.Int64N(wait/4+int64(10*time.Millisecond)), reason)
 	default:
-		s.stats.failed(strconv.Itoa(a.status) + " " + a.code)
+		s.stats.failed(refusal(h, body))
 	}
+}
+
+// refusal is an answer's status and, of a problem, its stable code.
+func refusal(h answer.Head, body []byte) string {
+	_, code, _ := bytes.Cut(body, []byte(`"code":`))
+	code = bytes.TrimLeft(code, ` "`)
+	return strconv.Itoa(h.Status) + " " + string(code[:max(0, bytes.IndexByte(code, '"'))])
 }
 
 // broken ends a connection that failed. Its send's outcome is unknown; the same

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/target"
 )
 
@@ -37,14 +38,14 @@ func (s *Sender) carries() bool { return s.uploader != nil && s.rng.Float64() < 
 
 // uploaded is called with the answer to an upload; the connection is idle again.
 // The message goes next.
-func (s *Sender) uploaded(j job, a answer) {
+func (s *Sender) uploaded(j job, h answer.Head, body []byte) {
 	j.carries = false
-	id, ok := s.uploader.Uploaded(a.body)
+	id, ok := s.uploader.Uploaded(body)
 	switch {
-	case a.status/100 != 2:
-		s.stats.uploadFailed(strconv.Itoa(a.status) + " " + a.code)
+	case h.Status/100 != 2:
+		s.stats.uploadFailed(refusal(h, body))
 	case !ok:
-		s.stats.uploadFailed("answered " + strconv.Itoa(a.status) + " without the file's ID")
+		s.stats.uploadFailed("answered " + strconv.Itoa(h.Status) + " without the file's ID")
 	default:
 		s.stats.Uploads++
 		s.meters.upload.Record(s.now - j.due)

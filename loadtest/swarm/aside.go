@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/reactor"
 	"github.com/madang-chat/madang/loadtest/target"
@@ -173,13 +174,7 @@ func (a *aside) handleEvent(k int, what uint32) {
 // take reads an answer. What it says is not looked at beyond whether it was liked.
 func (a *aside) take(k int, data []byte) {
 	c := &a.conns[k]
-	h, size, err := cutHead(data)
-	if err == nil && size > 0 {
-		if h.status == 204 {
-			h.length = 0
-		}
-		_, size, err = h.body(data, size)
-	}
+	h, _, size, err := answer.Cut(data, readBufBytes)
 	switch {
 	case err != nil:
 		a.broken(k, err)
@@ -187,10 +182,10 @@ func (a *aside) take(k int, data []byte) {
 		c.in = append(c.in[:0], data...)
 	default:
 		c.busy, c.in = false, c.in[:0]
-		if h.status/100 != 2 {
-			a.s.stats.complained("said over HTTP: " + strconv.Itoa(h.status))
+		if h.Status/100 != 2 {
+			a.s.stats.complained("said over HTTP: " + strconv.Itoa(h.Status))
 		}
-		if h.close {
+		if h.Close {
 			a.disconnect(k)
 		}
 	}

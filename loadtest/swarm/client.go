@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/target"
 )
 
@@ -115,6 +116,30 @@ func (s *Swarm) fail(i uint32, reason string) {
 		return
 	}
 	s.waitFor(i, s.backoff(int(c.attempts)))
+}
+
+// refused is called for an answer that opens nothing, or brings nothing.
+func (s *Swarm) refused(i uint32, h *answer.Head) {
+	c := &s.clients[i]
+	reason := s.wire.opens() + ": refused with " + strconv.Itoa(h.Status)
+	var wait time.Duration
+	if h.RetryAfter >= 0 {
+		wait = seconds32(h.RetryAfter)
+	}
+	if c.state == live { // a poll
+		c.lazilyMs = uint32((wait + s.backoff(1)) / time.Millisecond)
+		s.drop(i, reason)
+		return
+	}
+	s.stats.failed(reason)
+	s.leave(i)
+	c.tried()
+	hopeless := h.Status == 401 || h.Status == 403 || h.Status == 404 // trying again would not help
+	if hopeless || s.exhausted(c) {
+		s.giveUp(i)
+		return
+	}
+	s.waitFor(i, wait+s.backoff(int(c.attempts)))
 }
 
 // tried counts an attempt. The count also says which gateway is next, so it must

@@ -1,10 +1,6 @@
 package swarm
 
 import (
-	"bufio"
-	"bytes"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -74,77 +70,4 @@ func literally(text string) (events []string) {
 		}
 	}
 	return events
-}
-
-var heads = []string{
-	"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-	"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Type: application/problem+json\r\ncontent-length: 2\r\nConnection: close\r\n\r\n{}",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 204\r\n\r\n",
-	"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "SSH-2.0-x\r\n",
-	"HTTP/1.1 200 0\n\r\nContent-Length: 0\r\n\r\n00", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n",
-}
-
-// FuzzHead: an answer that is taken for whole is what the standard library reads,
-// and is not there before its last byte.
-func FuzzHead(f *testing.F) {
-	for _, text := range heads {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		h, size, err := cutHead(text)
-		if err != nil || size == 0 {
-			return
-		}
-		if _, early, err := cutHead(text[:size-1]); err != nil || early != 0 {
-			t.Fatalf("a head of %d bytes was there a byte earlier (%d, %v)", size, early, err)
-		}
-		if h.status < 100 || h.status > 999 || h.length < -1 || h.retryAfter < -1 || len(h.fields) > size {
-			t.Fatalf("%+v", h)
-		}
-		body, whole, err := h.body(text, size)
-		if err != nil || whole == 0 {
-			return
-		}
-		if len(body) != h.length || whole > readBufBytes || whole > len(text) {
-			t.Fatalf("a body of %d bytes of %+v", len(body), h)
-		}
-		res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(text)), nil)
-		if err != nil || h.status < 200 || h.status == 204 || h.status == 304 || len(res.TransferEncoding) > 0 {
-			return // it is stricter with what is not ours to judge
-		}
-		defer res.Body.Close()
-		theirs, err := io.ReadAll(res.Body)
-		if res.StatusCode != h.status || err != nil || !bytes.Equal(theirs, body) {
-			t.Fatalf("status %d, body %q (%v); got %d, %q", res.StatusCode, theirs, err, h.status, body)
-		}
-	})
-}
-
-func TestHeads(t *testing.T) {
-	for i, want := range []struct {
-		head
-		err error
-	}{
-		{head{status: 200, length: 5, retryAfter: -1}, nil},
-		{head{status: 101, length: -1, retryAfter: -1}, nil},
-		{head{status: 503, length: 2, retryAfter: 7, close: true}, nil},
-		{head{status: 200, length: -1, retryAfter: -1, chunked: true}, nil},
-		{head{}, errNotHTTP}, {head{}, errNotHTTP},
-		{head{status: 204, length: -1, retryAfter: -1}, nil},
-		{head{}, errLength}, {head{}, errLength}, {head{}, errNotHTTP}, {head{}, errNotHTTP}, {head{}, errLength},
-		{head{status: 200, length: 2_000_000, retryAfter: -1}, nil},
-	} {
-		h, size, err := cutHead([]byte(heads[i]))
-		h.fields = nil
-		if err != want.err || err == nil && (h.status != want.status || h.length != want.length || h.retryAfter != want.retryAfter || h.chunked != want.chunked || h.close != want.close || size == 0) {
-			t.Errorf("%q: %+v, %d, %v", heads[i], h, size, err)
-		}
-	}
-	if _, _, err := cutHead([]byte("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxHeadBytes))); err != errLongHead {
-		t.Errorf("a head without end: %v", err)
-	}
-	h, size, _ := cutHead([]byte(heads[12]))
-	if _, _, err := h.body([]byte(heads[12]), size); err != errLong {
-		t.Errorf("a body of 2 MB: %v", err)
-	}
 }

@@ -3,6 +3,7 @@ package swarm
 import (
 	"time"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/target"
 )
@@ -61,14 +62,7 @@ func (s polls) take(i uint32, data []byte) []byte {
 			s.drop(i, "poll: an answer that nobody asked for")
 			return nil
 		}
-		h, size, err := cutHead(data)
-		if err == nil && size == 0 {
-			return data
-		}
-		var body []byte
-		if err == nil {
-			body, size, err = h.body(data, size)
-		}
+		h, body, size, err := answer.Cut(data, readBufBytes)
 		switch {
 		case err != nil:
 			s.drop(i, failure("poll", err))
@@ -87,23 +81,23 @@ func (s polls) take(i uint32, data []byte) []byte {
 }
 
 // handleAnswer takes what an answer brings and sees to the next poll.
-func (s polls) handleAnswer(i uint32, h *head, body []byte) {
+func (s polls) handleAnswer(i uint32, h *answer.Head, body []byte) {
 	c := &s.clients[i]
-	if h.status != 200 {
+	if h.Status != 200 {
 		s.refused(i, h)
 		return
 	}
-	answer, ok := s.http.Polled(body)
+	polled, ok := s.http.Polled(body)
 	if !ok {
 		s.drop(i, "poll: an answer that can't be read")
 		return
 	}
 	s.stats.Frames++
-	for event := answer.NextEvent(); event != nil; event = answer.NextEvent() {
+	for event := polled.NextEvent(); event != nil; event = polled.NextEvent() {
 		s.handlePayload(i, event)
 	}
 	for {
-		room, pos, ok := answer.NextRoom()
+		room, pos, ok := polled.NextRoom()
 		if !ok {
 			break
 		}
@@ -111,7 +105,7 @@ func (s polls) handleAnswer(i uint32, h *head, body []byte) {
 			s.told[reader] = pos
 		}
 	}
-	s.know(i, answer.Conn)
+	s.know(i, polled.Conn)
 	arrived := c.state == upgrading
 	if arrived {
 		s.enliven(i)
@@ -121,7 +115,7 @@ func (s polls) handleAnswer(i uint32, h *head, body []byte) {
 	switch {
 	case c.lazilyMs > 0:
 		s.drop(i, "asked to leave")
-	case h.close:
+	case h.Close:
 		s.disconnect(i)
 		s.wheel.set(i, s.ticks()+1)
 	case s.every > 0:

@@ -3,6 +3,7 @@ package swarm
 import (
 	"bytes"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/target"
 )
 
@@ -52,17 +53,17 @@ func (s eventStream) take(i uint32, data []byte) []byte {
 
 // handleAnswer reads the head of the stream and returns what follows it.
 func (s eventStream) handleAnswer(i uint32, data []byte) []byte {
-	h, size, err := cutHead(data)
+	h, size, err := answer.CutHead(data)
 	switch {
 	case err != nil:
 		s.fail(i, failure("stream", err))
 		return nil
 	case size == 0:
 		return data
-	case h.status != 200:
+	case h.Status != 200:
 		s.refused(i, &h)
 		return nil
-	case h.chunked || h.length >= 0 || !bytes.HasPrefix(h.value("content-type"), []byte("text/event-stream")):
+	case h.Chunked || h.Length >= 0 || !bytes.HasPrefix(h.Value("content-type"), []byte("text/event-stream")):
 		s.fail(i, "stream: the answer is no event stream that ends with its connection")
 		return nil
 	}

@@ -3,6 +3,7 @@ package swarm
 import (
 	"encoding/binary"
 
+	"github.com/madang-chat/madang/loadtest/answer"
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/target"
 )
@@ -44,17 +45,17 @@ func (s webSocket) due(i uint32) {
 
 // handleUpgrade reads the answer to the upgrade and returns what follows it.
 func (s webSocket) handleUpgrade(i uint32, data []byte) []byte {
-	h, size, err := cutHead(data)
+	h, size, err := answer.CutHead(data)
 	switch {
 	case err != nil:
 		s.fail(i, failure("upgrade", err))
 		return nil
 	case size == 0:
 		return data
-	case h.status != 101:
+	case h.Status != 101:
 		s.refused(i, &h)
 		return nil
-	case string(h.value("sec-websocket-accept")) != s.wsAccept:
+	case string(h.Value("sec-websocket-accept")) != s.wsAccept:
 		s.fail(i, "upgrade: wrong Sec-WebSocket-Accept")
 		return nil
 	}
