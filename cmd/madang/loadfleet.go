@@ -100,12 +100,9 @@ type checkCommand struct {
 // Run checks that every acknowledged message reaches every member, in order,
 // whatever is done to the servers meanwhile.
 func (c *checkCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("check")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.Times, spec.StormSpread = c.Rate, c.Drops, c.Spread
-	spec.Drain = max(spec.Drain, time.Minute)
-	spec.Tolerate = loadtest.Tolerances{Failures: true, Noticed: c.AllowNoticed, Doubled: c.AllowDoubled}
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "check", func(s *loadtest.Spec) {
+		s.Rate, s.Times, s.StormSpread = c.Rate, c.Drops, c.Spread
+		s.Drain = max(s.Drain, time.Minute)
+		s.Tolerate = loadtest.Tolerances{Failures: true, Noticed: c.AllowNoticed, Doubled: c.AllowDoubled}
+	})
 }

@@ -151,6 +151,16 @@ var errRunFailed = errors.New("the run failed: see above")
 // runLoad is a variable so that a test sees what a command line asks for.
 var runLoad = loadtest.Run
 
+// runScenario runs a scenario with what its own flags make of the common ones.
+func (f *loadFlags) runScenario(ctx context.Context, stdout io.Writer, name string, own func(*loadtest.Spec)) error {
+	spec, err := f.spec(name)
+	if err != nil {
+		return err
+	}
+	own(&spec)
+	return f.run(ctx, stdout, spec)
+}
+
 // run runs a spec and writes its results.
 func (f *loadFlags) run(ctx context.Context, stdout io.Writer, spec loadtest.Spec) error {
 	if err := errors.Join(writable("json", f.JSON), writable("html", f.HTML)); err != nil {
@@ -199,12 +209,7 @@ type holdCommand struct {
 
 // Run opens connections and keeps them.
 func (c *holdCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("hold")
-	if err != nil {
-		return err
-	}
-	spec.Rate = c.Rate
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "hold", func(s *loadtest.Spec) { s.Rate = c.Rate })
 }
 
 type fanoutCommand struct {
@@ -215,12 +220,7 @@ type fanoutCommand struct {
 
 // Run sends to rooms.
 func (c *fanoutCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("fanout")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.Warmup = c.Rate, c.Warmup
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "fanout", func(s *loadtest.Spec) { s.Rate, s.Warmup = c.Rate, c.Warmup })
 }
 
 type stormCommand struct {
@@ -232,12 +232,9 @@ type stormCommand struct {
 
 // Run drops all and waits until they are back.
 func (c *stormCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("storm")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.Times, spec.StormSpread = c.Rate, c.Times, c.Spread
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "storm", func(s *loadtest.Spec) {
+		s.Rate, s.Times, s.StormSpread = c.Rate, c.Times, c.Spread
+	})
 }
 
 type slowCommand struct {
@@ -250,12 +247,9 @@ type slowCommand struct {
 
 // Run stalls some clients.
 func (c *slowCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("slow")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.SlowShare, spec.SlowFor, spec.Times = c.Rate, c.Share, c.For, c.Times
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "slow", func(s *loadtest.Spec) {
+		s.Rate, s.SlowShare, s.SlowFor, s.Times = c.Rate, c.Share, c.For, c.Times
+	})
 }
 
 type chatCommand struct {
@@ -273,13 +267,10 @@ type uploadFlags struct {
 
 // Run is the mix.
 func (c *chatCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("chat")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.Zipf = c.Rate, c.Zipf
-	spec.UploadShare, spec.UploadBytes = c.UploadShare, c.UploadSize
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "chat", func(s *loadtest.Spec) {
+		s.Rate, s.Zipf = c.Rate, c.Zipf
+		s.UploadShare, s.UploadBytes = c.UploadShare, c.UploadSize
+	})
 }
 
 // compareFlags are what a comparison has beside.
@@ -297,12 +288,9 @@ type compareCommand struct {
 
 // Run does the same work over one transport after the other.
 func (c *compareCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("compare")
-	if err != nil {
-		return err
-	}
-	spec.Rate, spec.Warmup, spec.Transports, spec.Idle = c.Rate, c.Warmup, c.Transports, c.Idle
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "compare", func(s *loadtest.Spec) {
+		s.Rate, s.Warmup, s.Transports, s.Idle = c.Rate, c.Warmup, c.Transports, c.Idle
+	})
 }
 
 type capacityCommand struct {
@@ -315,12 +303,9 @@ type capacityCommand struct {
 
 // Run looks for the highest rate that holds.
 func (c *capacityCommand) Run(ctx context.Context, stdout io.Writer) error {
-	spec, err := c.spec("capacity")
-	if err != nil {
-		return err
-	}
-	spec.StepFrom, spec.StepTo, spec.StepFactor, spec.StepTime = c.From, c.To, c.Factor, c.Step
-	return c.run(ctx, stdout, spec)
+	return c.runScenario(ctx, stdout, "capacity", func(s *loadtest.Spec) {
+		s.StepFrom, s.StepTo, s.StepFactor, s.StepTime = c.From, c.To, c.Factor, c.Step
+	})
 }
 
 type workerCommand struct{}
