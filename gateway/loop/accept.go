@@ -125,7 +125,8 @@ func listenOn(want netip.AddrPort, sendBufferBytes int) (fd int, bound netip.Add
 	case *unix.SockaddrInet4:
 		bound = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		bound = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		// With the zone: without it nobody else can listen at a link-local address.
+		bound = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).WithZone(want.Addr().Zone()), uint16(sa.Port))
 	}
 	return fd, bound, nil
 }

@@ -433,3 +433,34 @@ func highestFD(t *testing.T) int {
 		t.Cleanup(func() { syscall.Close(fd) })
 	}
 }
+
+// A link-local address is one only together with its interface, for every loop.
+func TestAllLoopsListenAtALinkLocalAddress(t *testing.T) {
+	addr := linkLocal(t)
+	g := start(t, func(o *loop.Options) { o.Addr = net.JoinHostPort(addr, "0") })
+	if g.Addr().Addr().String() != addr {
+		t.Errorf("it listens at %v, not at %s", g.Addr(), addr)
+	}
+	r := g.dialRaw()
+	r.sends(bearerAlice)
+	wantStatus(t, r, 101)
+}
+
+// linkLocal is an address of this machine that needs a zone.
+func linkLocal(t *testing.T) string {
+	t.Helper()
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil && n.IP.IsLinkLocalUnicast() && i.Flags&net.FlagUp != 0 {
+				return n.IP.String() + "%" + i.Name
+			}
+		}
+	}
+	t.Skip("no interface here has a link-local IPv6 address")
+	return ""
+}
