@@ -70,15 +70,22 @@ func (p *problems) pair(a, aValue, b, bValue string) {
 	}
 }
 
+// mappedBits is what stands before an IPv4 address that is written as IPv6's.
+const mappedBits = 96
+
 // Proxies are the networks of --proxy-protocol-from; a single address is one, too.
 func (c Sockets) Proxies() (all []netip.Prefix, err error) {
 	for _, s := range c.ProxyProtocolFrom {
 		prefix, err := netip.ParsePrefix(s)
-		if addr, addrErr := netip.ParseAddr(s); err != nil && addrErr == nil {
+		if addr, addrErr := netip.ParseAddr(s); err != nil && addrErr == nil && !strings.Contains(s, "/") { // a zone may hold one
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--proxy-protocol-from: %q is neither a network such as 10.0.0.0/8 nor an address", s)
+		}
+		// As logs of sockets for both families write IPv4; it is compared with plain IPv4.
+		if prefix.Addr().Is4In6() && prefix.Bits() >= mappedBits {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-mappedBits)
 		}
 		all = append(all, prefix.Masked())
 	}

@@ -248,6 +248,22 @@ func TestDefaultsAreValid(t *testing.T) {
 	}
 }
 
+func TestProxies(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.0.0.10": "10.0.0.10/32", "10.0.0.10/8": "10.0.0.0/8", "2001:db8::1": "2001:db8::1/128", "fe80::1%eth0": "fe80::1/128",
+		"::ffff:10.0.0.10": "10.0.0.10/32", "::ffff:10.0.0.0/104": "10.0.0.0/8", "::/0": "::/0",
+	} {
+		if got, err := (Sockets{ProxyProtocolFrom: []string{in}}).Proxies(); err != nil || len(got) != 1 || got[0].String() != want {
+			t.Errorf("%s: %v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", "balancer", "10.0.0.10:8081", "10.0.0.0/33", "fe80::%eth0/64"} {
+		if got, err := (Sockets{ProxyProtocolFrom: []string{bad}}).Proxies(); err == nil {
+			t.Errorf("%q is taken for %v", bad, got)
+		}
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for in, want := range map[string]Bytes{"0": 0, "17": 17, "8KiB": 8192, "1 MiB": 1 << 20, "3GiB": 3 << 30, "5B": 5} {
 		var b Bytes
