@@ -99,7 +99,7 @@ type MarkerResult uint8
 // Results of AdvanceMarkers.
 const (
 	MarkerMoved    MarkerResult = iota // written, and told
-	MarkerBehind                       // it was there or further: nothing was done
+	MarkerBehind                       // it was there or further, or the user has left: nothing was done
 	MarkerTooLarge                     // no receipt: the room has too many members; a delivered marker was not kept either
 )
 

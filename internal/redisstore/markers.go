@@ -80,8 +80,8 @@ func (a *advance) write(ctx context.Context, todo []int) (moved []int) {
 		if a.kind == chat.ReadMarker {
 			field, publish, event = "m:", a.s.publish, a.event(m)
 		}
-		calls[j] = newCall(part, markerScript, []string{k.rooms, k.channel},
-			field+m.Room, m.ID.String(), m.N, publish, event, a.s.keys.database)
+		calls[j] = newCall(part, markerScript, []string{k.rooms, k.channel, k.left(m.Room)},
+			field, m.ID.String(), m.N, publish, event, a.s.keys.database, m.Room)
 	}
 	a.s.doAll(ctx, ephemeral, calls)
 	for j, i := range todo {

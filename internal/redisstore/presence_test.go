@@ -283,6 +283,39 @@ func TestMarkersNeverGoBackAndAreToldOnce(t *testing.T) {
 	})
 }
 
+// A marker may still be on its way when its user leaves the room. Nobody would ever take
+// it away again, and it would be read with the user's rooms for years.
+func TestAMarkerOfARoomThatWasLeftIsLeftOut(t *testing.T) {
+	r := testkit.Redis(t)
+	s := open(t, r.URL())
+	u, v := name("u"), name("v")
+	id := room(t, s, v, u)
+	sent := send(t, s, id, v, name("k"), "hi")
+	move := func(want chat.MarkerResult) {
+		t.Helper()
+		for _, kind := range []chat.MarkerKind{chat.ReadMarker, chat.DeliveredMarker} {
+			rs, errs := s.AdvanceMarkers(t.Context(), kind, []chat.Marker{{User: u, Room: id, ID: sent.ID, N: sent.N}}, 10)
+			if errs != nil || rs[0] != want {
+				t.Errorf("%v: %v, %v; want %v", kind, rs, errs, want)
+			}
+		}
+	}
+	must(t, s.RemoveMember(t.Context(), as(u), id, u))
+	move(chat.MarkerBehind)
+	fields, err := r.Do("HKEYS", keysLike(t, r, "*:user:"+u+":rooms"))
+	must(t, err)
+	if strings.Contains(fmt.Sprint(fields), id) {
+		t.Errorf("left behind: %v", fields)
+	}
+
+	// Who was added has markers even before the index says so.
+	_, err = s.PutMember(t.Context(), as(v), id, u, "")
+	must(t, err)
+	_, err = r.Do("DEL", keysLike(t, r, "*:user:"+u+":rooms"))
+	must(t, err)
+	move(chat.MarkerMoved)
+}
+
 func TestLargeRoomsHaveNoReceipts(t *testing.T) {
 	onAll(t, func(t *testing.T, s *redisstore.Store) {
 		u := name("u")

@@ -235,8 +235,8 @@ func (s *Store) MarkRead(ctx context.Context, user, room string, id protocol.ID)
 	}
 	part := s.keys.partition(user)
 	k := s.keys.user(part, user)
-	c := newCall(part, markerScript, []string{k.rooms, k.channel},
-		"m:"+room, at, n, s.publish, protocol.AppendRead(nil, room, user, id), s.keys.database)
+	c := newCall(part, markerScript, []string{k.rooms, k.channel, k.left(room)},
+		"m:", at, n, s.publish, protocol.AppendRead(nil, room, user, id), s.keys.database, room)
 	c.ack = true
 	if reply, err = s.do(ctx, writes, c); err != nil {
 		return err
