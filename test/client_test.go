@@ -623,3 +623,15 @@ func TestTheClientAndRoomsOfOddNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) { openTab(t, chromium, 600, 400, dev.URL()).plays(script) })
 	}
 }
+
+// An answer may ask for patience until tomorrow: nobody waits for that without a word.
+func TestTheClientDoesNotWaitForHours(t *testing.T) {
+	dev := startDev(t)
+	openTab(t, browser(t), 600, 400, dev.URL()).plays(`
+		window.fetch = async () => new Response(JSON.stringify({ code: "upload_quota_exceeded" }), { status: 429, headers: { "Retry-After": "80000" } });
+		let no = null;
+		client.upload(new File(["x"], "x")).catch((err) => { no = err; });
+		await until("a no", () => no);
+		is("what is told", no.code, "upload_quota_exceeded");
+	`)
+}

@@ -24,6 +24,7 @@ const renewLeastMs = 2_000; // what a token must have left for another to be ask
 const renewMostMs = 2 ** 31 - 1; // the longest time that a timer keeps
 const pongTimeoutMs = 8_000; // a ping without an answer means a dead link
 const sendForMs = 60_000; // how long a send is retried
+const patienceMs = 60_000; // whoever is to wait longer for an answer is told why instead
 const pageSize = 100; // messages per history request while a hole is filled
 const heldMost = 5_000; // live messages held back while a hole is filled
 const roomsPerResume = 2_000; // a resume frame may have 256 KiB; a position has up to 110 bytes
@@ -273,13 +274,13 @@ export class Client {
     }
   }
 
-  /** Repeats a read until it is answered, or refused for good. */
+  /** Repeats a read until it is answered, or refused for good, or for long (a quota). */
   async #patiently(read) {
     for (let attempt = 0; ; attempt++) {
       try {
         return await read();
       } catch (err) {
-        if (!retryable(err) || attempt > 8) throw err;
+        if (!retryable(err) || attempt > 8 || err.retryAfterMs > patienceMs) throw err;
         await sleep(Math.max(backoff(attempt), err.retryAfterMs || 0));
       }
     }
