@@ -155,7 +155,7 @@ func (c *Core) Confirmed(n int, gen uint64, ch chat.Channel) {
 }
 
 // Event takes in a publication.
-func (c *Core) Event(now int64, n int, gen uint64, ch chat.Channel, payload []byte) {
+func (c *Core) Event(n int, gen uint64, ch chat.Channel, payload []byte) {
 	if l := &c.links[n]; !l.up || l.gen != gen {
 		return
 	}

@@ -132,7 +132,7 @@ func (s *scene) published(name string, events ...string) {
 			e := entry(ev)
 			payload = protocol.AppendMessage(nil, name, e.ID, e.Prev, e.N, e.Tail)
 		}
-		s.core.Event(s.now, link, s.gens[link], ch, payload)
+		s.core.Event(link, s.gens[link], ch, payload)
 	}
 	s.turn()
 }

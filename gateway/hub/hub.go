@@ -378,7 +378,7 @@ func (h *Hub) handleLink(now int64, in *linkInput) {
 	case linkConfirmed:
 		h.core.Confirmed(link, in.gen, in.ch)
 	case linkEvent:
-		h.core.Event(now, link, in.gen, in.ch, in.payload)
+		h.core.Event(link, in.gen, in.ch, in.payload)
 	case linkCanary:
 		h.core.Canary(link, in.gen, int(in.partition), in.epoch)
 		h.core.Clock(link, in.gen, in.ms) // behind it: a new epoch has everything read first

@@ -284,7 +284,7 @@ func (l *loop) takeAhead(slot uint32, c *conn) {
 // pollAnswer makes the answer: the events in order, and the positions after them.
 func (l *loop) pollAnswer(w *waiting, connection string) []byte {
 	w.told = w.whispers
-	at, _ := edge.ParsePolled(w.start.JSON())
+	at := edge.ParsePolled(w.start.JSON())
 	size := 64 + len(at.Conn) + w.bytes
 	for i, f := range w.frames {
 		if w.end != nil && i == w.endAt {

@@ -107,7 +107,7 @@ func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
 	case wsframe.Ping:
 		return Verdict{Do: WSPong, Payload: item.Payload}
 	case wsframe.Close:
-		code, _, err := wsframe.ParseClose(item.Payload)
+		code, err := wsframe.ParseClose(item.Payload)
 		if err != nil {
 			return Verdict{Do: Fail, Close: err.Code, Detail: err.Reason}
 		}

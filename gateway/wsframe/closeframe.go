@@ -13,22 +13,21 @@ const NoCode protocol.CloseCode = 1005
 
 // ParseClose reads a close frame's payload. The code is NoCode when there is
 // none.
-func ParseClose(payload []byte) (code protocol.CloseCode, reason []byte, err *Error) {
+func ParseClose(payload []byte) (code protocol.CloseCode, err *Error) {
 	switch len(payload) {
 	case 0:
-		return NoCode, nil, nil
+		return NoCode, nil
 	case 1:
-		return 0, nil, ErrCloseFrame
+		return 0, ErrCloseFrame
 	}
 	code = protocol.CloseCode(binary.BigEndian.Uint16(payload))
 	if !validCode(code) {
-		return 0, nil, ErrCloseFrame
+		return 0, ErrCloseFrame
 	}
-	reason = payload[2:]
-	if !utf8.Valid(reason) {
-		return 0, nil, ErrCloseReason
+	if !utf8.Valid(payload[2:]) {
+		return 0, ErrCloseReason
 	}
-	return code, reason, nil
+	return code, nil
 }
 
 // validCode says whether a peer may send code: those of RFC 6455 §7.4.1 and of

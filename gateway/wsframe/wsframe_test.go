@@ -313,7 +313,7 @@ func TestCloseFrames(t *testing.T) {
 		"\xff\xff":                           wsframe.ErrCloseFrame,
 		"\x03\xe8" + strings.Repeat("é", 60): nil,
 	} {
-		_, _, err := wsframe.ParseClose([]byte(payload))
+		_, err := wsframe.ParseClose([]byte(payload))
 		if err != want {
 			t.Errorf("%q: got %v, want %v", payload, err, want)
 		}

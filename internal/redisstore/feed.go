@@ -23,7 +23,6 @@ const (
 
 // feed is the Store's links, all of them in one group.
 type feed struct {
-	s     *Store
 	links []*link
 
 	mu       sync.Mutex
@@ -32,7 +31,6 @@ type feed struct {
 }
 
 func (f *feed) init(s *Store) {
-	f.s = s
 	n := s.opt.Links
 	if s.target.kind == cluster {
 		n = s.opt.Partitions

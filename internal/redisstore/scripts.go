@@ -11,9 +11,9 @@ var scriptFiles embed.FS
 
 // script is one of script/*.lua; its contract stands at its top.
 type script struct {
-	name, text, sha string
-	argName         any // "evalsha" and sha as arguments, made once
-	argSHA          any
+	text, sha string
+	argName   any // "evalsha" and sha as arguments, made once
+	argSHA    any
 }
 
 var (
@@ -36,7 +36,7 @@ func loadScript(name string) *script {
 		panic("BUG: " + err.Error())
 	}
 	sum := sha1.Sum(text) // by SHA-1 Redis knows scripts
-	s := &script{name: name, text: string(text), sha: hex.EncodeToString(sum[:])}
+	s := &script{text: string(text), sha: hex.EncodeToString(sum[:])}
 	s.argName, s.argSHA = "evalsha", s.sha
 	return s
 }

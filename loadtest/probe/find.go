@@ -38,14 +38,14 @@ func Redises(clients []Proc) []Proc {
 			continue
 		}
 		for _, l := range listeners {
-			if !holds(pid, map[uint32]int{l.inode: l.localPort}, everything) {
+			if !holds(pid, map[uint32]int{l.inode: l.localPort}) {
 				continue
 			}
 			peers := map[uint32]int{}
 			for _, s := range sockets(established, 0, l.localPort) {
 				peers[s.inode] = l.localPort
 			}
-			if slices.ContainsFunc(clients, func(c Proc) bool { return holds(c.Pid, peers, everything) }) {
+			if slices.ContainsFunc(clients, func(c Proc) bool { return holds(c.Pid, peers) }) {
 				found = append(found, Proc{Pid: pid, Name: name, Role: "redis", Port: l.localPort})
 				break // a second address of the same server
 			}
@@ -112,10 +112,10 @@ func owners(inodes map[uint32]int) map[int]int {
 }
 
 // holds says whether one of a process's descriptors is one of the sockets.
-func holds(pid int, inodes map[uint32]int, depth int) bool {
+func holds(pid int, inodes map[uint32]int) bool {
 	held := false
 	if len(inodes) > 0 {
-		eachSocket(pid, depth, func(inode uint32) bool {
+		eachSocket(pid, everything, func(inode uint32) bool {
 			_, held = inodes[inode]
 			return !held
 		})

@@ -105,7 +105,7 @@ func (p *Proxy) ResetAfter(bytes int) {
 
 // HalfOpen closes the server's side of each connection of now; the client's side
 // stays open and hears nothing, as after a server lost its power.
-func (p *Proxy) HalfOpen() (conns int) {
+func (p *Proxy) HalfOpen() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for pr := range p.pairs {
@@ -113,19 +113,17 @@ func (p *Proxy) HalfOpen() (conns int) {
 		_ = pr.server.SetLinger(0)
 		_ = pr.server.Close()
 	}
-	return len(p.pairs)
 }
 
 // Silence has each connection of now carry nothing any more, for good: both ends
 // stay open, as behind a firewall that has forgotten them. New ones pass.
-func (p *Proxy) Silence() (conns int) {
+func (p *Proxy) Silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for pr := range p.pairs {
 		pr.silent = true
 	}
 	p.signal()
-	return len(p.pairs)
 }
 
 func (p *Proxy) set(change func(*fault)) {

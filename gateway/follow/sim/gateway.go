@@ -180,7 +180,7 @@ func (g *gateway) hear(n int) {
 		if it.left {
 			g.out[indexOf(it.ch.Name)][it.user] = it.step + 1
 		}
-		g.core.Event(g.w.now, n, l.gen, it.ch, it.payload)
+		g.core.Event(n, l.gen, it.ch, it.payload)
 	}
 	g.turn()
 }

@@ -63,7 +63,7 @@ func (c *client) answered() {
 		cn.l.close(cn)
 		return
 	}
-	start, _ := edge.ParsePolled(p.start.JSON())
+	start := edge.ParsePolled(p.start.JSON())
 	at := polled(start.Rooms)
 	rev := start.RoomsRev
 	c.greeted = true
@@ -143,7 +143,7 @@ func (c *client) news() bool {
 	if p.start == nil || !p.end {
 		return p.end || p.full // or refused: its rooms were not known in time
 	}
-	start, _ := edge.ParsePolled(p.start.JSON())
+	start := edge.ParsePolled(p.start.JSON())
 	if !c.greeted || len(p.frames) > 1 || start.RoomsRev != c.atRev || number(p.frames[0].JSON(), "rooms_rev") != c.atRev || len(start.Rooms) != len(c.at) {
 		return true
 	}

@@ -20,13 +20,10 @@ type Event struct {
 	Body     Body   `json:"body"`
 	User     string `json:"user"`
 	Head     string `json:"head"`
-	After    string `json:"after"`
 	Conn     string `json:"conn"`
 	RoomsRev uint64 `json:"rooms_rev"`
 	Reason   string `json:"reason"`
 	Code     string `json:"code"`
-	Detail   string `json:"detail"`
-	RetryIn  int    `json:"retry_in_ms"`
 	Status   string `json:"status"`
 	LastSeen string `json:"last_seen"`
 	UntilMs  int    `json:"until_ms"`
