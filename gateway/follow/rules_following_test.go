@@ -28,12 +28,7 @@ func TestF1NothingIsReadBeforeTheConfirmation(t *testing.T) {
 }
 
 func TestF1MessagesOlderThanTheFirstReadAreNotRepeated(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	s.published("r", "2-0")
 	s.answers("room r alice").room("2-0", 100, "alice")
 	alice.gets("hello 7")
@@ -77,12 +72,7 @@ func TestF1TheConfirmationOfAnEarlierSubscriptionIsNotTaken(t *testing.T) {
 }
 
 func TestF2AnAnswerThatALeftHasOvertakenIsAskedAgain(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	old := s.answers("room r alice")
 	s.published("r", left("r", "alice", 0))
 	old.room("1-0", 100, "alice")
@@ -94,12 +84,7 @@ func TestF2AnAnswerThatALeftHasOvertakenIsAskedAgain(t *testing.T) {
 }
 
 func TestF2AnAnswerThatAJoinedHasOvertakenIsAskedAgain(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	old := s.answers("room r alice")
 	s.published("r", joined("r", "alice", "1-0", 0))
 	old.room("1-0", 100)
@@ -152,12 +137,7 @@ func TestF2WhatWasReadFromALogIsNotForOneWhoLeftMeanwhile(t *testing.T) {
 // The members are asked where the link hears; but the first answer came from a
 // primary that had been left behind. The index knows better.
 func TestF2ARefusalIsAskedAgainWhenTheVersionMoves(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	s.answers("room r alice").room("1-0", 100)
 	alice.gets("hello 7")
 	s.linkDown(0)

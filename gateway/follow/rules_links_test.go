@@ -81,14 +81,7 @@ func TestL2ManyMembersAreAskedAboutBitByBit(t *testing.T) {
 
 // A room for which a client waits to resume is audited before the others.
 func TestL2WhoResumesDoesNotWaitForTheAuditsBudget(t *testing.T) {
-	s := play(t, func(c *follow.Config) { c.AuditsPerSecond = 1; c.LingerMs = 10_000 })
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
-	s.answers("room r alice").room("1-0", 100, "alice")
-	alice.gets("hello 7")
+	s, alice := playing(t, func(c *follow.Config) { c.AuditsPerSecond = 1; c.LingerMs = 10_000 })
 	s.linkDown(0)
 	s.linkUp(0)
 	s.confirmed("alice", "r")
@@ -185,12 +178,7 @@ func TestL2ALogReadFromBeforeTheBreakDoesNotCount(t *testing.T) {
 
 // What waited behind a first read when the link broke may have been lost since.
 func TestL2WhatWaitedWhenTheLinkBrokeIsForgotten(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	old := s.answers("room r alice")
 	s.published("r", "2-0")
 	s.linkDown(0)
@@ -553,12 +541,7 @@ func TestL4AMessageThatNoLogHasIsLetGo(t *testing.T) {
 }
 
 func TestIDsCompareAsNumbers(t *testing.T) {
-	s := play(t)
-	s.linksUp()
-	alice := s.opens("alice")
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.confirmed("r")
+	s, alice := entering(t)
 	s.answers("room r alice").room("5-9", 100, "alice")
 	s.published("r", "5-10<5-9", "5-9<5-8", "10-0<5-10")
 	alice.gets("hello 7", "5-10", "10-0")

@@ -64,8 +64,8 @@ func play(t *testing.T, change ...func(*follow.Config)) *scene {
 	return s
 }
 
-// playing is a scene in which a user's phone is in room r, whose head is 1-0.
-func playing(t *testing.T, change ...func(*follow.Config)) (*scene, *phone) {
+// entering is a scene in which a user's phone waits for its room r to be read.
+func entering(t *testing.T, change ...func(*follow.Config)) (*scene, *phone) {
 	t.Helper()
 	s := play(t, change...)
 	s.linksUp()
@@ -73,6 +73,13 @@ func playing(t *testing.T, change ...func(*follow.Config)) (*scene, *phone) {
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
 	s.confirmed("r")
+	return s, alice
+}
+
+// playing is a scene in which it is in the room, whose head is 1-0.
+func playing(t *testing.T, change ...func(*follow.Config)) (*scene, *phone) {
+	t.Helper()
+	s, alice := entering(t, change...)
 	s.answers("room r alice").room("1-0", 100, "alice")
 	alice.gets("hello 7")
 	return s, alice
