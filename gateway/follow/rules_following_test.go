@@ -11,7 +11,6 @@ import (
 
 func TestF1NothingIsReadBeforeTheConfirmation(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.asks("subscribe alice")
 	s.reads()
@@ -38,7 +37,6 @@ func TestF1MessagesOlderThanTheFirstReadAreNotRepeated(t *testing.T) {
 
 func TestF1ASecondConnectionWaitsForTheSameConfirmation(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	first, second := s.opens("alice"), s.opens("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -55,7 +53,6 @@ func TestF1ASecondConnectionWaitsForTheSameConfirmation(t *testing.T) {
 // confirmation that comes first belongs to a subscription that is no more.
 func TestF1TheConfirmationOfAnEarlierSubscriptionIsNotTaken(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -272,7 +269,6 @@ func TestF2ARemovalIsToldBeforeTheReturn(t *testing.T) {
 
 func TestF4HelloDoesNotWaitForAPartitionThatDoesNotAnswer(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "rslow2")
@@ -292,7 +288,6 @@ func TestF4HelloDoesNotWaitForAPartitionThatDoesNotAnswer(t *testing.T) {
 
 func TestF4APartitionThatAnswersLateIsCaughtUpFromThePosition(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
-	s.linksUp()
 	alice := s.resumes("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "rslow2")
@@ -313,7 +308,6 @@ func TestF4APartitionThatAnswersLateIsCaughtUpFromThePosition(t *testing.T) {
 // says is kept.
 func TestF4AnIndexThatIsReadLateIsCaughtUpFromThePositions(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
-	s.linksUp()
 	alice := s.resumes("alice")
 	s.after(1000)
 	alice.gets("hello 0")
@@ -335,7 +329,6 @@ func TestF4AnIndexThatIsReadLateIsCaughtUpFromThePositions(t *testing.T) {
 // log. A phone of hers keeps them followed while her laptop is away.
 func absent(t *testing.T) (s *scene, slow, positions []string) {
 	s = play(t, func(c *follow.Config) { c.TailEntries = 1 })
-	s.linksUp()
 	s.opens("alice")
 	s.confirmed("alice")
 	for i := range 20 {

@@ -39,7 +39,6 @@ func TestL2AQuietRoomIsCaughtUpByTheAudit(t *testing.T) {
 // does not stand still for them; until all have been nobody gets anything (F2).
 func TestL2ManyMembersAreAskedAboutBitByBit(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	phones := make([]*phone, 2500)
 	members := make([]string, len(phones))
 	for i := range phones {
@@ -99,7 +98,6 @@ func TestL2WhoResumesDoesNotWaitForTheAuditsBudget(t *testing.T) {
 // stands behind it.
 func TestL2AuditsArePaced(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.AuditsPerSecond = 20 })
-	s.linksUp()
 	names := []string{"alice", "bob", "carol"}
 	for i, name := range names {
 		s.opens(name)
@@ -338,7 +336,6 @@ func TestL2AVersionIsNotTrustedBeforeItsEventsWereHeard(t *testing.T) {
 // read.
 func TestL2WhatWaitedForAnIndexWhenTheLinkBrokeIsForgotten(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	old := s.answers("user alice")
@@ -434,7 +431,6 @@ func TestL3ANewEpochIsALostTailOfTheWholePartition(t *testing.T) {
 // Users and rooms are on different links: a user's may hear of the new epoch first.
 func TestL3AHeadThatIsBehindIsALostTailWhateverItWasReadFor(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	s.canary(0, "one")
 	alice := s.opens("alice")
 	s.confirmed("alice")
@@ -560,7 +556,6 @@ func TestM3OlderRevisionsAreIgnored(t *testing.T) {
 
 func TestM3WhatIsHeardWhileTheIndexIsReadIsTakenInAfterIt(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.published("alice", joined("r", "alice", "3-0", 6), joined("rnew", "alice", "4-0", 8))
@@ -591,7 +586,6 @@ func TestM3WhatIsHeardDuringAnAuditIsNotUndoneByIt(t *testing.T) {
 // revision of a later change would hide that.
 func TestM3ARevisionIsToldOnlyToWhoWasToldTheOneBefore(t *testing.T) {
 	s := play(t, func(c *follow.Config) { c.HelloMs = 1000 })
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.after(1000)

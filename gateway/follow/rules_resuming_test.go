@@ -80,7 +80,6 @@ func TestR1ARoomThatIsNotNamedStartsAtHello(t *testing.T) {
 
 func TestR1PositionsMayComeBeforeHello(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	late := s.resumes("alice")
 	late.has("r 1-0")
 	s.confirmed("alice")
@@ -93,7 +92,6 @@ func TestR1PositionsMayComeBeforeHello(t *testing.T) {
 
 func TestR1APositionThatCameBeforeHelloIsKeptForARoomThatIsFoundThen(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	late := s.resumes("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -120,7 +118,6 @@ func TestR1WhatIsNewFollowsWhatWasMissedWithoutASeam(t *testing.T) {
 
 func TestR1ResumedComesWhenEveryRoomIsCaughtUp(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	late := s.resumes("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "rother")
@@ -309,7 +306,6 @@ func TestR3TooMuchInARoomIsAGap(t *testing.T) {
 
 // missesTwoInEachOfTwo resumes for alice in r and rother, and answers what is asked.
 func missesTwoInEachOfTwo(s *scene) *phone {
-	s.linksUp()
 	late := s.resumes("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "rother")
@@ -356,7 +352,6 @@ func TestACatchUpWaitsUntilTheSocketHasTakenIt(t *testing.T) {
 // was suspended, and turned out to be one, while it caught up (F4).
 func TestF4ADeafPartitionKeepsNoOtherRoomWaiting(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.resumes("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "r2")
@@ -391,8 +386,7 @@ func TestR1APositionThatIsOneTooManyIsAGap(t *testing.T) {
 	}
 	for via, begins := range map[edge.Transport]string{edge.WebSocket: "hello 7", edge.LongPoll: `polled 7 {"r":"0-0"}`} {
 		s := play(t)
-		s.linksUp()
-		late := opens(s, via) // before its index is read: every room may be the user's
+			late := opens(s, via) // before its index is read: every room may be the user's
 		s.confirmed("alice")
 		s.answers("user alice").index(7, "r")
 		s.confirmed("r")
@@ -401,7 +395,6 @@ func TestR1APositionThatIsOneTooManyIsAGap(t *testing.T) {
 	}
 	// A poll that can't be told all of them asks again with what it has.
 	s := play(t)
-	s.linksUp()
 	late := opens(s, edge.LongPoll)
 	s.after(10_000)
 	late.gets()

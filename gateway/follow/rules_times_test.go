@@ -19,7 +19,6 @@ func since(ms uint64) follow.Opening { return follow.Opening{Via: edge.SSE, Sinc
 func atTen(t *testing.T) *scene {
 	t.Helper()
 	s := play(t, margin)
-	s.linksUp()
 	s.opens("bob")
 	s.confirmed("bob")
 	s.answers("user bob").index(7, "r")
@@ -95,7 +94,6 @@ func TestR4ATimeThatIsStillToComeIsAGap(t *testing.T) {
 
 func TestR4ATimeBeforeEverythingRepeatsAll(t *testing.T) {
 	s := play(t, margin)
-	s.linksUp()
 	alice := s.opensAs("alice", since(3))
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -107,7 +105,6 @@ func TestR4ATimeBeforeEverythingRepeatsAll(t *testing.T) {
 
 func TestR4TheLimitsOfAResumeHoldForATime(t *testing.T) {
 	s := play(t, margin, func(c *follow.Config) { c.ResumeRoom = 1 })
-	s.linksUp()
 	alice := s.opensAs("alice", since(3))
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -215,8 +212,7 @@ func TestR4AJoinThatIsCaughtUpEndsWithResumed(t *testing.T) {
 		edge.WebSocket: {"joined rnew alice at 2-0 8", "3-0"},
 	} {
 		s := play(t)
-		s.linksUp()
-		alice := s.opensAs("alice", follow.Opening{Via: via})
+			alice := s.opensAs("alice", follow.Opening{Via: via})
 		s.confirmed("alice")
 		s.answers("user alice").index(7)
 		alice.gets("hello 7")
@@ -232,7 +228,6 @@ func TestR4AJoinThatIsCaughtUpEndsWithResumed(t *testing.T) {
 // others: what that has not brought yet is newer.
 func TestR4TimesAreTheLeastOfAllLinks(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	s.core.Clock(0, s.gens[0], 5_000)
 	alice := s.opens("alice")
 	s.confirmed("alice")
@@ -284,7 +279,6 @@ func TestR4ASlowReaderIsToldInAnyCase(t *testing.T) {
 // making: its time stands still until all of that has been read.
 func TestR4TimesStandStillUntilAReMadeLinkIsCaughtUp(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r", "r2")
@@ -379,7 +373,6 @@ func TestR4APollIsToldWhereItStarts(t *testing.T) {
 // the beginning: the next poll finds what there is.
 func TestR4APollWaitsForNoPartition(t *testing.T) {
 	s := play(t)
-	s.linksUp()
 	poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
 	poll.has("r 1-0", "r2 3-0")
 	s.confirmed("alice")
@@ -399,8 +392,7 @@ func TestR4APollWaitsForNoPartition(t *testing.T) {
 func TestR4APollWhoseRoomsAreNotKnownIsNotTold(t *testing.T) {
 	for _, has := range [][]string{nil, {"r 1-0"}} {
 		s := play(t)
-		s.linksUp()
-		poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+			poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
 		poll.has(has...)
 		s.after(10_000)
 		poll.gets()

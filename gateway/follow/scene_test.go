@@ -48,6 +48,7 @@ type phone struct {
 	times []uint64 // that the events so far said
 }
 
+// play begins a scene: both links are up.
 func play(t *testing.T, change ...func(*follow.Config)) *scene {
 	s := &scene{t: t, rooms: map[edge.RoomNum][]*phone{}, versions: map[string]uint64{}}
 	link := func(ch chat.Channel) int {
@@ -61,6 +62,8 @@ func play(t *testing.T, change ...func(*follow.Config)) *scene {
 		f(&cfg)
 	}
 	s.core = follow.New(cfg, (*recorder)(s))
+	s.linkUp(0)
+	s.linkUp(1)
 	return s
 }
 
@@ -68,7 +71,6 @@ func play(t *testing.T, change ...func(*follow.Config)) *scene {
 func entering(t *testing.T, change ...func(*follow.Config)) (*scene, *phone) {
 	t.Helper()
 	s := play(t, change...)
-	s.linksUp()
 	alice := s.opens("alice")
 	s.confirmed("alice")
 	s.answers("user alice").index(7, "r")
@@ -93,11 +95,6 @@ func (s *scene) turn() {
 func (s *scene) after(ms int64) { s.now += ms; s.turn() }
 
 // Links.
-
-func (s *scene) linksUp() {
-	s.linkUp(0)
-	s.linkUp(1)
-}
 
 func (s *scene) linkUp(n int) {
 	s.gens[n]++
