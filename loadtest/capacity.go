@@ -117,14 +117,14 @@ func (r *run) step(c *report.Capacity, load float64) (held bool, err error) {
 	if late := r.open() - openBefore; late > 0 {
 		fail("%d deliveries had not come when the step was over", late)
 	}
-	if n := sum(after.Failed) - sum(before.Failed); n > 0 {
+	if n := after.Failed.Total() - before.Failed.Total(); n > 0 {
 		fail("%d sends failed", n)
 	}
 	if float64(p.Behind) > load/10 {
 		fail("%d sends were due and could not be begun: all connections waited for the server", p.Behind)
 	}
-	if n := sum(after.Refused) - sum(before.Refused); n > 0 {
-		fail("%d sends were held back (%s)", n, most(after.Refused))
+	if n := after.Refused.Total() - before.Refused.Total(); n > 0 {
+		fail("%d sends were held back (%s)", n, after.Refused.Most())
 	}
 	if s.Held && p.Loop > loopTooBusy {
 		r.result.Notes = append(r.result.Notes, name+": the tester was near its own limit")

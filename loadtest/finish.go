@@ -170,15 +170,15 @@ func (r *run) accountSends() {
 	})
 	if r.spec.Tolerate.Failures {
 		if s.Acked == 0 && s.Issued+s.Unsent > 0 {
-			r.problem("not one of %d sends was acknowledged, so that nothing could be checked: %s", s.Issued+s.Unsent, cmp.Or(most(s.Failed), most(s.Refused), most(s.Broken)))
+			r.problem("not one of %d sends was acknowledged, so that nothing could be checked: %s", s.Issued+s.Unsent, cmp.Or(s.Failed.Most(), s.Refused.Most(), s.Broken.Most()))
 		}
 		return
 	}
-	if failed := sum(s.Failed); failed > 0 {
-		r.problem("%d sends failed: %s", failed, most(s.Failed))
+	if failed := s.Failed.Total(); failed > 0 {
+		r.problem("%d sends failed: %s", failed, s.Failed.Most())
 	}
-	if failed := sum(s.NotUploaded); failed > 0 {
-		r.problem("%d uploads failed: %s", failed, most(s.NotUploaded))
+	if failed := s.NotUploaded.Total(); failed > 0 {
+		r.problem("%d uploads failed: %s", failed, s.NotUploaded.Most())
 	}
 	if s.Unsent > 0 {
 		r.problem("%d of %d scheduled sends were never begun: all %d connections waited for the server (more: --senders)", s.Unsent, s.Unsent+s.Issued, r.spec.Senders)

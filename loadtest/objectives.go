@@ -18,7 +18,7 @@ func (r *run) weighObjectives() {
 		r.weighPart(c.Transport+": ", c.Lost)
 	}
 	drops := r.result.Connections.Drops
-	r.weigh("connections dropped", r.spec.Objectives.MaxDrops, float64(sum(drops)-drops[swarm.DroppedByUs]), "", false)
+	r.weigh("connections dropped", r.spec.Objectives.MaxDrops, float64(drops.Total()-drops[swarm.DroppedByUs]), "", false)
 }
 
 // weighPart weighs the phases whose names begin so. The worst one in which messages

@@ -54,9 +54,9 @@ func (s *status) line(r *run) {
 			text += fmt.Sprintf("  owed %d", owed)
 		}
 	}
-	bad := sum(now.Failures) + sum(sends.Failed) + sum(sends.Broken)
+	bad := now.Failures.Total() + sends.Failed.Total() + sends.Broken.Total()
 	text += fmt.Sprintf("  errors %d", bad)
-	if n := sum(sends.Refused); n > 0 {
+	if n := sends.Refused.Total(); n > 0 {
 		text += fmt.Sprintf("  held back %d", n)
 	}
 	s.last.arrived, s.last.acked, s.last.at = now.Arrivals, sends.Acked, time.Now()

@@ -200,7 +200,7 @@ func check(r *run) error {
 			return err
 		}
 		if missing := r.spec.Clients - r.tally.live(); missing > 0 {
-			r.problem("%d of %d clients were not back %v after the sends ended: %s", missing, r.spec.Clients, r.spec.Drain, remedy(most(r.tally.receivers().Failures)))
+			r.problem("%d of %d clients were not back %v after the sends ended: %s", missing, r.spec.Clients, r.spec.Drain, remedy(r.tally.receivers().Failures.Most()))
 		}
 		return r.drain()
 	})
@@ -218,14 +218,14 @@ func (r *run) ramp() error {
 		})
 		now := r.tally.receivers()
 		if now.Live == 0 && !errors.Is(err, errInterrupted) {
-			return fmt.Errorf("no client could connect: %s", remedy(most(now.Failures)))
+			return fmt.Errorf("no client could connect: %s", remedy(now.Failures.Most()))
 		}
 		if errors.Is(err, errTimeout) {
-			r.problem("%d of %d clients were not connected after %v: %s", r.spec.Clients-now.Live, r.spec.Clients, r.spec.RampTimeout, remedy(most(now.Failures)))
+			r.problem("%d of %d clients were not connected after %v: %s", r.spec.Clients-now.Live, r.spec.Clients, r.spec.RampTimeout, remedy(now.Failures.Most()))
 			return nil
 		}
 		if now.Gone > 0 {
-			r.problem("%d of %d clients could not connect: %s", now.Gone, r.spec.Clients, remedy(most(now.Failures)))
+			r.problem("%d of %d clients could not connect: %s", now.Gone, r.spec.Clients, remedy(now.Failures.Most()))
 		}
 		return err
 	})

@@ -1,8 +1,6 @@
 package loadtest
 
 import (
-	"fmt"
-	"maps"
 	"time"
 
 	"github.com/madang-chat/madang/loadtest/crew"
@@ -83,7 +81,7 @@ func (t *tally) take(r crew.Report) error {
 		w.receivers = &in.Stats
 		second.Arrived += in.Stats.Arrivals - before.Arrivals
 		second.Opened += in.Stats.Opened + in.Stats.Returned - before.Opened - before.Returned
-		second.Drops += sum(in.Stats.Drops) - sum(before.Drops)
+		second.Drops += in.Stats.Drops.Total() - before.Drops.Total()
 		second.Live = t.live()
 		if err := t.mergeLatency(r, second.T); err != nil {
 			return err
@@ -99,7 +97,7 @@ func (t *tally) take(r crew.Report) error {
 		}
 		w.senders = &in.Stats
 		second.Acked += in.Stats.Acked - before.Acked
-		second.Refused += sum(in.Stats.Refused) - sum(before.Refused)
+		second.Refused += in.Stats.Refused.Total() - before.Refused.Total()
 		t.acks = append(t.acks, in.Acks...)
 		for _, a := range in.Acks {
 			t.owed += uint64(t.crowd.Size(int(a.Room)))
@@ -228,7 +226,7 @@ func (t *tally) live() (n int) {
 
 // receivers adds up all receiving workers.
 func (t *tally) receivers() (all swarm.Stats) {
-	all.Failures, all.Drops, all.Byes, all.Errors = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	all.Failures, all.Drops, all.Byes, all.Errors = meter.Reasons{}, meter.Reasons{}, meter.Reasons{}, meter.Reasons{}
 	for _, w := range t.workers {
 		if w.receivers == nil {
 			continue
@@ -253,18 +251,17 @@ func (t *tally) receivers() (all swarm.Stats) {
 		all.Ledger.Add(s.Ledger)
 		all.Paging += s.Paging
 		all.LongestSilence = max(all.LongestSilence, s.LongestSilence)
-		add(all.Failures, s.Failures)
-		add(all.Drops, s.Drops)
-		add(all.Byes, s.Byes)
-		add(all.Errors, s.Errors)
+		all.Failures.Add(s.Failures)
+		all.Drops.Add(s.Drops)
+		all.Byes.Add(s.Byes)
+		all.Errors.Add(s.Errors)
 	}
 	return all
 }
 
 // senders adds up all sending workers.
 func (t *tally) senders() (all sender.Stats) {
-	all.Refused, all.Broken, all.Failed = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
-	all.NotUploaded = map[string]uint64{}
+	all.Refused, all.Broken, all.Failed, all.NotUploaded = meter.Reasons{}, meter.Reasons{}, meter.Reasons{}, meter.Reasons{}
 	for _, w := range t.workers {
 		if w.senders == nil {
 			continue
@@ -278,11 +275,11 @@ func (t *tally) senders() (all sender.Stats) {
 		all.Replayed += s.Replayed
 		all.InFlight += s.InFlight
 		all.Held += s.Held
-		add(all.Refused, s.Refused)
-		add(all.Broken, s.Broken)
-		add(all.Failed, s.Failed)
+		all.Refused.Add(s.Refused)
+		all.Broken.Add(s.Broken)
+		all.Failed.Add(s.Failed)
 		all.Uploads += s.Uploads
-		add(all.NotUploaded, s.NotUploaded)
+		all.NotUploaded.Add(s.NotUploaded)
 	}
 	return all
 }
@@ -298,31 +295,4 @@ func (t *tally) cost() (cpu, here time.Duration, rss int64) {
 		}
 	}
 	return cpu, here, rss
-}
-
-func add(to, from map[string]uint64) {
-	for k, v := range from {
-		to[k] += v
-	}
-}
-
-func sum(m map[string]uint64) (n uint64) {
-	for v := range maps.Values(m) {
-		n += v
-	}
-	return n
-}
-
-// most is the most frequent reason.
-func most(m map[string]uint64) string {
-	reason, n := "", uint64(0)
-	for k, v := range m {
-		if v > n || v == n && k < reason {
-			reason, n = k, v
-		}
-	}
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%s (%d times)", reason, n)
 }

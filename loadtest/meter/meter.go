@@ -1,6 +1,7 @@
 // Package meter measures durations: HdrHistograms of microseconds with three
 // digits, taken and emptied every second by the process that fills them, sent as
-// bytes and merged where the run is judged.
+// bytes and merged where the run is judged. Reasons count beside it what went
+// otherwise, and why.
 package meter
 
 import (

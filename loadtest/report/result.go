@@ -72,18 +72,18 @@ type Environment struct {
 
 // Connections is what became of the sockets.
 type Connections struct {
-	Asked    int               `json:"asked"`
-	Opened   uint64            `json:"opened"`       // came to deliver, the first time
-	LiveEnd  int               `json:"live_at_end"`  //
-	GivenUp  int               `json:"given_up"`     //
-	Returned uint64            `json:"returned"`     // came to deliver again after a loss
-	Failures map[string]uint64 `json:"failures"`     // attempts that failed, by reason
-	Drops    map[string]uint64 `json:"drops"`        // ends of live connections, by reason
-	Byes     map[string]uint64 `json:"byes"`         // `bye` events, by reason
-	Errors   map[string]uint64 `json:"errors"`       // `error` events, by code
-	Pings    uint64            `json:"server_pings"` //
-	Pongs    uint64            `json:"pongs"`        // answers to the clients' own pings
-	Chatter  uint64            `json:"chatter"`      // what clients said besides
+	Asked    int           `json:"asked"`
+	Opened   uint64        `json:"opened"`       // came to deliver, the first time
+	LiveEnd  int           `json:"live_at_end"`  //
+	GivenUp  int           `json:"given_up"`     //
+	Returned uint64        `json:"returned"`     // came to deliver again after a loss
+	Failures meter.Reasons `json:"failures"`     // attempts that failed, by reason
+	Drops    meter.Reasons `json:"drops"`        // ends of live connections, by reason
+	Byes     meter.Reasons `json:"byes"`         // `bye` events, by reason
+	Errors   meter.Reasons `json:"errors"`       // `error` events, by code
+	Pings    uint64        `json:"server_pings"` //
+	Pongs    uint64        `json:"pongs"`        // answers to the clients' own pings
+	Chatter  uint64        `json:"chatter"`      // what clients said besides
 }
 
 // Add adds what became of another crew's sockets.
@@ -93,37 +93,28 @@ func (c *Connections) Add(o Connections) {
 	c.LiveEnd += o.LiveEnd
 	c.GivenUp += o.GivenUp
 	c.Returned += o.Returned
-	addTo(&c.Failures, o.Failures)
-	addTo(&c.Drops, o.Drops)
-	addTo(&c.Byes, o.Byes)
-	addTo(&c.Errors, o.Errors)
+	c.Failures.Add(o.Failures)
+	c.Drops.Add(o.Drops)
+	c.Byes.Add(o.Byes)
+	c.Errors.Add(o.Errors)
 	c.Pings += o.Pings
 	c.Pongs += o.Pongs
 	c.Chatter += o.Chatter
 }
 
-func addTo(to *map[string]uint64, from map[string]uint64) {
-	if *to == nil {
-		*to = make(map[string]uint64, len(from))
-	}
-	for reason, n := range from {
-		(*to)[reason] += n
-	}
-}
-
 // Sends is what became of the sends.
 type Sends struct {
-	Issued   uint64            `json:"issued"`
-	Unsent   uint64            `json:"unsent"` // were due and never begun: all connections waited for the server
-	Acked    uint64            `json:"acknowledged"`
-	Replayed uint64            `json:"replayed"` // acknowledged at a retry as already there
-	Attempts uint64            `json:"attempts"`
-	Refused  map[string]uint64 `json:"refused"` // to be tried later (429, 5xx), by status and code
-	Broken   map[string]uint64 `json:"broken"`  // attempts of unknown outcome, by reason
-	Failed   map[string]uint64 `json:"failed"`  // given up, by reason
-	Uploads  uint64            `json:"uploads,omitempty"`
+	Issued   uint64        `json:"issued"`
+	Unsent   uint64        `json:"unsent"` // were due and never begun: all connections waited for the server
+	Acked    uint64        `json:"acknowledged"`
+	Replayed uint64        `json:"replayed"` // acknowledged at a retry as already there
+	Attempts uint64        `json:"attempts"`
+	Refused  meter.Reasons `json:"refused"` // to be tried later (429, 5xx), by status and code
+	Broken   meter.Reasons `json:"broken"`  // attempts of unknown outcome, by reason
+	Failed   meter.Reasons `json:"failed"`  // given up, by reason
+	Uploads  uint64        `json:"uploads,omitempty"`
 	// NotUploaded are files that could not be stored, by reason.
-	NotUploaded map[string]uint64 `json:"uploads_failed,omitempty"`
+	NotUploaded meter.Reasons `json:"uploads_failed,omitempty"`
 }
 
 // Add adds what became of another crew's sends.
@@ -133,11 +124,11 @@ func (s *Sends) Add(o Sends) {
 	s.Acked += o.Acked
 	s.Replayed += o.Replayed
 	s.Attempts += o.Attempts
-	addTo(&s.Refused, o.Refused)
-	addTo(&s.Broken, o.Broken)
-	addTo(&s.Failed, o.Failed)
+	s.Refused.Add(o.Refused)
+	s.Broken.Add(o.Broken)
+	s.Failed.Add(o.Failed)
 	s.Uploads += o.Uploads
-	addTo(&s.NotUploaded, o.NotUploaded)
+	s.NotUploaded.Add(o.NotUploaded)
 }
 
 // Deliveries is the judge's account.

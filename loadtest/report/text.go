@@ -72,17 +72,10 @@ func (p printer) sends(s Sends) {
 	p.reasons("  held back", s.Refused)
 	p.reasons("  outcome unknown, tried again", s.Broken)
 	p.reasons("  failed", s.Failed)
-	if failed := total(s.NotUploaded); s.Uploads+failed > 0 {
+	if failed := s.NotUploaded.Total(); s.Uploads+failed > 0 {
 		p.line("uploads: %d files stored, %d not", s.Uploads, failed)
 		p.reasons("  not stored", s.NotUploaded)
 	}
-}
-
-func total(m map[string]uint64) (n uint64) {
-	for _, v := range m {
-		n += v
-	}
-	return n
 }
 
 func (p printer) deliveries(d *Deliveries) {
@@ -101,7 +94,7 @@ func (p printer) deliveries(d *Deliveries) {
 	}
 }
 
-func (p printer) reasons(title string, m map[string]uint64) {
+func (p printer) reasons(title string, m meter.Reasons) {
 	if len(m) == 0 {
 		return
 	}

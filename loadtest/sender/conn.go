@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -189,7 +190,7 @@ func (s *Sender) answered(i uint32, h answer.Head, body []byte) {
 	case h.Status/100 == 2:
 		pos, ok := s.cfg.Dialect.Acked(body)
 		if !ok {
-			s.stats.failed("answered " + strconv.Itoa(h.Status) + " without the message's ID")
+			s.stats.Failed.Count("answered " + strconv.Itoa(h.Status) + " without the message's ID")
 			return
 		}
 		s.stats.Acked++
@@ -200,7 +201,7 @@ func (s *Sender) answered(i uint32, h answer.Head, body []byte) {
 		s.acks = append(s.acks, ledger.Ack{Room: j.room, Send: j.send, Pos: pos})
 	case h.Status == 429 || h.Status >= 500:
 		reason := refusal(h, body)
-		s.stats.refused(reason)
+		s.stats.Refused.Count(reason)
 		wait := int64(250 * time.Millisecond)
 		if h.RetryAfter >= 0 {
 			wait = int64(min(h.RetryAfter, 60)) * int64(time.Second)
@@ -208,7 +209,7 @@ func (s *Sender) answered(i uint32, h answer.Head, body []byte) {
 		// Up to a quarter later: what was refused together must not return together.
 		s.hold(j, wait+s.rng.Int64N(wait/4+int64(10*time.Millisecond)), reason)
 	default:
-		s.stats.failed(refusal(h, body))
+		s.stats.Failed.Count(refusal(h, body))
 	}
 }
 
@@ -216,7 +217,7 @@ func (s *Sender) answered(i uint32, h answer.Head, body []byte) {
 func refusal(h answer.Head, body []byte) string {
 	_, code, _ := bytes.Cut(body, []byte(`"code":`))
 	code = bytes.TrimLeft(code, ` "`)
-	return strconv.Itoa(h.Status) + " " + string(code[:max(0, bytes.IndexByte(code, '"'))])
+	return strings.TrimSpace(strconv.Itoa(h.Status) + " " + string(code[:max(0, bytes.IndexByte(code, '"'))]))
 }
 
 // broken ends a connection that failed. Its send's outcome is unknown; the same
@@ -230,7 +231,7 @@ func (s *Sender) broken(i uint32, step string, err error) {
 	}
 	idleEnd := c.reused && c.state == busy && step == "read"
 	if !idleEnd || c.job.tries > 1 {
-		s.stats.broke(reason)
+		s.stats.Broken.Count(reason)
 	}
 	job, wasBusy := c.job, c.state == busy
 	s.disconnect(i)

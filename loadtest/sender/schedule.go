@@ -106,9 +106,9 @@ func (s *Sender) behind() uint64 {
 func (s *Sender) hold(j job, waitNs int64, reason string) {
 	switch {
 	case j.tries >= s.cfg.Tries:
-		s.stats.failed("given up after all attempts, the last: " + reason)
+		s.stats.Failed.Count("given up after all attempts, the last: " + reason)
 	case len(s.held) >= maxHeld:
-		s.stats.failed("given up, too many are waiting: " + reason)
+		s.stats.Failed.Count("given up, too many are waiting: " + reason)
 	default:
 		heap.Push(&s.held, heldSend{j, s.now + waitNs})
 	}

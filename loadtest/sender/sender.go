@@ -224,12 +224,12 @@ func (s *Sender) Abandon() {
 		s.stats.Unsent += s.behind()
 		s.running = false
 		for range s.held {
-			s.stats.failed("given up: the run ended while it was held back")
+			s.stats.Failed.Count("given up: the run ended while it was held back")
 		}
 		s.held = nil
 		for i := range s.conns {
 			if c := &s.conns[i]; c.state == busy {
-				s.stats.failed("given up: not answered when the run ended")
+				s.stats.Failed.Count("given up: not answered when the run ended")
 				s.disconnect(uint32(i))
 				s.idle = append(s.idle, uint32(i)) // another schedule may follow
 			}

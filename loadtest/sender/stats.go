@@ -2,7 +2,6 @@ package sender
 
 import (
 	"maps"
-	"strings"
 
 	"github.com/madang-chat/madang/loadtest/ledger"
 	"github.com/madang-chat/madang/loadtest/meter"
@@ -19,33 +18,13 @@ type Stats struct {
 	Replayed uint64 // acknowledged at a later attempt as already there
 	Uploads  uint64 // files stored
 	InFlight int
-	Held     int               // waiting for their next attempt
-	Refused  map[string]uint64 // answers to try again later, by status and code
-	Broken   map[string]uint64 // attempts with an unknown outcome, by reason
-	Failed   map[string]uint64 // sends given up, by reason
+	Held     int           // waiting for their next attempt
+	Refused  meter.Reasons //  answers to try again later, by status and code
+	Broken   meter.Reasons //  attempts with an unknown outcome, by reason
+	Failed   meter.Reasons //  sends given up, by reason
 	// NotUploaded are files that could not be stored, by reason; their messages went
 	// without them.
-	NotUploaded map[string]uint64
-}
-
-func (st *Stats) refused(reason string) { bump(&st.Refused, reason) }
-func (st *Stats) broke(reason string)   { bump(&st.Broken, reason) }
-func (st *Stats) failed(reason string)  { bump(&st.Failed, reason) }
-
-func (st *Stats) uploadFailed(reason string) { bump(&st.NotUploaded, reason) }
-
-// maxReasons bounds what a hostile or broken server can make us remember.
-const maxReasons = 64
-
-func bump(m *map[string]uint64, reason string) {
-	if *m == nil {
-		*m = make(map[string]uint64)
-	}
-	reason = strings.TrimSpace(reason)
-	if _, known := (*m)[reason]; !known && len(*m) >= maxReasons {
-		reason = "other"
-	}
-	(*m)[reason]++
+	NotUploaded meter.Reasons
 }
 
 // Snapshot is what happened since the last one, and the counters as they are.

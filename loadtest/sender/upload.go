@@ -43,9 +43,9 @@ func (s *Sender) uploaded(j job, h answer.Head, body []byte) {
 	id, ok := s.uploader.Uploaded(body)
 	switch {
 	case h.Status/100 != 2:
-		s.stats.uploadFailed(refusal(h, body))
+		s.stats.NotUploaded.Count(refusal(h, body))
 	case !ok:
-		s.stats.uploadFailed("answered " + strconv.Itoa(h.Status) + " without the file's ID")
+		s.stats.NotUploaded.Count("answered " + strconv.Itoa(h.Status) + " without the file's ID")
 	default:
 		s.stats.Uploads++
 		s.meters.upload.Record(s.now - j.due)
@@ -58,7 +58,7 @@ func (s *Sender) uploaded(j job, h answer.Head, body []byte) {
 // notUploaded is called when the connection of an upload broke. Whether the file
 // was stored is not known; nobody asks for one that no message names.
 func (s *Sender) notUploaded(j job, reason string) {
-	s.stats.uploadFailed(reason)
+	s.stats.NotUploaded.Count(reason)
 	j.carries, j.due, j.tries = false, s.now, 0
 	s.hold(j, s.rng.Int64N(int64(20*time.Millisecond)), reason)
 }

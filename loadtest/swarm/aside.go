@@ -65,7 +65,7 @@ func (a *aside) say(i uint32, what target.Chatter, id ledger.ReaderID) {
 		return
 	}
 	if len(a.queue) >= asideQueued {
-		a.s.stats.complained("left unsaid: the API is too slow for what clients say over HTTP")
+		a.s.stats.Errors.Count("left unsaid: the API is too slow for what clients say over HTTP")
 		return
 	}
 	a.queue = append(a.queue, said{i, what, id})
@@ -183,7 +183,7 @@ func (a *aside) take(k int, data []byte) {
 	default:
 		c.busy, c.in = false, c.in[:0]
 		if h.Status/100 != 2 {
-			a.s.stats.complained("said over HTTP: " + strconv.Itoa(h.Status))
+			a.s.stats.Errors.Count("said over HTTP: " + strconv.Itoa(h.Status))
 		}
 		if h.Close {
 			a.disconnect(k)
@@ -194,7 +194,7 @@ func (a *aside) take(k int, data []byte) {
 // broken ends a connection; what it was to say is left unsaid.
 func (a *aside) broken(k int, err error) {
 	if a.conns[k].busy { // else the API did not keep what nobody used
-		a.s.stats.complained(failure("said over HTTP", err))
+		a.s.stats.Errors.Count(failure("said over HTTP", err))
 	}
 	a.disconnect(k)
 }

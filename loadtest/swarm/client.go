@@ -108,7 +108,7 @@ func (s *Swarm) disconnect(i uint32) {
 // fail ends an attempt to connect; the client tries again later, or gives up.
 func (s *Swarm) fail(i uint32, reason string) {
 	c := &s.clients[i]
-	s.stats.failed(reason)
+	s.stats.Failures.Count(reason)
 	s.leave(i)
 	c.tried()
 	if s.exhausted(c) {
@@ -131,7 +131,7 @@ func (s *Swarm) refused(i uint32, h *answer.Head) {
 		s.drop(i, reason)
 		return
 	}
-	s.stats.failed(reason)
+	s.stats.Failures.Count(reason)
 	s.leave(i)
 	c.tried()
 	hopeless := h.Status == 401 || h.Status == 403 || h.Status == 404 // trying again would not help
@@ -171,7 +171,7 @@ func (s *Swarm) drop(i uint32, reason string) {
 	}
 	lazily := time.Duration(c.lazilyMs) * time.Millisecond
 	c.lazilyMs = 0
-	s.stats.dropped(reason)
+	s.stats.Drops.Count(reason)
 	s.leave(i)
 	c.since = s.now
 	if lazily == 0 {

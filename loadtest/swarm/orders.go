@@ -39,7 +39,7 @@ func (s *Swarm) Drop(share float64, spread time.Duration, rate float64) {
 			if c.state != live || share < 1 && s.rng.Float64() >= share {
 				continue
 			}
-			s.stats.dropped(DroppedByUs)
+			s.stats.Drops.Count(DroppedByUs)
 			s.leave(uint32(i))
 			c.since = now
 			if spread <= 0 {

@@ -119,9 +119,9 @@ func (s *Swarm) handleServerEvent(i uint32, ev *target.Event) {
 		s.stats.Pongs++
 	case target.Bye:
 		c.lazilyMs = uint32(min(max(ev.RetryMs, 1), 120_000))
-		s.stats.byes(string(ev.Code))
+		s.stats.Byes.Count(string(ev.Code))
 	case target.Error:
-		s.stats.complained(string(ev.Code))
+		s.stats.Errors.Count(string(ev.Code))
 	}
 }
 

@@ -17,10 +17,10 @@ type Stats struct {
 	Attempts uint64
 	Opened   uint64 // first connections that came to deliver
 	Returned uint64 // later ones
-	Failures map[string]uint64
-	Drops    map[string]uint64 // ends of live connections, by reason
-	Byes     map[string]uint64
-	Errors   map[string]uint64 // `error` events, by code
+	Failures meter.Reasons
+	Drops    meter.Reasons // ends of live connections, by reason
+	Byes     meter.Reasons
+	Errors   meter.Reasons // `error` events, by code
 
 	Arrivals     uint64 // messages of this run that were new
 	BytesRead    uint64
@@ -36,24 +36,6 @@ type Stats struct {
 	Paging       int // readers that were told of a gap and have not read all of it from history
 	// LongestSilence is the longest time between two messages at one reader.
 	LongestSilence time.Duration
-}
-
-func (st *Stats) failed(reason string)   { bump(&st.Failures, reason) }
-func (st *Stats) dropped(reason string)  { bump(&st.Drops, reason) }
-func (st *Stats) byes(reason string)     { bump(&st.Byes, reason) }
-func (st *Stats) complained(code string) { bump(&st.Errors, code) }
-
-// maxReasons bounds what a hostile or broken server can make us remember.
-const maxReasons = 64
-
-func bump(m *map[string]uint64, reason string) {
-	if *m == nil {
-		*m = make(map[string]uint64)
-	}
-	if _, known := (*m)[reason]; !known && len(*m) >= maxReasons {
-		reason = "other"
-	}
-	(*m)[reason]++
 }
 
 // Snapshot is what happened since the last one, and the counters as they are.

@@ -145,7 +145,7 @@ func (s webSocket) handleClose(i uint32, payload []byte) {
 	}
 	s.say(i, opClose, payload[:min(2, len(payload))])
 	if code == 4001 || code == 4003 || code == 4009 { // coming back would not help
-		s.stats.dropped(closeCodeName(code))
+		s.stats.Drops.Count(closeCodeName(code))
 		s.leave(i)
 		s.giveUp(i)
 		return
