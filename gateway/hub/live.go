@@ -202,33 +202,19 @@ func (a *alive) dispatch(now int64) {
 	for a.inflight < liveBatches {
 		switch {
 		case len(a.takes) > 0:
-			var seats []chat.Seat
-			seats, a.takes = take(a.takes, n)
-			a.writeSeats(seats, false)
+			a.writeSeats(take(&a.takes, n), false)
 		case len(a.leaves) > 0:
-			var seats []chat.Seat
-			seats, a.leaves = take(a.leaves, n)
-			a.writeSeats(seats, true)
+			a.writeSeats(take(&a.leaves, n), true)
 		case len(a.events) > 0:
-			var events []chat.LiveEvent
-			events, a.events = take(a.events, n)
-			a.publish(events)
+			a.publish(take(&a.events, n))
 		case len(a.watches) > 0:
-			var users []string
-			users, a.watches = take(a.watches, n)
-			a.readPresence(users)
+			a.readPresence(take(&a.watches, n))
 		case len(a.marks) > 0:
-			var asks []markerAsk
-			asks, a.marks = takeKind(a.marks, n)
-			a.advanceMarkers(asks)
+			a.advanceMarkers(takeKind(&a.marks, n))
 		case len(a.finds) > 0:
-			var asks []markerAsk
-			asks, a.finds = take(a.finds, n)
-			a.findMessages(asks)
+			a.findMessages(take(&a.finds, n))
 		case len(a.counts) > 0:
-			var counts []seatCount
-			counts, a.counts = take(a.counts, 16)
-			a.countSeats(counts)
+			a.countSeats(take(&a.counts, 16))
 		default:
 			return
 		}
@@ -236,12 +222,12 @@ func (a *alive) dispatch(now int64) {
 }
 
 // takeKind cuts off the first of asks that are of one kind.
-func takeKind(asks []markerAsk, n int) (head, rest []markerAsk) {
-	i := 1
+func takeKind(from *[]markerAsk, n int) []markerAsk {
+	asks, i := *from, 1
 	for i < len(asks) && i < n && asks[i].kind == asks[0].kind {
 		i++
 	}
-	return take(asks, i)
+	return take(from, i)
 }
 
 // do runs a batch on a goroutine of its own; then hears of it on the hub's.

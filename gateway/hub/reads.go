@@ -35,7 +35,7 @@ func (h *Hub) dispatch() {
 		switch {
 		case a.users != nil || a.rooms != nil || a.logs != nil:
 		case len(o.wrong) > 0:
-			a.wrong, o.wrong = take(o.wrong, n/8+1)
+			a.wrong = take(&o.wrong, n/8+1)
 		default:
 			return
 		}
@@ -63,8 +63,7 @@ type asks[T any] struct {
 // batch cuts off what may go together, n at the most; nil: nothing may.
 func batch[T any](h *Hub, as *asks[T], n int, of func(T) int) (qs []T, apart bool) {
 	if len(h.failed) == 0 {
-		qs, as.next = take(as.next, n)
-		return qs, false
+		return take(&as.next, n), false
 	}
 	at := 0
 	for ; at < len(as.next) && len(qs) < n; at++ {
@@ -78,8 +77,7 @@ func batch[T any](h *Hub, as *asks[T], n int, of func(T) int) (qs []T, apart boo
 		as.next = nil
 	}
 	if qs == nil && !h.apart && len(as.aside) > 0 {
-		qs, as.aside = take(as.aside, n)
-		return qs, true
+		return take(&as.aside, n), true
 	}
 	return qs, false
 }
@@ -134,12 +132,15 @@ func (h *Hub) forget(partition int) {
 	h.out.logs.again()
 }
 
-// take cuts the first n of s off.
-func take[T any](s []T, n int) (head, rest []T) {
+// take cuts off the first n.
+func take[T any](from *[]T, n int) []T {
+	s := *from
 	if len(s) <= n {
-		return s, nil
+		*from = nil
+		return s
 	}
-	return s[:n:n], s[n:]
+	*from = s[n:]
+	return s[:n:n]
 }
 
 func (h *Hub) read(a answer) {
