@@ -116,8 +116,9 @@ type lane struct {
 	client *redis.Client
 	kind   laneKind
 
-	// failingSince is when the node stopped answering (Unix ns), 0 while it
-	// answers: callers give up sooner on a node that is known to be away.
+	// failingSince is when the node stopped answering, in nanoseconds since the Store
+	// was opened (a clock that may be set is none for it), 0 while it answers: callers
+	// give up sooner on a node that is known to be away.
 	failingSince atomic.Int64
 
 	mu      sync.Mutex
@@ -407,7 +408,7 @@ func (l *lane) observe(commands int, took time.Duration, err error) {
 		f(l.kind.String(), commands, took)
 	}
 	if what := classify(err); err != nil && (what == unreachable || what == broken) {
-		l.failingSince.CompareAndSwap(0, time.Now().UnixNano())
+		l.failingSince.CompareAndSwap(0, int64(time.Since(l.s.opened)))
 	} else {
 		l.failingSince.Store(0)
 	}
@@ -419,5 +420,5 @@ func (l *lane) failingFor() time.Duration {
 	if since == 0 {
 		return 0
 	}
-	return time.Duration(time.Now().UnixNano() - since)
+	return time.Since(l.s.opened) - time.Duration(since)
 }
