@@ -526,6 +526,27 @@ func TestThePagePagesUpward(t *testing.T) {
 	alice.seesMessages(want...)
 }
 
+// TestAPageThatIsOpenForLong: what comes takes a browser the longer the more it shows,
+// so the page shows the newest, and the others to who scrolls up.
+func TestAPageThatIsOpenForLong(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 900, 700, dev.URL()+"/#room=yard")
+	alice.comesInAs("alice")
+	alice.sees("an open room", `document.querySelector("#room-name").textContent === "yard"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(async () => {
+		const { token } = await (await fetch("/dev/token", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user: "carol" }) })).json();
+		const headers = { "Content-Type": "application/json", Authorization: "Bearer " + token };
+		await fetch("/dev/join", { method: "POST", headers, body: JSON.stringify({ room: "yard" }) });
+		for (let i = 0; i < 310; i++) await fetch("/v1/rooms/yard/messages", { method: "POST", headers, body: JSON.stringify({ type: "text", text: "line " + i }) });
+	})()`, chromedp.EvalAwaitPromise))
+	const lines = `[...document.querySelectorAll("#messages .bubble")].map(b => b.textContent)`
+	alice.sees("the newest", lines+`.at(-1) === "line 309" && `+lines+`.length < 300`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`(() => {
+		window.up = setInterval(() => { document.querySelector("#scroll").scrollTop = 0; }, 50);
+	})()`))
+	alice.sees("all of them, in order", `(all => all.length === 310 && all.every((line, i) => line === "line " + i))(`+lines+`)`)
+}
+
 // TestRoomsByHand: a room is made, people are invited, the link is opened by
 // somebody else, and left again: with the mouse and the keyboard.
 func TestRoomsByHand(t *testing.T) {

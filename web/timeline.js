@@ -7,6 +7,8 @@ import { $, avatar, dayOf, el, exactly, hue, isEmoji, linked, sameDay, timeOf } 
 
 const groupMs = 5 * 60_000; // a longer pause begins a new group
 const nearBottom = 90; // pixels that still count as the bottom
+const shownMost = 300; // with more, each message that comes takes the browser longer …
+const shownAgain = 150; // … so the oldest go, down to this, as soon as nobody looks at them
 
 export class Timeline {
   #list = $("messages");
@@ -39,8 +41,7 @@ export class Timeline {
     this.#watch.disconnect();
     this.#watch = null;
     this.#scroll.onscroll = null;
-    // An image is kept by the page, not by its node, until it is let go.
-    for (const img of this.#list.querySelectorAll("img")) URL.revokeObjectURL(img.src);
+    letGo(this.#list);
     this.#list.replaceChildren();
   }
 
@@ -140,6 +141,21 @@ export class Timeline {
     this.#pill.hidden = true;
     const last = this.#items.findLast((i) => i.from !== null);
     if (last) this.#seen(last.id);
+    this.#shorten();
+  }
+
+  /** Lets the oldest go: they are paged again by who scrolls up. */
+  #shorten() {
+    if (this.#items.length <= shownMost || this.#loading) return; // what is being loaded is to stand before them
+    const from = this.#items.findIndex((i, at) => i.from !== null && at >= this.#items.length - shownAgain);
+    if (from < 0) return; // nothing but lines that history does not know
+    for (const { node } of this.#items.splice(0, from)) {
+      letGo(node);
+      node.remove();
+    }
+    this.#more = true;
+    $("top").textContent = "";
+    this.#group(0);
   }
 
   #missOne() {
@@ -232,4 +248,9 @@ export class Timeline {
     this.#group(i - 1);
     this.#group(i);
   }
+}
+
+/** An image is kept by the page, not by its node, until it is let go. */
+function letGo(node) {
+  for (const img of node.querySelectorAll("img")) URL.revokeObjectURL(img.src);
 }
