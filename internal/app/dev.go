@@ -72,7 +72,9 @@ func (d *Dev) Start(ctx context.Context) error {
 		d.seq.parts = append(d.seq.parts, part{
 			name: "directory for attachments",
 			start: func(context.Context) (err error) {
-				d.blobDir, err = os.MkdirTemp("", "madang-dev-")
+				if d.blobDir, err = os.MkdirTemp("", "madang-dev-"); err != nil {
+					err = fmt.Errorf("%w (--blob-dir names another place)", err)
+				}
 				return err
 			},
 			stop: func(context.Context) error { return os.RemoveAll(d.blobDir) },

@@ -367,3 +367,15 @@ func TestDevTakesAttachments(t *testing.T) {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 }
+
+// A container's file system may be read-only, or have no place for temporary files.
+func TestDevSaysWhatToDoWithoutATemporaryDirectory(t *testing.T) {
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "none"))
+	d, err := app.NewDev(config.Defaults[config.Dev](), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "--blob-dir") {
+		t.Errorf("it says %v", err)
+	}
+}
