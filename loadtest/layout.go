@@ -32,7 +32,7 @@ func openFiles() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return 1024
 	}
-	return lim.Cur // Go raises it to the hard limit at start
+	return uint64(lim.Cur) // Go raises it to the hard limit at start
 }
 
 // layout divides the work among processes, and says for each on which machine it

@@ -70,8 +70,8 @@ func sysAcked(int) (acked, sent uint64, ok bool) { return 0, 0, false }
 // prepareConn does what accept4 and inheritance do on Linux.
 func prepareConn(fd int) error {
 	unix.CloseOnExec(fd)
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return err
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	// Of a client that is gone already BSDs and macOS set no option. It is no reason to
+	// leave the others waiting: reading finds out.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return unix.SetNonblock(fd, true)
 }
