@@ -49,7 +49,7 @@ func TestNoHotTailIsNone(t *testing.T) {
 		c.Confirmed(0, 1, room)
 		c.Flush()
 		c.RoomRead(0, out.room, "r", chat.RoomState{Exists: true, Member: []bool{true}}, nil)
-		c.Event(0, 0, 1, room, protocol.AppendMessage(nil, "r", protocol.ID{Ms: 1}, protocol.ID{}, 1, []byte(`"from":"bob"}`)))
+		c.Event(0, 1, room, protocol.AppendMessage(nil, "r", protocol.ID{Ms: 1}, protocol.ID{}, 1, []byte(`"from":"bob"}`)))
 		c.Positions(opens(2, true), map[string]protocol.ID{"r": {}}, false)
 		if got := c.Stats().FromTail; got != want {
 			t.Errorf("with %s, %d were served from memory, want %d", tail, got, want)
