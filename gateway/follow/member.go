@@ -335,6 +335,9 @@ func (c *Core) begin(ref *connRef, m *membership) {
 	case connLive:
 		if ref.job != nil {
 			if p := ref.job.pullOf(r); p != nil {
+				if p.told { // and was suspended: what joined has told may be lost since
+					c.tellGap(ref.id, r, c.starts[m].after)
+				}
 				if p.stalled {
 					p.stalled = false
 					c.enqueue(p)

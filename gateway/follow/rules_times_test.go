@@ -204,6 +204,27 @@ func TestR4AHeadThatJoinedHasToldAndThatIsLostIsToldAsAGap(t *testing.T) {
 	alice.gets("7-0", "12-0", "resumed 8")
 }
 
+// Also when it is lost while the members are being asked whether one who seems to have
+// left is one again.
+func TestR4AHeadThatJoinedHasToldIsToldAsLostAlsoToOneWhoSeemedToHaveLeft(t *testing.T) {
+	s := atTen(t)
+	alice := s.opensAs("alice", since(15))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r alice").room("20-0", 100, "alice")
+	alice.gets("hello 7")
+	s.published("alice", joined("r", "alice", "12-0", 8))
+	alice.gets("joined r alice at 20-0 8")
+	s.published("r", left("r", "alice", 0))
+	s.answers("room r alice").room("12-0", 102, "alice")
+	alice.gets("gap r after 20-0 head 12-0")
+	s.answers("room r bob alice").room("12-0", 102, "bob", "alice")
+	s.answers("log r 5-0").log("12-0", "7-0<4-0", "12-0<7-0")
+	s.answers("log r 12-0").log("12-0", "12-0<7-0")
+	s.answers("log r 5-0").log("12-0", "7-0<4-0", "12-0<7-0")
+	alice.gets("7-0", "12-0", "resumed 8")
+}
+
 // Who takes times is told whenever nothing older is owed any more, also when it did
 // not resume.
 func TestR4AJoinThatIsCaughtUpEndsWithResumed(t *testing.T) {
