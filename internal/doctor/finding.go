@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -97,15 +96,3 @@ func ParseRoles(names []string) (Role, error) {
 }
 
 func (r Role) has(any Role) bool { return r&any != 0 }
-
-// String lists the roles' names.
-func (r Role) String() string {
-	var names []string
-	for name, role := range roleNames {
-		if r.has(role) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
-}
