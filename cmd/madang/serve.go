@@ -29,9 +29,15 @@ const (
 	stopMargin = 500 * time.Millisecond
 )
 
-// serve runs a role until ctx ends, and stops it within its time. started is
-// called once it serves.
-func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, started func()) error {
+// serve builds a role, runs it until ctx ends, and stops it within its time. started
+// is called once it serves.
+func serve[C any, R role](ctx context.Context, p config.Process, c C, build func(C, *slog.Logger) (R, error), started func(R)) error {
+	log := app.NewLogger(p, os.Stderr)
+	defer app.CloseLog(log)
+	r, err := build(c, log)
+	if err != nil {
+		return wrongSetting{err} // nothing else was looked at yet
+	}
 	// The log's reader may go while clients are here. Go would end the process with
 	// the next line; other subcommands are to end so, in a pipe.
 	signal.Ignore(syscall.SIGPIPE)
@@ -41,11 +47,11 @@ func serve(ctx context.Context, r role, c config.Process, log *slog.Logger, star
 		}
 		return err
 	}
-	started()
+	started(r)
 	<-ctx.Done()
-	drain := max(c.DrainTimeout, stopLeast)
-	log.Info("stopping", "within", c.DrainDelay+drain)
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+drain-min(drain/10, stopMargin))
+	drain := max(p.DrainTimeout, stopLeast)
+	log.Info("stopping", "within", p.DrainDelay+drain)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.DrainDelay+drain-min(drain/10, stopMargin))
 	defer cancel()
 	if err := r.Stop(stopCtx); err != nil {
 		return err
@@ -58,37 +64,19 @@ type apiCommand struct{ config.API }
 
 // Run serves the API until a signal.
 func (c *apiCommand) Run(ctx context.Context) error {
-	log := app.NewLogger(c.Process, os.Stderr)
-	defer app.CloseLog(log)
-	a, err := app.NewAPI(c.API, log)
-	if err != nil {
-		return wrongSetting{err} // nothing else was looked at yet
-	}
-	return serve(ctx, a, c.Process, log, func() {})
+	return serve(ctx, c.Process, c.API, app.NewAPI, func(*app.API) {})
 }
 
 type gatewayCommand struct{ config.Gateway }
 
 // Run serves sockets until a signal.
 func (c *gatewayCommand) Run(ctx context.Context) error {
-	log := app.NewLogger(c.Process, os.Stderr)
-	defer app.CloseLog(log)
-	g, err := app.NewGateway(c.Gateway, log)
-	if err != nil {
-		return wrongSetting{err} // nothing else was looked at yet
-	}
-	return serve(ctx, g, c.Process, log, func() {})
+	return serve(ctx, c.Process, c.Gateway, app.NewGateway, func(*app.Gateway) {})
 }
 
 type devCommand struct{ config.Dev }
 
 // Run serves everything until a signal.
 func (c *devCommand) Run(ctx context.Context) error {
-	log := app.NewLogger(c.Process, os.Stderr)
-	defer app.CloseLog(log)
-	d, err := app.NewDev(c.Dev, log)
-	if err != nil {
-		return wrongSetting{err} // nothing else was looked at yet
-	}
-	return serve(ctx, d, c.Process, log, func() { fmt.Fprint(os.Stdout, d.Banner()) })
+	return serve(ctx, c.Process, c.Dev, app.NewDev, func(d *app.Dev) { fmt.Fprint(os.Stdout, d.Banner()) })
 }
