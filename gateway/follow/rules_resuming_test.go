@@ -386,7 +386,7 @@ func TestR1APositionThatIsOneTooManyIsAGap(t *testing.T) {
 	}
 	for via, begins := range map[edge.Transport]string{edge.WebSocket: "hello 7", edge.LongPoll: `polled 7 {"r":"0-0"}`} {
 		s := play(t)
-			late := opens(s, via) // before its index is read: every room may be the user's
+		late := opens(s, via) // before its index is read: every room may be the user's
 		s.confirmed("alice")
 		s.answers("user alice").index(7, "r")
 		s.confirmed("r")

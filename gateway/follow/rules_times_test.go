@@ -233,7 +233,7 @@ func TestR4AJoinThatIsCaughtUpEndsWithResumed(t *testing.T) {
 		edge.WebSocket: {"joined rnew alice at 2-0 8", "3-0"},
 	} {
 		s := play(t)
-			alice := s.opensAs("alice", follow.Opening{Via: via})
+		alice := s.opensAs("alice", follow.Opening{Via: via})
 		s.confirmed("alice")
 		s.answers("user alice").index(7)
 		alice.gets("hello 7")
@@ -413,7 +413,7 @@ func TestR4APollWaitsForNoPartition(t *testing.T) {
 func TestR4APollWhoseRoomsAreNotKnownIsNotTold(t *testing.T) {
 	for _, has := range [][]string{nil, {"r 1-0"}} {
 		s := play(t)
-			poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
+		poll := s.opensAs("alice", follow.Opening{Via: edge.LongPoll, Resume: true})
 		poll.has(has...)
 		s.after(10_000)
 		poll.gets()
