@@ -2,11 +2,9 @@ package hub_test
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -82,58 +80,15 @@ func wait(b *testing.B, what string, ok func() bool) {
 	}
 }
 
-// commands is how often each command ran.
-func commands(b *testing.B, r *testkit.RedisServer) map[string]int {
-	b.Helper()
-	v, err := r.Do("INFO", "commandstats")
-	if err != nil {
-		b.Fatal(err)
-	}
-	calls := map[string]int{}
-	for line := range strings.Lines(fmt.Sprint(v)) {
-		name, rest, ok := strings.Cut(strings.TrimSpace(line), ":calls=")
-		if !ok || name == "cmdstat_info" {
-			continue
-		}
-		n, _, _ := strings.Cut(rest, ",")
-		calls[strings.TrimPrefix(name, "cmdstat_")], _ = strconv.Atoi(n)
-	}
-	return calls
-}
-
 func cpu() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func redisMemory(b *testing.B, r *testkit.RedisServer) float64 {
-	b.Helper()
-	v, err := r.Do("INFO", "memory")
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(fmt.Sprint(v), "used_memory:")
-	line, _, _ := strings.Cut(rest, "\r")
-	n, _ := strconv.ParseFloat(line, 64)
+func redisMemory(r *testkit.RedisServer) float64 {
+	n, _ := strconv.ParseFloat(r.Info("memory")["used_memory"], 64)
 	return n
-}
-
-func redisCPU(b *testing.B, r *testkit.RedisServer) time.Duration {
-	b.Helper()
-	v, err := r.Do("INFO", "cpu")
-	if err != nil {
-		b.Fatal(err)
-	}
-	total := 0.0
-	for line := range strings.Lines(fmt.Sprint(v)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name == "used_cpu_sys" || name == "used_cpu_user" {
-			s, _ := strconv.ParseFloat(value, 64)
-			total += s
-		}
-	}
-	return time.Duration(total * float64(time.Second))
 }
 
 // BenchmarkPresenceIdle prints what 100,000 users who are online and idle cost
@@ -146,17 +101,17 @@ func BenchmarkPresenceIdle(b *testing.B) {
 	for range b.N {
 		h, _ := start(b, r.URL(), live.Config{})
 		time.Sleep(time.Second) // its connections and scripts
-		memory0, began := redisMemory(b, r), time.Now()
+		memory0, began := redisMemory(r), time.Now()
 		open(h, 0, users)
 		wait(b, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
 		b.Logf("%d users seated in %v, %v of CPU", users, time.Since(began).Round(time.Millisecond), cpu().Round(time.Millisecond))
 		time.Sleep(3 * time.Second) // what they set off
-		before := commands(b, r)
-		cpu0, redis0, at := cpu(), redisCPU(b, r), time.Now()
+		before := r.Calls()
+		cpu0, redis0, at := cpu(), r.CPU(), time.Now()
 		time.Sleep(window)
 		took := time.Since(at).Seconds()
-		after := commands(b, r)
-		cpu1, redis1 := cpu(), redisCPU(b, r)
+		after := r.Calls()
+		cpu1, redis1 := cpu(), r.CPU()
 		total := 0
 		for _, name := range slices.Sorted(maps.Keys(after)) {
 			if n := after[name] - before[name]; n > 0 {
@@ -164,7 +119,7 @@ func BenchmarkPresenceIdle(b *testing.B) {
 				b.Logf("%-12s %6.1f/s", name, float64(n)/took)
 			}
 		}
-		b.ReportMetric((redisMemory(b, r)-memory0)/users, "redis-B/user")
+		b.ReportMetric((redisMemory(r)-memory0)/users, "redis-B/user")
 		b.ReportMetric(float64(total)/took, "redis-commands/s")
 		b.ReportMetric(float64((cpu1-cpu0).Microseconds())/took/1000, "gateway-CPU-ms/s")
 		b.ReportMetric(float64((redis1-redis0).Microseconds())/took/1000, "redis-CPU-ms/s")
@@ -194,7 +149,7 @@ func BenchmarkPresenceLeave(b *testing.B) {
 		wait(b, "everybody's state was told", func() bool { return l.presence.Load() >= users })
 		time.Sleep(time.Second)
 
-		cpu0, redis0, at := cpu(), redisCPU(b, r), time.Now()
+		cpu0, redis0, at := cpu(), r.CPU(), time.Now()
 		batch := make([]edge.Event, users)
 		for i := range batch {
 			batch[i] = edge.Event{Kind: edge.EvClosed, Conn: edge.MakeConnID(0, uint32(i), 1)}
@@ -204,7 +159,7 @@ func BenchmarkPresenceLeave(b *testing.B) {
 		took := time.Since(at)
 		time.Sleep(100 * time.Millisecond) // answers that are still on their way
 		b.ReportMetric(float64((cpu()-cpu0).Microseconds())/users, "gateways-CPU-µs/user")
-		b.ReportMetric(float64((redisCPU(b, r)-redis0).Microseconds())/users, "redis-CPU-µs/user")
+		b.ReportMetric(float64((r.CPU()-redis0).Microseconds())/users, "redis-CPU-µs/user")
 		b.ReportMetric(float64(took.Milliseconds()), "ms-for-10,000")
 	}
 }

@@ -525,14 +525,14 @@ func TestASendIsOneRoundTrip(t *testing.T) {
 	s := open(t, "redis://"+p.Addr().String())
 	id := room(t, s, "alice")
 	send(t, s, id, "alice", "warm", "x") // the script is loaded now
-	before, stats := p.requests.Load(), calls(t, r, "evalsha")
+	before, stats := p.requests.Load(), r.Calls()["evalsha"]
 	for i := range 100 {
 		send(t, s, id, "alice", fmt.Sprint("k", i), "x")
 	}
 	if got := p.requests.Load() - before; got != 100 {
 		t.Errorf("%d requests for 100 sends", got)
 	}
-	if got := calls(t, r, "evalsha") - stats; got != 100 {
+	if got := r.Calls()["evalsha"] - stats; got != 100 {
 		t.Errorf("%d scripts for 100 sends", got)
 	}
 }
@@ -559,17 +559,6 @@ func TestAReadOfManyIsFewRoundTrips(t *testing.T) {
 		t.Errorf("%d round trips for 15,000 users", n)
 	}
 	t.Logf("15,000 users in %v, %d round trips", time.Since(start), pipelines.Load())
-}
-
-// calls is how often Redis ran a command.
-func calls(t testing.TB, r *testkit.RedisServer, command string) int {
-	t.Helper()
-	v, err := r.Do("INFO", "commandstats")
-	must(t, err)
-	_, rest, _ := strings.Cut(v.(string), "cmdstat_"+command+":calls=")
-	n, _, _ := strings.Cut(rest, ",")
-	count, _ := strconv.Atoi(n)
-	return count
 }
 
 func TestALinkThatIsDroppedSilentlyIsNoticed(t *testing.T) {

@@ -33,20 +33,17 @@ func BenchmarkRooms(b *testing.B) {
 			_, err := r.Do("CONFIG", "RESETSTAT")
 			must(b, err)
 			b.ResetTimer()
-			before := serverCPU(b, r)
+			before := r.CPU()
 			for b.Loop() {
 				page, _, _, err := s.Rooms(background, "alice", "", 50)
 				if err != nil || len(page) != min(50, rooms) {
 					b.Fatal(len(page), err)
 				}
 			}
-			b.ReportMetric(float64(serverCPU(b, r)-before)/float64(b.N), "redis-cpu-ns/op")
-			stats, err := r.Do("INFO", "commandstats")
-			must(b, err)
+			b.ReportMetric(float64(r.CPU()-before)/float64(b.N), "redis-cpu-ns/op")
 			var us float64
-			if _, after, ok := strings.Cut(fmt.Sprint(stats), "cmdstat_hgetall:"); ok {
-				_, after, _ = strings.Cut(after, "usec_per_call=")
-				_, err = fmt.Sscanf(after, "%f", &us)
+			if _, after, ok := strings.Cut(r.Info("commandstats")["cmdstat_hgetall"], "usec_per_call="); ok {
+				_, err := fmt.Sscanf(after, "%f", &us)
 				must(b, err)
 			}
 			b.ReportMetric(us, "hgetall-us")

@@ -2,7 +2,6 @@ package redisstore_test
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -38,7 +37,7 @@ func BenchmarkSend(b *testing.B) {
 			b.ReportAllocs()
 			b.SetParallelism((senders + 1) / 2)
 			b.ResetTimer()
-			cpu, redisCPU := cpuTime(), serverCPU(b, r)
+			cpu, redisCPU := cpuTime(), r.CPU()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					i := n.Add(1)
@@ -53,7 +52,7 @@ func BenchmarkSend(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "client-cpu-ns/op")
-			b.ReportMetric(float64(serverCPU(b, r)-redisCPU)/float64(b.N), "redis-cpu-ns/op")
+			b.ReportMetric(float64(r.CPU()-redisCPU)/float64(b.N), "redis-cpu-ns/op")
 			b.ReportMetric(float64(commands.Load())/float64(pipelines.Load()), "sends/pipeline")
 		})
 	}
@@ -71,7 +70,7 @@ func BenchmarkLimit(b *testing.B) {
 	text := tail(strings.Repeat("x", 200))
 	pipe := client.Pipeline()
 	b.ResetTimer()
-	before := serverCPU(b, r)
+	before := r.CPU()
 	for n := 0; n < b.N; n += pipelined {
 		for i := range pipelined {
 			script.EvalSha(background, pipe, []string{fmt.Sprintf("room:%d", (n+i)%100)}, text)
@@ -79,7 +78,7 @@ func BenchmarkLimit(b *testing.B) {
 		_, err := pipe.Exec(background)
 		must(b, err)
 	}
-	b.ReportMetric(float64(serverCPU(b, r)-before)/float64(b.N), "redis-cpu-ns/op")
+	b.ReportMetric(float64(r.CPU()-before)/float64(b.N), "redis-cpu-ns/op")
 }
 
 // cpuTime is what this process has used, the server not counted.
@@ -87,20 +86,4 @@ func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// serverCPU is what the Redis server has used.
-func serverCPU(b *testing.B, r *testkit.RedisServer) time.Duration {
-	v, err := r.Do("INFO", "cpu")
-	must(b, err)
-	var sum time.Duration
-	for line := range strings.SplitSeq(fmt.Sprint(v), "\r\n") {
-		for _, field := range []string{"used_cpu_sys:", "used_cpu_user:"} {
-			if seconds, ok := strings.CutPrefix(line, field); ok {
-				f, _ := strconv.ParseFloat(seconds, 64)
-				sum += time.Duration(f * 1e9)
-			}
-		}
-	}
-	return sum
 }

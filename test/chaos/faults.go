@@ -366,7 +366,7 @@ func failover(ctx context.Context, w *world, rng *rand.Rand) (string, error) {
 	if _, err := r.Do(args...); err != nil {
 		return detail, err
 	}
-	if !until(ctx, 30*time.Second, func() bool { return info(r, "replication", "role") == "master" }) {
+	if !until(ctx, 30*time.Second, func() bool { return r.Info("replication")["role"] == "master" }) {
 		return detail, fmt.Errorf("%s was not promoted", detail)
 	}
 	return detail, nil

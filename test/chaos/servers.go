@@ -102,20 +102,6 @@ func (s *servers) here() (here []*testkit.RedisServer) {
 	return here
 }
 
-// info is a field of INFO, "" when the server does not answer.
-func info(n *testkit.RedisServer, section, field string) string {
-	v, err := n.Do("INFO", section)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(fmt.Sprint(v)) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
-			return value
-		}
-	}
-	return ""
-}
-
 // primaries are the servers that take writes now.
 func (s *servers) primaries() (primaries []*testkit.RedisServer) {
 	switch s.kind {
@@ -126,7 +112,7 @@ func (s *servers) primaries() (primaries []*testkit.RedisServer) {
 		return nil
 	case cluster:
 		for _, n := range s.here() {
-			if info(n, "replication", "role") == "master" && ownsSlots(n) {
+			if n.Info("replication")["role"] == "master" && ownsSlots(n) {
 				primaries = append(primaries, n)
 			}
 		}
@@ -170,7 +156,7 @@ func (s *servers) inStep() bool {
 		}
 	}
 	for _, n := range s.nodes {
-		if info(n, "persistence", "loading") != "0" {
+		if n.Info("persistence")["loading"] != "0" {
 			return false
 		}
 	}
@@ -212,7 +198,7 @@ func (s *servers) aPrimary(rng *rand.Rand) *testkit.RedisServer {
 func (s *servers) aReplica(rng *rand.Rand) *testkit.RedisServer {
 	return pick(rng, patiently(func() (replicas []*testkit.RedisServer) {
 		for _, n := range s.here() {
-			if info(n, "replication", "role") == "slave" {
+			if n.Info("replication")["role"] == "slave" {
 				replicas = append(replicas, n)
 			}
 		}

@@ -144,31 +144,10 @@ func kilobytes(file, name string) float64 {
 	return 0
 }
 
-// redisCPU is the main thread's and all other time of a redis-server, to the
-// microsecond.
-func redisCPU(s *testkit.RedisServer) time.Duration {
-	v, _ := s.Do("INFO", "cpu")
-	var total float64
-	for line := range strings.Lines(fmt.Sprint(v)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name == "used_cpu_sys" || name == "used_cpu_user" {
-			n, _ := strconv.ParseFloat(value, 64)
-			total += n
-		}
-	}
-	return time.Duration(total * float64(time.Second))
-}
-
 // redisInfo is one number of INFO.
 func redisInfo(s *testkit.RedisServer, section, name string) float64 {
-	v, _ := s.Do("INFO", section)
-	for line := range strings.Lines(fmt.Sprint(v)) {
-		if n, value, _ := strings.Cut(strings.TrimSpace(line), ":"); n == name {
-			x, _ := strconv.ParseFloat(value, 64)
-			return x
-		}
-	}
-	return 0
+	x, _ := strconv.ParseFloat(s.Info(section)[name], 64)
+	return x
 }
 
 // metric sums the samples of one metric of a process.

@@ -104,9 +104,9 @@ func idle(binary string, _ constants) (constants, error) {
 			return h, err
 		}
 		time.Sleep(2 * time.Second) // the outbox is swept
-		redisIdle := redisCPU(f.redis)
+		redisIdle := f.redis.CPU()
 		time.Sleep(10 * time.Second)
-		redisIdle = redisCPU(f.redis) - redisIdle
+		redisIdle = f.redis.CPU() - redisIdle
 		before, cpu, memory := f.gateway.rss(), f.gateway.cpu(), redisInfo(f.redis, "memory", "used_memory_dataset")
 		c, err := f.connect(users)
 		if err != nil {
@@ -118,11 +118,11 @@ func idle(binary string, _ constants) (constants, error) {
 		h.bytes = (f.gateway.rss() - before) / idleUsers
 		h.redisBytes = (redisInfo(f.redis, "memory", "used_memory_dataset") - memory) / idleUsers
 		if minute {
-			cpu, redis := f.gateway.cpu(), redisCPU(f.redis)
+			cpu, redis := f.gateway.cpu(), f.redis.CPU()
 			time.Sleep(idleFor)
 			minutes := float64(idleFor) / float64(time.Minute)
 			h.minute = float64(f.gateway.cpu()-cpu) / float64(time.Microsecond) / idleUsers / minutes
-			h.redisMinute = micros(redisCPU(f.redis)-redis, redisIdle/10, idleFor, idleUsers) / minutes
+			h.redisMinute = micros(f.redis.CPU()-redis, redisIdle/10, idleFor, idleUsers) / minutes
 		}
 		if n := c.ended.Load(); n > 0 {
 			return h, fmt.Errorf("%d of %d idle connections ended", n, idleUsers)
@@ -253,14 +253,14 @@ func sends(binary string, _ constants) (constants, error) {
 	room := func(i int) (string, string) { return "r" + strconv.Itoa(i%smallRooms), user(i % smallRooms) }
 	measure := func() (api, redis float64, err error) {
 		time.Sleep(2 * time.Second)
-		a, r := f.api.cpu(), redisCPU(f.redis)
+		a, r := f.api.cpu(), f.redis.CPU()
 		time.Sleep(5 * time.Second)
-		idleAPI, idleRedis := (f.api.cpu()-a)/5, (redisCPU(f.redis)-r)/5
-		a, r = f.api.cpu(), redisCPU(f.redis)
+		idleAPI, idleRedis := (f.api.cpu()-a)/5, (f.redis.CPU()-r)/5
+		a, r = f.api.cpu(), f.redis.CPU()
 		start := time.Now()
 		n, err := f.flood(loadFor, room)
 		took := time.Since(start)
-		return micros(f.api.cpu()-a, idleAPI, took, n), micros(redisCPU(f.redis)-r, idleRedis, took, n), err
+		return micros(f.api.cpu()-a, idleAPI, took, n), micros(f.redis.CPU()-r, idleRedis, took, n), err
 	}
 	api, alone, err := measure()
 	if err != nil {
@@ -309,19 +309,19 @@ func canaries(binary string, _ constants) (constants, error) {
 	}
 	defer f.stop()
 	node := f.cluster.Nodes[0]
-	before := redisCPU(node)
+	before := node.CPU()
 	time.Sleep(20 * time.Second)
-	alone := redisCPU(node) - before
+	alone := node.CPU() - before
 	g, err := f.start(binary, "gateway")
 	if err != nil {
 		return nil, err
 	}
 	defer g.stop()
 	time.Sleep(5 * time.Second)
-	before = redisCPU(node)
+	before = node.CPU()
 	canaries := g.metric("madang_redis_canary_seconds_count")
 	time.Sleep(20 * time.Second)
-	used := redisCPU(node) - before - alone
+	used := node.CPU() - before - alone
 	n := g.metric("madang_redis_canary_seconds_count") - canaries
 	if n < 100 {
 		return nil, fmt.Errorf("only %v canaries in 20 s", n)
@@ -347,7 +347,7 @@ func gets(node *testkit.RedisServer) (float64, error) {
 	const batch, rounds = 100, 5000
 	command := strings.Repeat("*2\r\n$3\r\nGET\r\n$16\r\ngateway:measured\r\n", batch)
 	answer := make([]byte, batch*len("$24\r\n12345 1000 10.0.0.1:8081\r\n"))
-	before := redisCPU(node)
+	before := node.CPU()
 	for range rounds {
 		if _, err := io.WriteString(conn, command); err != nil {
 			return 0, err
@@ -356,7 +356,7 @@ func gets(node *testkit.RedisServer) (float64, error) {
 			return 0, err
 		}
 	}
-	return float64(redisCPU(node)-before) / float64(time.Microsecond) / (batch * rounds), nil
+	return float64(node.CPU()-before) / float64(time.Microsecond) / (batch * rounds), nil
 }
 
 // memory: what is kept in Redis.
