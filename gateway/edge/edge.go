@@ -104,7 +104,7 @@ const (
 	CmdUnicast   CmdKind = iota + 1 // queue Frame for Conn
 	CmdAttach                       // Conn gets Room's broadcasts from here on (and is no longer lagging there)
 	CmdDetach                       // Conn gets them no more, and what was left out of Room for it is forgotten
-	CmdBroadcast                    // queue Frame for every connection attached to Room, except Except
+	CmdBroadcast                    // queue Frame for every connection attached to Room
 	CmdDropRoom                     // Room's number is free: forget it
 	CmdMark                         // post EvDrained once everything queued so far for Conn is written
 	CmdClose                        // Conn: write what is queued, then close with Code
@@ -112,13 +112,12 @@ const (
 
 // Cmd is one instruction to a loop.
 type Cmd struct {
-	Kind   CmdKind
-	Shed   bool // CmdBroadcast, CmdUnicast: ephemeral, dropped rather than queued for a socket that is behind
-	Code   protocol.CloseCode
-	Room   RoomNum
-	Conn   ConnID
-	Except ConnID
-	Frame  *Frame
+	Kind  CmdKind
+	Shed  bool // CmdBroadcast, CmdUnicast: ephemeral, dropped rather than queued for a socket that is behind
+	Code  protocol.CloseCode
+	Room  RoomNum
+	Conn  ConnID
+	Frame *Frame
 }
 
 // Hub takes what loops report. Post must not block and takes ownership of the

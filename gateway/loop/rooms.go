@@ -232,12 +232,6 @@ func (l *loop) broadcast(cmd *edge.Cmd) {
 	if rm == nil || len(rm.members) == 0 {
 		return
 	}
-	if slot, c := l.connOf(cmd.Except); c != nil && r.find(slot, c, cmd.Room) != 0 {
-		l.fanOut(rm)
-		set := makeSet([]*edge.Frame{cmd.Frame}, []bool{cmd.Shed})
-		l.deliverAll(rm, cmd.Room, &set, slot)
-		return
-	}
 	if rm.pending == 0 {
 		if len(r.pending) < cap(r.pending) { // reuse the slices of earlier turns
 			r.pending = r.pending[:len(r.pending)+1]
@@ -265,7 +259,7 @@ func (l *loop) fanOut(rm *room) {
 	rm.pending = 0
 	if len(rm.members) > 0 {
 		set := makeSet(p.frames, p.shed)
-		l.deliverAll(rm, p.room, &set, 0)
+		l.deliverAll(rm, p.room, &set)
 		l.heat(rm, p.room, uint32(set.lasting))
 	}
 	clear(p.frames)
@@ -442,13 +436,10 @@ func (l *loop) appendTexts(buf []byte, frames []*edge.Frame, form form) []byte {
 	return buf
 }
 
-// deliverAll queues a set for every member of a room but one.
-func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet, except uint32) {
+// deliverAll queues a set for every member of a room.
+func (l *loop) deliverAll(rm *room, num edge.RoomNum, s *frameSet) {
 	l.at.room = rm
 	for _, slot := range rm.members {
-		if slot == except {
-			continue
-		}
 		c := l.conns.at(slot)
 		i := s.whole[plain]
 		if c.form != plain || i == itemNone {
