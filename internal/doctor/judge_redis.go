@@ -165,6 +165,14 @@ func (n node) set(name, value string) string {
 	return fmt.Sprintf("%s config set %s '%s' && %s config rewrite", cli, name, value, cli)
 }
 
+// replicate is the command that gives a primary a replica more. A Cluster refuses REPLICAOF.
+func (n node) replicate() string {
+	if n.Info["cluster_enabled"] == "1" {
+		return "redis-cli --cluster add-node REPLICA:6379 " + host(n.Addr) + ":" + port(n.Addr) + " --cluster-slave"
+	}
+	return "redis-cli -h REPLICA replicaof " + host(n.Addr) + " " + port(n.Addr)
+}
+
 func (n node) number(name string) int64 {
 	v, err := strconv.ParseInt(n.Info[name], 10, 64)
 	if err != nil {
@@ -303,9 +311,9 @@ func (n node) judgeReplicas(w WantRedis) {
 	text := fmt.Sprintf("%d online, worst lag %d s", online, worst)
 	switch {
 	case online < w.MinReplicasAck:
-		n.f.bad(Error, check, text, fmt.Sprintf("--min-replicas-ack %d can never be met: every send is answered with an error", w.MinReplicasAck), "redis-cli -h REPLICA replicaof "+host(n.Addr)+" "+port(n.Addr))
+		n.f.bad(Error, check, text, fmt.Sprintf("--min-replicas-ack %d can never be met: every send is answered with an error", w.MinReplicasAck), n.replicate())
 	case online == 0:
-		n.f.bad(Warning, check, text, "when this server's host dies, its rooms are down until it is back, and gone when its disk is", "redis-cli -h REPLICA replicaof "+host(n.Addr)+" "+port(n.Addr))
+		n.f.bad(Warning, check, text, "when this server's host dies, its rooms are down until it is back, and gone when its disk is", n.replicate())
 	case worst > 5:
 		n.f.bad(Warning, check, text, "a failover now would lose that much, unless --min-replicas-ack is used", "redis-cli -h "+host(n.Addr)+" -p "+port(n.Addr)+" info replication   # network or disk of the replica")
 	default:

@@ -87,6 +87,9 @@ func TestEachFaultOfARedisIsFound(t *testing.T) {
 		"stutters":         {func(_ *redisstore.Inspection, n nodes) { n[0].RoundTrips[2] = time.Second }, Warning, "round trip", "latency doctor"},
 		"clock":            {func(_ *redisstore.Inspection, n nodes) { n[0].ClockAhead = -time.Minute }, Warning, "clock", "chronyc"},
 		"replica gone":     {func(_ *redisstore.Inspection, n nodes) { n[0].Info["connected_slaves"] = "0" }, Error, "replicas", "replicaof 10.0.0.1 6379"},
+		"a Cluster's gone": {func(_ *redisstore.Inspection, n nodes) {
+			n[0].Info["connected_slaves"], n[0].Info["cluster_enabled"] = "0", "1"
+		}, Error, "replicas", "add-node REPLICA:6379 10.0.0.1:6379 --cluster-slave"},
 		"replica behind": {func(_ *redisstore.Inspection, n nodes) {
 			n[0].Info["slave0"] = "ip=10.0.0.2,port=6379,state=online,offset=1,lag=40"
 		}, Warning, "replicas", "info replication"},
