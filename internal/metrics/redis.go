@@ -59,7 +59,7 @@ func NewRedis(r prometheus.Registerer) *Redis {
 			Help: "Messages that left rooms' logs when this process sent others, by what is kept.",
 		}, []string{"by"}),
 		logLength: prometheus.NewHistogram(histogram("madang_log_messages",
-			"Messages in the log of a room that was sent to, looked at with each 16th of its messages.",
+			"Messages in the log of a room that was sent to, looked at when it may be trimmed, with each 16th of its messages at the least.",
 			prometheus.ExponentialBuckets(16, 4, 9))), // to a million
 		canary: prometheus.NewHistogram(
 			histogram("madang_redis_canary_seconds", "Time from a canary's write to its coming back over the link.", redisBuckets)),

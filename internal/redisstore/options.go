@@ -75,7 +75,7 @@ type Observer struct {
 	// Trimmed: so many messages left a room's log, by what ("count", "age", "bytes").
 	Trimmed func(by string, messages int)
 	// LogLength: so many messages are in a room's log that was sent to; told for each
-	// 16th.
+	// 16th at the least.
 	LogLength func(messages int)
 	// LinkUp and LinkDown: a subscriber connection came or broke.
 	LinkUp   func(link int)

@@ -44,6 +44,26 @@ func TestRetentionByCountAndAge(t *testing.T) {
 	}
 }
 
+// Redis gives up whole nodes of a stream, of a hundred messages: in a room where somebody
+// says something once a day, an age of a week would be one of months.
+func TestAQuietRoomKeepsNothingForMuchLongerThanItsAge(t *testing.T) {
+	const age = 500 * time.Millisecond
+	for _, a := range arrangements[:2] {
+		t.Run(a, func(t *testing.T) {
+			s := open(t, servers.url(t, a), func(o *redisstore.Options) { o.MaxAge = age })
+			id := room(t, s, "alice")
+			for range 10 {
+				last := send(t, s, id, "alice", name("k"), "x")
+				pages, _ := s.ReadLogs(t.Context(), []chat.LogQuery{{Room: id, Limit: 1000}})
+				if of := pages[0].Entries; len(of) > 0 && of[0].ID.Ms+uint64(age.Milliseconds()) < last.ID.Ms {
+					t.Fatalf("%d messages are kept, back to %v before the newest", len(of), time.Duration(last.ID.Ms-of[0].ID.Ms)*time.Millisecond)
+				}
+				time.Sleep(age / 5)
+			}
+		})
+	}
+}
+
 // A log that was to go by its age stays once that does not count any more: not
 // only what is sent from then on.
 func TestAnAgeThatCountsNoMoreDeletesNothing(t *testing.T) {

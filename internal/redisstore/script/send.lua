@@ -5,8 +5,8 @@
 --      6 TTL of the idempotency key (ms)  7 PUBLISH or SPUBLISH
 --      8 most entries in the log  9 their most age (ms), '0' for any  10 most bytes, '0' for any;
 --      the room's field 'keep' may say otherwise (retain.lua)  11 what stands before channels' names
--- Returns 'id prev n' for a new message, and for each 16th how many older ones were trimmed, by
---      count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for
+-- Returns 'id prev n' for a new message, and for each 16th at the least how many older ones were trimmed,
+--      by count, age and bytes, and how many are left: 'id prev n 100 0 0 9916'; {'id prev n', tail} for
 --      one that was stored before, without the tail when it was trimmed since; or 'REUSED', 'LIMITED'
 --      (3 is '2', and nothing was), 'NOROOM', 'NOTMEMBER', or 'HOLD ms' when the room is held back:
 --      try again then. Running it again changes nothing (for the key's TTL).
@@ -71,16 +71,24 @@ if room[4] then
   if a ~= '-' then age = a end
   if b ~= '-' then bytes = b end
 end
--- An idle room's log goes whole; a busy one's end is cut now and then, by whole nodes of the stream.
+-- An idle room's log goes whole; a busy one's end is cut now and then, by count and bytes by whole nodes
+-- of the stream. By age that would be much too late where little is said: a node has a hundred messages,
+-- and sixteen may take long, so each message cuts when its room was silent for a share of the age.
 -- Without an age none may stand from before it was changed, or from a process that has another still:
 -- the whole log would go with what was sent a moment ago. It costs 0.2 of a send's 10 us.
-if age ~= '0' then redis.call('PEXPIRE', KEYS[3], age) else redis.call('PERSIST', KEYS[3]) end
-if tonumber(n) % 16 ~= 0 then return at end
+local quiet = false
+if age ~= '0' then
+  redis.call('PEXPIRE', KEYS[3], age)
+  quiet = (tonumber(string.sub(id, 1, 13)) or 0) - (tonumber(string.sub(head, 1, 13)) or 0) > age / 256
+else
+  redis.call('PERSIST', KEYS[3])
+end
+if tonumber(n) % 16 ~= 0 and not quiet then return at end
 local byage, bybytes = 0, 0
 local bycount = redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', entries)
 if age ~= '0' then
   local oldest = tonumber(string.match(id, '^%d+')) - tonumber(age)
-  byage = redis.call('XTRIM', KEYS[3], 'MINID', '~', string.format('%.0f', math.max(oldest, 0)))
+  byage = redis.call('XTRIM', KEYS[3], 'MINID', string.format('%.0f', math.max(oldest, 0)))
 end
 if bytes ~= '0' then
   local has = redis.call('XLEN', KEYS[3])
