@@ -11,10 +11,13 @@ import (
 )
 
 // A connection ends in one of three ways. beginClose says good-bye: what is
-// queued and a close frame are written, the socket is shut down for writing, and
-// the peer's end is awaited for a while, because closing a socket with unread
-// bytes resets it and would take the last frames with it. destroy just frees a
-// connection whose peer is gone. abort resets one that is stuck.
+// queued and a close frame are written, the peer's is awaited for a while, the socket
+// is shut down for writing, and the peer's end is awaited, because closing a socket
+// with unread bytes resets it and would take the last frames with it. (A socket that
+// ends together with our close frame can't be answered, and some clients then take
+// the connection for lost: over TLS aiohttp and Node's websocket tell 1006 of any
+// code.) destroy just frees a connection whose peer is gone. abort resets one that is
+// stuck.
 
 // beginClose says good-bye with the reason's own code.
 func (l *loop) beginClose(slot uint32, c *conn, why CloseReason, text string) {
@@ -139,6 +142,9 @@ func (l *loop) finishClose(slot uint32, c *conn) {
 		return
 	}
 	c.phase = phaseLinger
+	if c.owesClose() {
+		return // until it says it (threwAway)
+	}
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // fails when the peer is gone, which its end will tell
 }
 

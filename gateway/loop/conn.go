@@ -18,7 +18,7 @@ const (
 	phaseOpen                 // it receives
 	phaseIdle                 // its long poll is answered: the next request is awaited
 	phaseClosing              // the last bytes (a close frame, a refusal) are queued
-	phaseLinger               // written and shut down: the peer's end is awaited
+	phaseLinger               // written: the peer's close frame is awaited, or, shut down, its end
 )
 
 // early says that a connection has no answer to its request yet.
@@ -43,6 +43,7 @@ const (
 	flagSeated                           // it counts among those there are, also while it polls no longer or not yet
 	flagReused                           // an earlier poll of it had its generation
 	flagAnswer                           // its long poll is in loop.answers
+	flagAnswered                         // no answer to our close frame is awaited, or any more
 )
 
 // conn is a connection: plain bytes without pointers, so that neither the garbage
@@ -87,6 +88,11 @@ func (c *conn) clear(f connFlags)    { c.flags &^= f }
 
 // waits says whether bytes are queued that may wait for more.
 func (c *conn) waits() bool { return c.qhead != 0 && c.flags&(flagArmed|flagDirty) == 0 }
+
+// owesClose says whether a closing connection's peer is to answer a close frame.
+func (c *conn) owesClose() bool {
+	return c.form < events && c.why != ClosedHandshake && c.flags&(flagPeerClosed|flagAnswered) == 0
+}
 
 // unwritten says whether there is more than the socket has taken: in the queue, or
 // encrypted already.

@@ -134,13 +134,20 @@ func (l *loop) received(slot uint32, c *conn, p []byte) {
 }
 
 // threwAway notes that bytes of a closing connection were read, which is done only
-// so that its end can be seen. Each costs it some of its time: about a megabyte is
+// so that its answer and its end can be seen: what comes first after our close frame
+// is taken for the answer. Each byte costs it some of its time: about a megabyte is
 // taken from a client that does not stop, and then it is reset.
 func (l *loop) threwAway(slot uint32, c *conn, n int) {
 	const bytesPerTick = 16 << 10
 	c.deadline -= min(c.deadline, uint32(n/bytesPerTick))
 	if l.tick >= c.deadline {
 		l.abort(slot, c)
+		return
+	}
+	if c.phase == phaseLinger && c.owesClose() {
+		c.set(flagAnswered)
+		c.phase = phaseClosing // once more, to its end
+		l.dirty(slot, c)
 	}
 }
 
@@ -156,6 +163,9 @@ func (l *loop) receivedFrames(slot uint32, c *conn, p []byte) {
 		p = rest
 		if bad == nil && item.Compressed {
 			bad = l.inflate(&item)
+		}
+		if bad != nil || item.Op == wsframe.Close { // no answer to ours would be understood, or come
+			c.set(flagAnswered)
 		}
 		if bad != nil {
 			l.beginCloseCode(slot, c, ClosedProtocol, bad.Code, bad.Reason)

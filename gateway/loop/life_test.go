@@ -2,10 +2,13 @@ package loop_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +39,7 @@ func (r *raw) frameIn() (opcode byte, payload string, err error) {
 	return h[0] & 0xf, string(b), err
 }
 
-// wantCloseFrame reads up to a close frame with this code, and the end after it.
+// wantCloseFrame reads up to a close frame with this code.
 func (r *raw) wantCloseFrame(code protocol.CloseCode) {
 	r.t.Helper()
 	for {
@@ -50,10 +53,14 @@ func (r *raw) wantCloseFrame(code protocol.CloseCode) {
 		if got := binary.BigEndian.Uint16([]byte(payload)); got != uint16(code) {
 			r.t.Fatalf("closed with %d %q, want %d", got, payload[2:], code)
 		}
-		if _, err := r.r.ReadByte(); err != io.EOF {
-			r.t.Fatalf("after the close frame: %v", err)
-		}
 		return
+	}
+}
+
+func (r *raw) wantEnd() {
+	r.t.Helper()
+	if _, err := r.r.ReadByte(); err != io.EOF {
+		r.t.Fatalf("not the end: %v", err)
 	}
 }
 
@@ -87,6 +94,10 @@ func TestWhatEndsAConnection(t *testing.T) {
 			r.t = t
 			r.sends(tc.bytes)
 			r.wantCloseFrame(tc.code)
+			if tc.why != loop.ClosedByClient { // else it is the answer
+				r.sends(masked(0x88, "\x03\xe8"))
+			}
+			r.wantEnd()
 			r.Close()
 			g.hub.of(t, id, edge.EvClosed)
 			g.eventually("counted", func() bool { return g.Stats().Closed[tc.why] == before+1 })
@@ -138,6 +149,32 @@ func TestAClientThatDoesNotFinishTheCloseIsFreed(t *testing.T) {
 	g.post(edge.Cmd{Kind: edge.CmdClose, Conn: id, Code: 4012})
 	g.hub.of(t, id, edge.EvClosed)
 	g.eventually("freed", func() bool { s := g.Stats(); return s.Closing == 0 && s.Closed[loop.ClosedByHub] == 1 })
+}
+
+// A client whose socket ends with the close frame can't answer that: some then tell
+// that the connection was lost, and not why it was closed.
+func TestASocketEndsWhenTheCloseFrameIsAnswered(t *testing.T) {
+	g := startTLS(t, nil)
+	for name, dial := range map[string]func() *raw{
+		"plain": start(t, nil).dialRaw,
+		"TLS":   func() *raw { return g.dialTLS(g.config(tls.VersionTLS13), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := dial()
+			r.sends(goodHead + "Authorization: Bearer alice\r\n\r\n" + masked(0x81, "not JSON"))
+			if resp, body := r.answer(); resp.StatusCode != 101 {
+				t.Fatalf("got %d: %s", resp.StatusCode, body)
+			}
+			r.wantCloseFrame(protocol.CloseMalformed)
+			r.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, err := r.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("before the answer: %v", err)
+			}
+			r.SetReadDeadline(time.Now().Add(patience))
+			r.sends(masked(0x88, "\x03\xf0"))
+			r.wantEnd()
+		})
+	}
 }
 
 // The slot is used again; the old name means nobody.

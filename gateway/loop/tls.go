@@ -197,7 +197,7 @@ func (l *loop) flushTLS(slot uint32, c *conn) {
 			return
 		case c.qhead != 0:
 			l.seal(slot, c, t)
-		case c.phase == phaseClosing && !t.ended:
+		case c.phase == phaseClosing && !t.ended && !c.owesClose():
 			l.endTLS(t)
 		default:
 			l.drainedConn(slot, c)
