@@ -66,6 +66,31 @@ func TestTheGateDoesNotFlutter(t *testing.T) {
 	}
 }
 
+// A storm fills a small container within a second.
+func TestMemoryIsLookedAtWhenManyHaveCome(t *testing.T) {
+	open, shedding := 0, false
+	g := &memoryGuard{
+		shedPercent: 85, root: machine("1000", "500"), log: slog.New(slog.DiscardHandler),
+		shed: func(on bool) { shedding = on }, open: func() int { return open },
+	}
+	g.glance(glanceEvery)
+	g.root = machine("1000", "100")
+	if g.glance(glanceEvery); shedding {
+		t.Error("memory was looked at though nobody came")
+	}
+	open = 1000
+	if g.glance(glanceEvery); !shedding {
+		t.Error("memory was not looked at though a thousand came")
+	}
+	g.root = machine("1000", "500")
+	for range memoryEvery / glanceEvery {
+		g.glance(glanceEvery)
+	}
+	if shedding {
+		t.Error("memory was not looked at for a second")
+	}
+}
+
 func TestMemoryIsGivenBackOnceConnectionsHaveSettled(t *testing.T) {
 	var s settled
 	var gave []int
