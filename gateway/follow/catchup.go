@@ -45,7 +45,7 @@ type pull struct {
 	pos     protocol.ID // everything up to it is the client's
 	blind   bool        // it is not known what the client has
 	timed   bool        // pos is a time: what is newer is the client's to get
-	told    bool        // timed, and joined has told the head
+	told    bool        // timed, and joined has told a head that is not older
 	lagged  bool        // the socket had not kept up: it is attached, and left out
 	started bool        // it counts in j.sent: it is finished, however long
 	counted bool        // in job.parked
@@ -262,6 +262,16 @@ func (j *job) add(r *room, pos protocol.ID) *pull {
 	p := &pull{j: j, r: r, i: len(j.pulls), pos: pos}
 	j.pulls = append(j.pulls, p)
 	return p
+}
+
+// tells notes that a connection that takes times was told where a room is: what follows
+// that is for it, also where its time is newer.
+func (p *pull) tells(at protocol.ID) {
+	if p.timed && at.Less(p.pos) {
+		p.pos, p.timed, p.told = at, false, false
+		return
+	}
+	p.told = true
 }
 
 // remove ends a pull, wherever it waits.

@@ -337,6 +337,7 @@ func (c *Core) begin(ref *connRef, m *membership) {
 			if p := ref.job.pullOf(r); p != nil {
 				if p.told { // and was suspended: what joined has told may be lost since
 					c.tellGap(ref.id, r, c.starts[m].after)
+					p.tells(r.head)
 				}
 				if p.stalled {
 					p.stalled = false
@@ -413,7 +414,7 @@ func (c *Core) tellJoined(ref *connRef, m *membership, head protocol.ID) {
 	if j := ref.job; j != nil {
 		if p := j.pullOf(r); p != nil {
 			if p.timed { // no message is there: it gets what follows the head, and more
-				p.told = true
+				p.tells(at)
 			} else {
 				at = p.pos
 			}

@@ -329,6 +329,7 @@ func (c *Core) restart(ref *connRef, r *room, after protocol.ID) {
 			if !p.lagged { // it gets nothing yet, and its position will be looked up
 				if p.told {
 					c.tellGap(ref.id, r, after)
+					p.tells(r.head)
 				}
 				return
 			}

@@ -186,6 +186,21 @@ func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
 	alice.gets("7-0", "12-0", "15-0", "20-0", "resumed 8")
 }
 
+// What joined tells is followed by what follows it, be the time newer.
+func TestR4WhatFollowsTheHeadThatJoinedHasToldIsNotTooOld(t *testing.T) {
+	s := atTen(t)
+	s.published("r", "25-0<22-0") // something is missing
+	alice := s.opensAs("alice", since(40))
+	s.confirmed("alice")
+	s.answers("user alice").index(7, "r")
+	s.answers("room r alice").room("25-0", 100, "alice")
+	alice.gets("hello 7")
+	s.published("alice", joined("r", "alice", "12-0", 8))
+	alice.gets("joined r alice at 20-0 8")
+	s.answers("log r 20-0").log("35-0", "22-0<20-0", "25-0<22-0", "35-0<25-0")
+	alice.gets("22-0", "25-0", "35-0", "resumed 8")
+}
+
 // When the head that joined has told is lost before the time was looked up, a gap says so:
 // what is repeated from the time does not follow it.
 func TestR4AHeadThatJoinedHasToldAndThatIsLostIsToldAsAGap(t *testing.T) {
