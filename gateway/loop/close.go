@@ -142,10 +142,23 @@ func (l *loop) finishClose(slot uint32, c *conn) {
 		return
 	}
 	c.phase = phaseLinger
-	if c.owesClose() {
-		return // until it says it (threwAway)
+	if c.owesClose() { // until it says it (threwAway), or has not for a while (lookAt)
+		c.pingedAt = l.tick
+		l.schedule(slot, c, l.nextLook(slot, c))
+		return
 	}
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // fails when the peer is gone, which its end will tell
+}
+
+// answerTicks is how long an answer to our close frame is waited for before the socket is
+// shut down: a second. Who waits for that, and does not answer, is not to wait for longer.
+const answerTicks = 1000 / tickMs
+
+// closeAnswered goes on with a good-bye whose close frame was answered, or will not be.
+func (l *loop) closeAnswered(slot uint32, c *conn) {
+	c.set(flagAnswered)
+	c.phase = phaseClosing // once more, to its end
+	l.dirty(slot, c)
 }
 
 // abort resets a connection that is stuck in its good-bye.

@@ -75,7 +75,7 @@ type conn struct {
 	// the wheel). wnext also links free slots.
 	wnext, wprev, due uint32
 	lastRead          uint32 // tick of the last sign of life: bytes that came, or went out while it was full
-	pingedAt          uint32 // tick
+	pingedAt          uint32 // tick; of who lingers, that of our close frame
 	deadline          uint32 // tick: of the head, of the positions, of the close, of the answer; 0: none
 
 	expires int64 // Unix seconds; 0: never

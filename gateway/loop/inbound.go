@@ -145,9 +145,7 @@ func (l *loop) threwAway(slot uint32, c *conn, n int) {
 		return
 	}
 	if c.phase == phaseLinger && c.owesClose() {
-		c.set(flagAnswered)
-		c.phase = phaseClosing // once more, to its end
-		l.dirty(slot, c)
+		l.closeAnswered(slot, c)
 	}
 }
 

@@ -177,6 +177,15 @@ func TestASocketEndsWhenTheCloseFrameIsAnswered(t *testing.T) {
 	}
 }
 
+// Who does not answer gets the end all the same, long before it is given up.
+func TestASocketEndsAlsoWithoutAnAnswer(t *testing.T) {
+	g := start(t, func(o *loop.Options) { o.CloseTimeout = time.Minute })
+	r, id := g.dialWS("alice")
+	g.post(edge.Cmd{Kind: edge.CmdClose, Conn: id, Code: 4012})
+	r.wantCloseFrame(4012)
+	r.wantEnd()
+}
+
 // The slot is used again; the old name means nobody.
 func TestGenerations(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.Loops = 1 })

@@ -134,6 +134,9 @@ func (l *loop) lookAt(slot uint32, c *conn) {
 			l.abort(slot, c)
 			return
 		}
+		if c.phase == phaseLinger && c.owesClose() && l.tick >= c.pingedAt+answerTicks {
+			l.closeAnswered(slot, c)
+		}
 	case phaseOpen:
 		l.lookAtOpen(slot, c)
 		if !c.phase.listens() {
@@ -193,7 +196,10 @@ func (l *loop) lookAtOpen(slot uint32, c *conn) {
 
 // nextLook is the earliest tick at which time may ask something of it.
 func (l *loop) nextLook(slot uint32, c *conn) uint32 {
-	if c.phase != phaseOpen {
+	switch {
+	case c.phase == phaseLinger && c.owesClose():
+		return min(c.deadline, c.pingedAt+answerTicks)
+	case c.phase != phaseOpen:
 		return c.deadline
 	}
 	next := c.lastRead + l.heartbeatOf(slot)
