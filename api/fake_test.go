@@ -306,5 +306,3 @@ func (m *memory) MarkRead(ctx context.Context, user, room string, id protocol.ID
 	}
 	return chat.ErrBadPosition
 }
-
-func (m *memory) Ready(context.Context) error { return m.fail }

@@ -76,12 +76,6 @@ func (p *Poller) Mod(fd int, token uint64, in Interest) error {
 	return p.ctl(unix.EPOLL_CTL_MOD, fd, token, in)
 }
 
-// Del stops watching fd. Closing a descriptor that was never duplicated does
-// the same.
-func (p *Poller) Del(fd int) error {
-	return p.ctl(unix.EPOLL_CTL_DEL, fd, 0, 0)
-}
-
 // ctl makes the call without telling the scheduler: epoll_ctl never waits.
 func (p *Poller) ctl(op, fd int, token uint64, in Interest) error {
 	ev := unix.EpollEvent{Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}

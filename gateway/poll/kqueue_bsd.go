@@ -93,9 +93,6 @@ func (p *Poller) Mod(fd int, token uint64, in Interest) error {
 	return nil
 }
 
-// Del stops watching fd.
-func (p *Poller) Del(fd int) error { return p.Mod(fd, 0, 0) }
-
 // Wait returns what is ready, at most timeoutMs later (-1: however long it
 // takes). What it returns is valid until the next call.
 func (p *Poller) Wait(timeoutMs int) ([]Event, error) {

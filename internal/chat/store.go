@@ -167,7 +167,4 @@ type Store interface {
 	Rooms(ctx context.Context, user, cursor string, limit int) (rooms []UserRoom, rev uint64, next string, err error)
 	// MarkRead moves user's read marker; it never goes back.
 	MarkRead(ctx context.Context, user, room string, id protocol.ID) error
-
-	// Ready says whether Redis answers, may be written to, and its schema fits.
-	Ready(ctx context.Context) error
 }

@@ -104,9 +104,6 @@ func (b *Book) Open(room uint32, base Pos) ReaderID {
 	return ReaderID(len(b.readers) - 1)
 }
 
-// Reserve makes room for so many readers.
-func (b *Book) Reserve(readers int) { b.readers = slices.Grow(b.readers, readers) }
-
 // Room returns the room a reader reads.
 func (b *Book) Room(id ReaderID) uint32 { return b.logs[b.readers[id].log].room }
 

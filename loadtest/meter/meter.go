@@ -67,9 +67,6 @@ func (m Meter) Merge(encoded []byte) error {
 	return nil
 }
 
-// Reset empties the meter.
-func (m Meter) Reset() { m.hist.Reset() }
-
 // Dist is what a report says about a meter. Times are in milliseconds.
 type Dist struct {
 	Count int64   `json:"count"`
