@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // The gateway's ping, and a client's answer, masked with zeros.
 const pingFrame, pongFrame = "\x89\x00", "\x8a\x80\x00\x00\x00\x00"
 
-// clients opens the connections that spec ("addr count [deflate|events]") asks for, says so, and
+// clients opens the connections that spec ("addr count [deflate|events|tls VERSION]") asks for, says so, and
 // answers pings and throws away what else it reads, until its standard input ends.
 func clients(spec string) error {
 	addr, count, _ := strings.Cut(spec, " ")
@@ -51,6 +51,9 @@ func clients(spec string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
+	}
+	if version, ok := strings.CutPrefix(how, "tls "); ok {
+		return tlsClients(addr, n, version)
 	}
 	p, err := poll.New(1024)
 	if err != nil {

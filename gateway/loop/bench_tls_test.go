@@ -7,9 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,32 +18,17 @@ import (
 	"github.com/madang-chat/madang/gateway/loop"
 )
 
-// What TLS costs: a handshake's processor time, an idle connection's memory. The
-// clients run in a process of their own, which is this test binary again.
+// What TLS costs: a handshake's processor time, an idle connection's memory.
 
-const tlsChildEnv = "MADANG_LOOP_BENCH_TLS_CLIENTS"
-
-func init() {
-	if spec := os.Getenv(tlsChildEnv); spec != "" {
-		if err := tlsClients(spec); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-}
-
-// tlsClients opens the connections that spec ("addr count version") asks for,
-// says so, and holds them until its standard input ends.
-func tlsClients(spec string) error {
-	var addr string
-	var count int
-	var version uint16
-	if _, err := fmt.Sscan(spec, &addr, &count, &version); err != nil {
+// tlsClients opens so many connections with a version of TLS, says so, and holds them
+// until its standard input ends.
+func tlsClients(addr string, count int, version string) error {
+	v, err := strconv.ParseUint(version, 10, 16)
+	if err != nil {
 		return err
 	}
 	// Who the gateway is does not matter here, only what it costs to say it.
-	conf := &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version}
+	conf := &tls.Config{InsecureSkipVerify: true, MinVersion: uint16(v), MaxVersion: uint16(v)}
 	held := make([]*tls.Conn, count)
 	errs := make(chan error, 4)
 	var all sync.WaitGroup
@@ -76,7 +61,7 @@ func tlsClients(spec string) error {
 	default:
 	}
 	fmt.Println("open")
-	_, err := io.Copy(io.Discard, os.Stdin)
+	_, err = io.Copy(io.Discard, os.Stdin)
 	runtime.KeepAlive(held)
 	return err
 }
@@ -97,40 +82,10 @@ func idleTLS(b *testing.B, version uint16) {
 		base, cpu := rss(), cpuTime()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		h := &openHub{}
-		g, err := loop.New(loop.Options{
-			Addr: "127.0.0.1:0", Hub: h, Verifier: constant{},
-			TLS: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		_, _, done := openAs(b, conns, fmt.Sprint("tls ", version), func(o *loop.Options) {
+			o.Verifier = constant{}
+			o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		h.group = g
-		g.Start()
-		exe, err := os.Executable()
-		if err != nil {
-			b.Fatal(err)
-		}
-		child := exec.Command(exe)
-		child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d", tlsChildEnv, g.Addr(), conns, version))
-		child.Stderr = os.Stderr
-		stdin, err := child.StdinPipe()
-		if err != nil {
-			b.Fatal(err)
-		}
-		stdout, err := child.StdoutPipe()
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			b.Fatal(err)
-		}
-		if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "open\n" {
-			b.Fatalf("clients: %q, %v", line, err)
-		}
-		for g.Stats().Attachments < conns {
-			time.Sleep(time.Millisecond)
-		}
 		b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/conns, "cpu-us/upgrade")
 		time.Sleep(100 * time.Millisecond)
 		b.ReportMetric(float64(rss()-base)/conns, "rss-B/conn")
@@ -141,8 +96,6 @@ func idleTLS(b *testing.B, version uint16) {
 		b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/conns, "stack-B/conn")
 		b.ReportMetric(float64(runtime.NumGoroutine()), "goroutines")
 		b.ReportMetric(0, "ns/op")
-		stdin.Close()
-		_ = child.Wait()
-		stop(b, g)
+		done()
 	}
 }
