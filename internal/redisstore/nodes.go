@@ -8,8 +8,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
-
-	"github.com/madang-chat/madang/internal/rawconn"
 )
 
 // nodes knows which server is the primary for a key. Standalone and Sentinel are
@@ -67,34 +65,6 @@ func openNodes(t target, o Options) *nodes {
 		return &nodes{single: redis.NewFailoverClient(u.Failover())}
 	default:
 		return &nodes{single: redis.NewClient(u.Simple())}
-	}
-}
-
-// dialer connects as go-redis does by itself, to connections that the scheduler is not
-// told of: a call to Redis is two of them.
-func dialer(timeout time.Duration, tlsConfig *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: timeout}
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		conn = rawconn.New(conn)
-		if tlsConfig == nil {
-			return conn, nil
-		}
-		config := tlsConfig.Clone()
-		if config.ServerName == "" {
-			config.ServerName, _, _ = net.SplitHostPort(addr)
-		}
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		secure := tls.Client(conn, config)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			conn.Close()
-			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: err}
-		}
-		return secure, nil
 	}
 }
 
