@@ -426,6 +426,23 @@ func TestSystemdAcceptsTheUnits(t *testing.T) {
 	}
 }
 
+// Secrets are named as the oldest systemd that hands them out has it: %d came later.
+func TestUnitsAreHandedTheSecretsTheyName(t *testing.T) {
+	for _, role := range []string{"api", "gateway"} {
+		unit := read(t, "systemd/madang-"+role+".service")
+		start := regexp.MustCompile(`(?m)^ExecStart=.*$`).FindString(unit)
+		named := regexp.MustCompile(`-file \$\{CREDENTIALS_DIRECTORY\}/(\S+)`).FindAllStringSubmatch(start, -1)
+		if len(named) != strings.Count(start, "-file ") {
+			t.Errorf("%s", start)
+		}
+		for _, n := range named {
+			if !strings.Contains(unit, "\nLoadCredential="+n[1]+":") {
+				t.Errorf("the unit of %s is not given %s", role, n[1])
+			}
+		}
+	}
+}
+
 // The image is built as `make build` builds.
 func TestDockerfileBuildsAsTheMakefileDoes(t *testing.T) {
 	dockerfile, makefile := read(t, "docker/Dockerfile"), read(t, "../Makefile")
