@@ -426,6 +426,17 @@ func TestSystemdAcceptsTheUnits(t *testing.T) {
 	}
 }
 
+// What keeps a process from starting may take minutes to be put right.
+func TestSystemdNeverGivesUp(t *testing.T) {
+	for _, role := range []string{"api", "gateway"} {
+		unit := read(t, "systemd/madang-"+role+".service")
+		beginning, _, _ := strings.Cut(unit, "[Service]")
+		if !strings.Contains(unit, "\nRestart=always\n") || !strings.Contains(beginning, "\nStartLimitIntervalSec=0\n") {
+			t.Errorf("the unit of %s is not started again for as long as it takes", role)
+		}
+	}
+}
+
 // Secrets are named as the oldest systemd that hands them out has it: %d came later.
 func TestUnitsAreHandedTheSecretsTheyName(t *testing.T) {
 	for _, role := range []string{"api", "gateway"} {
