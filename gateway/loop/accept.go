@@ -185,7 +185,7 @@ func (l *loop) hasRoom() bool {
 	return !l.crammed
 }
 
-// cannotAccept: EMFILE, ENFILE, ENOBUFS, ENOMEM. Those who are in go on; the others
+// cannotAccept: EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC. Those who are in go on; the others
 // wait in the backlog until there is room.
 func (l *loop) cannotAccept(why error) {
 	l.crammed = true
@@ -194,8 +194,21 @@ func (l *loop) cannotAccept(why error) {
 	l.headsChanged()
 	if l.acceptTold == 0 || l.tick-l.acceptTold >= acceptTellMs/tickMs {
 		l.acceptTold = l.tick
-		l.g.log.Warn("cannot accept clients: they wait (too many open files: raise the limit, LimitNOFILE or ulimit -n)", "err", why, "open", l.stats.Open)
+		l.g.log.Warn("cannot accept clients: they wait", "err", why, "fix", remedy(why), "open", l.stats.Open)
 	}
+}
+
+// remedy is what lets clients in again.
+func remedy(why error) string {
+	switch {
+	case errors.Is(why, unix.EMFILE):
+		return "raise the limit of open files, LimitNOFILE or ulimit -n"
+	case errors.Is(why, unix.ENFILE):
+		return "raise the machine's limit of open files, fs.file-max"
+	case errors.Is(why, unix.ENOSPC):
+		return "raise the limit of watched sockets, fs.epoll.max_user_watches"
+	}
+	return "madang doctor looks at what the host has" // memory, mostly
 }
 
 // accepted makes a connection of a descriptor.
