@@ -10,6 +10,12 @@
 //
 // With transport: "sse" it receives over server-sent events instead.
 //
+// What a page looks at, types, and watches is said over HTTP, of the connection that
+// hello names, and all but typing again with each hello:
+//
+//   client.on("hello", ({ conn }) => client.request("POST", "/v1/focus", { conn, room: "room-1" }));
+//   client.on("event", (e) => e.type === "typing" && console.log(e.room, e.user));
+//
 // Events: state, hello, message, gap, filled, joined, left, rooms ({ lost }: read the
 // list of rooms again; lost: Redis has lost data, perhaps rooms), event, fault.
 
