@@ -246,7 +246,7 @@ func redisAndDelivery() Dashboard {
 					Queries: one(ratio(sumBy("lane", rate("madang_redis_commands_total")), sumBy("lane", rate("madang_redis_round_trip_seconds_count"))), "{{lane}}")},
 				{Title: "Commands", Kind: Graph, Unit: perSec, About: "By lane.",
 					Queries: one(sumBy("lane", rate("madang_redis_commands_total")), "{{lane}}")},
-				{Title: "Failures", Kind: Graph, Unit: perSec, About: "`network`: a node is away. `moved`: a Cluster is being resharded. `full`: Redis's memory. `overflow`: too many wait for a node.",
+				{Title: "Failures", Kind: Graph, Unit: perSec, About: "`network`, `unreachable`: a node is away. `moved`: one that does not take them now: demoted, resharded, with too few replicas. `full`: Redis's memory. `overflow`: too many wait for a node.",
 					Queries: quiet(sumBy("reason", rate("madang_redis_command_failures_total")), "{{reason}}")},
 				{Title: "Waiting for a pipeline", Kind: Graph, Unit: short, About: "Commands queued in this process. Growing: Redis is slower than what is asked of it.",
 					Queries: one(sumBy("instance", sel("madang_redis_queued_commands")), "{{instance}}")},

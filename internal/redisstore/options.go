@@ -69,8 +69,8 @@ type Options struct {
 type Observer struct {
 	// Pipeline: one round trip of that many commands ended.
 	Pipeline func(lane string, commands int, took time.Duration)
-	// CommandFailed: a command failed, by reason ("network", "moved", "refused",
-	// "full", "overflow", "error").
+	// CommandFailed: a command failed, by reason ("network", "unreachable", "moved",
+	// "full", "overflow", "noscript", "error").
 	CommandFailed func(reason string)
 	// Trimmed: so many messages left a room's log, by what ("count", "age", "bytes").
 	Trimmed func(by string, messages int)
