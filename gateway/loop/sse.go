@@ -13,7 +13,10 @@ import (
 // thing: `id`, the time that a browser comes back with, may be told only to who has
 // everything that is older.
 
-const eventsHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" +
+// eventsHead also tells proxies to pass events on as they come: some hold back what they
+// compress until there is more of it, or even the head. No-transform keeps them from that;
+// nginx reads X-Accel-Buffering.
+const eventsHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n" +
 	"X-Accel-Buffering: no\r\nConnection: close\r\n"
 
 // openEvents begins the response. at are the client's positions, nil when it sent

@@ -128,7 +128,7 @@ func TestEventsAreStreamed(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.Loops = 1 })
 	alice := g.streams("alice", "", "")
 	for name, want := range map[string]string{
-		"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no",
+		"Content-Type": "text/event-stream", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no",
 		"Access-Control-Allow-Origin": "",
 	} {
 		if got := alice.resp.Header.Get(name); got != want {
