@@ -275,18 +275,11 @@ func (c *Core) Stats() Stats {
 // ReceiptMembers is the configured size of rooms that have receipts.
 func (c *Core) ReceiptMembers() int { return c.cfg.ReceiptMembers }
 
-// Opened takes in that a user has one more connection.
-func (c *Core) Opened(now int64, user string) { c.sit(now, user) }
-
 // Closed takes in that a user has one connection less, and which.
 func (c *Core) Closed(now int64, id edge.ConnID, user string) {
 	c.Forget(now, id, user)
 	c.Left(now, user)
 }
-
-// Left takes in that a user has one connection less. What it said stands: somebody
-// who polls has none between two polls.
-func (c *Core) Left(now int64, user string) { c.rise(now, user) }
 
 // Away takes in that a connection hears nothing for now, until Back: its poll was
 // answered. Whether it may still look at its room is asked again then; what comes

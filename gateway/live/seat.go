@@ -91,8 +91,9 @@ func (c *Core) partOf(user string) int {
 	return c.cfg.PartitionOf(chat.Channel{Kind: chat.UserChannel, Name: user})
 }
 
-// sit seats a user, or counts one more connection.
-func (c *Core) sit(now int64, user string) {
+// Opened takes in that a user has one more connection: it is seated, or its
+// seat counts one more.
+func (c *Core) Opened(now int64, user string) {
 	s := &c.seats
 	num, ok := s.of(user)
 	if !ok {
@@ -111,8 +112,9 @@ func (c *Core) sit(now int64, user string) {
 	} // else it came back within its grace time: nothing has changed
 }
 
-// rise counts one connection less.
-func (c *Core) rise(now int64, user string) {
+// Left takes in that a user has one connection less. What it said stands: somebody
+// who polls has none between two polls.
+func (c *Core) Left(now int64, user string) {
 	s := &c.seats
 	num, ok := s.of(user)
 	if !ok {

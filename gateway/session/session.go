@@ -92,7 +92,7 @@ type Verdict struct {
 // Receive takes one thing the client sent, but for pongs that it was asked for: they
 // are none of its own. nowMs is any clock that does not go back.
 func (s *Session) Receive(item wsframe.Item, nowMs int64, l *Limits) Verdict {
-	if counts(&item) && !s.allowFrame(nowMs, l) {
+	if counts(&item) && !s.Allow(nowMs, l) {
 		return Verdict{Do: Fail, Close: protocol.CloseRateLimit, Detail: "too many frames"}
 	}
 	switch item.Op {
@@ -134,17 +134,14 @@ func counts(item *wsframe.Item) bool {
 	return true
 }
 
-// Allow says whether the client may do one thing more that counts as a frame does.
-func (s *Session) Allow(nowMs int64, l *Limits) bool { return s.allowFrame(nowMs, l) }
-
 // Hurried says whether the client has used up half of its burst.
 func (s *Session) Hurried(nowMs int64, l *Limits) bool {
 	return l.FramesPerSecond > 0 && s.tatUs-nowMs*1000 > int64(l.FrameBurst)*l.frameUs()/2
 }
 
-// allowFrame is GCRA: a frame costs interval, and the session may be ahead of
-// time by a burst.
-func (s *Session) allowFrame(nowMs int64, l *Limits) bool {
+// Allow says whether the client may do one thing more that counts as a frame does.
+// It is GCRA: a frame costs interval, and the session may be ahead of time by a burst.
+func (s *Session) Allow(nowMs int64, l *Limits) bool {
 	if l.FramesPerSecond <= 0 {
 		return true
 	}

@@ -34,7 +34,7 @@ func (s *Store) History(ctx context.Context, by chat.Actor, room string, after, 
 		first = "(" + before.String()
 	}
 	// One more than asked for tells whether there are more.
-	reply, err := s.do(ctx, reads, s.newLogCall(room, user(by), command, first, last, limit+1))
+	reply, err := s.do(ctx, reads, s.newLogCall(room, actor(by), command, first, last, limit+1))
 	if err != nil {
 		return nil, false, err
 	}
@@ -51,8 +51,8 @@ func beyond(id protocol.ID) string {
 	return "(" + id.String()
 }
 
-// user is whom scripts check: nobody for a server key.
-func user(by chat.Actor) string {
+// actor is whom scripts check: nobody for a server key.
+func actor(by chat.Actor) string {
 	if by.Server {
 		return ""
 	}

@@ -223,9 +223,6 @@ func (s *Store) RemoveMember(ctx context.Context, by chat.Actor, room, user stri
 	return nil
 }
 
-// actor is whose role scripts look at: nobody's for a server key.
-func actor(by chat.Actor) string { return user(by) }
-
 // checkRooms refuses when one of the users has the most rooms already. It is a
 // look before, not a lock: a user may end up a few above.
 func (s *Store) checkRooms(ctx context.Context, users []string) error {
