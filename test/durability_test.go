@@ -26,8 +26,8 @@ func TestARedisThatRefusesWritesIsNoAcknowledgement(t *testing.T) {
 		late bool
 	}{
 		"out of memory": {want: http.StatusInsufficientStorage, fails: func(t *testing.T, r *testkit.RedisServer) func() {
-			redisDo(t, r, "CONFIG", "SET", "maxmemory", "1")
-			return func() { redisDo(t, r, "CONFIG", "SET", "maxmemory", "0") }
+			r.Must(t, "CONFIG", "SET", "maxmemory", "1")
+			return func() { r.Must(t, "CONFIG", "SET", "maxmemory", "0") }
 		}},
 		"MISCONF: a snapshot failed": {
 			args: []string{"--save", "3600 1000000"}, want: http.StatusInsufficientStorage,
@@ -36,22 +36,22 @@ func TestARedisThatRefusesWritesIsNoAcknowledgement(t *testing.T) {
 				if err := os.Mkdir(gone, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				redisDo(t, r, "CONFIG", "SET", "dir", gone)
+				r.Must(t, "CONFIG", "SET", "dir", gone)
 				if err := os.Remove(gone); err != nil {
 					t.Fatal(err)
 				}
-				redisDo(t, r, "BGSAVE")
+				r.Must(t, "BGSAVE")
 				fleet.Await(t, "the snapshot has failed", func() bool {
-					return contains(fmt.Sprint(redisDo(t, r, "INFO", "persistence")), "rdb_last_bgsave_status:err")
+					return contains(fmt.Sprint(r.Must(t, "INFO", "persistence")), "rdb_last_bgsave_status:err")
 				})
-				return func() { redisDo(t, r, "CONFIG", "SET", "stop-writes-on-bgsave-error", "no") }
+				return func() { r.Must(t, "CONFIG", "SET", "stop-writes-on-bgsave-error", "no") }
 			},
 		},
 		"MISCONF: the AOF's disk is full": {want: http.StatusInsufficientStorage, fails: fullDisk, late: true},
 		"READONLY: demoted": {want: http.StatusServiceUnavailable, fails: func(t *testing.T, r *testkit.RedisServer) func() {
 			// Of a primary that is not there: it keeps its data, and takes no writes.
-			redisDo(t, r, "REPLICAOF", "127.0.0.1", strconv.Itoa(testkit.FreePort()))
-			return func() { redisDo(t, r, "REPLICAOF", "NO", "ONE") }
+			r.Must(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(testkit.FreePort()))
+			return func() { r.Must(t, "REPLICAOF", "NO", "ONE") }
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,15 +113,6 @@ func wantRefused(t *testing.T, u *fleet.User, text, key string, want int) {
 	}, func() string { return got })
 }
 
-func redisDo(t *testing.T, r *testkit.RedisServer, args ...string) any {
-	t.Helper()
-	v, err := r.Do(args...)
-	if err != nil {
-		t.Fatal(args, err)
-	}
-	return v
-}
-
 // fullDisk moves the AOF onto a disk of its own, and fills that.
 func fullDisk(t *testing.T, r *testkit.RedisServer) (heals func()) {
 	disk := t.TempDir()
@@ -135,10 +126,10 @@ func fullDisk(t *testing.T, r *testkit.RedisServer) (heals func()) {
 			t.Error(err)
 		}
 	})
-	redisDo(t, r, "CONFIG", "SET", "dir", disk)
-	redisDo(t, r, "CONFIG", "SET", "appendonly", "yes")
+	r.Must(t, "CONFIG", "SET", "dir", disk)
+	r.Must(t, "CONFIG", "SET", "appendonly", "yes")
 	fleet.Await(t, "the AOF is there", func() bool {
-		return contains(fmt.Sprint(redisDo(t, r, "INFO", "persistence")), "aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "aof_enabled:1")
+		return contains(fmt.Sprint(r.Must(t, "INFO", "persistence")), "aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "aof_enabled:1")
 	})
 	filler := filepath.Join(disk, "filler")
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); err == nil {

@@ -226,9 +226,7 @@ func TestRedisDownAtStart(t *testing.T) {
 	if err := redis.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := redis.Do("CONFIG", "SET", "requirepass", "pass-word"); err != nil {
-		t.Fatal(err)
-	}
+	redis.Must(t, "CONFIG", "SET", "requirepass", "pass-word")
 	f.WaitReady()
 }
 

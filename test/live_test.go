@@ -258,10 +258,10 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 		}
 	}
 	says("before") // from here on it looks at the leases
-	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "1")
+	redis.Must(t, "CONFIG", "SET", "maxmemory", "1")
 	time.Sleep(20 * time.Second) // longer than a gateway may be silent
 	says("meanwhile")
-	redisDo(t, redis, "CONFIG", "SET", "maxmemory", "0")
+	redis.Must(t, "CONFIG", "SET", "maxmemory", "0")
 	wantQuiet(t, alice, "presence", 12*time.Second)
 	soon(t, 5*time.Second, "the API says online", func() bool { s, _ := presenceOf(t, alice, "bob"); return s == "online" })
 	if died := f.Gateways[0].Metric("madang_fleet_deaths_total") + f.Gateways[1].Metric("madang_fleet_deaths_total"); died > 0 {

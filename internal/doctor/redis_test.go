@@ -187,12 +187,8 @@ func TestAStandaloneServerIsExamined(t *testing.T) {
 	wantLevel(t, by, "redis "+s.Addr()+" eviction", OK)
 
 	// What the advice says must make the finding go.
-	if _, err := s.Do("CONFIG", "SET", "appendonly", "yes"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Do("HSET", "madang:schema", "version", "1", "partitions", "64"); err != nil {
-		t.Fatal(err)
-	}
+	s.Must(t, "CONFIG", "SET", "appendonly", "yes")
+	s.Must(t, "HSET", "madang:schema", "version", "1", "partitions", "64")
 	by = examine(t, s.URL())
 	wantLevel(t, by, "redis "+s.Addr()+" persistence", OK)
 	wantLevel(t, by, "redis schema", Error)
@@ -246,14 +242,9 @@ func TestEachNodeOfAClusterIsExaminedOverIPv6(t *testing.T) {
 	}
 	args := []string{"--bind", "127.0.0.1", "::1", "--cluster-enabled", "yes"}
 	a, b := testkit.Redis(t, args...), testkit.Redis(t, args...)
-	if _, err := a.Do("CLUSTER", "MEET", "::1", strconv.Itoa(b.Port)); err != nil {
-		t.Fatal(err)
-	}
+	a.Must(t, "CLUSTER", "MEET", "::1", strconv.Itoa(b.Port))
 	met := func() bool {
-		nodes, err := a.Do("CLUSTER", "NODES")
-		if err != nil {
-			t.Fatal(err)
-		}
+		nodes := a.Must(t, "CLUSTER", "NODES")
 		text := nodes.(string)
 		return strings.Count(text, " ::1:") == 2 && !strings.Contains(text, "handshake")
 	}

@@ -42,17 +42,12 @@ func TestPasswordsAreUsed(t *testing.T) {
 // are no rooms, nor that something was written.
 func TestWhoIsNotLetInHasNoAnswer(t *testing.T) {
 	r := testkit.Redis(t)
-	do := func(args ...string) {
-		t.Helper()
-		_, err := r.Do(args...)
-		must(t, err)
-	}
-	do("ACL", "SETUSER", "madang", "on", ">one", "~*", "&*", "+@all")
+	r.Must(t, "ACL", "SETUSER", "madang", "on", ">one", "~*", "&*", "+@all")
 	s := open(t, strings.Replace(r.URL(), "redis://", "redis://madang:one@", 1))
 	id := room(t, s, "alice")
 	send(t, s, id, "alice", "k", "x")
-	do("ACL", "SETUSER", "madang", "resetpass", ">two")
-	do("CLIENT", "KILL", "USER", "madang")
+	r.Must(t, "ACL", "SETUSER", "madang", "resetpass", ">two")
+	r.Must(t, "CLIENT", "KILL", "USER", "madang")
 
 	in := func() context.Context {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -71,7 +66,7 @@ func TestWhoIsNotLetInHasNoAnswer(t *testing.T) {
 	wantErr(t, err, chat.ErrUnavailable)
 	wantErr(t, s.Retain(in(), id, chat.Retention{}), chat.ErrUnavailable)
 
-	do("ACL", "SETUSER", "madang", "resetpass", ">one")
+	r.Must(t, "ACL", "SETUSER", "madang", "resetpass", ">one")
 	states, errs := s.ReadRooms(t.Context(), []chat.RoomQuery{{Room: id, Users: []string{"alice"}}})
 	if errs != nil || !states[0].Exists || !states[0].Member[0] || states[0].N != 1 {
 		t.Fatalf("%+v %v", states, errs)

@@ -198,8 +198,7 @@ func TestWhatAQuotaRefusesLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n, err := r.Do("ZCARD", "{0}:attachments:due")
-	must(t, err)
+	n := r.Must(t, "ZCARD", "{0}:attachments:due")
 	if n != int64(1) {
 		t.Errorf("%v uploads announced, 1 was allowed", n)
 	}

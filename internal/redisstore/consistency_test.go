@@ -122,34 +122,28 @@ func TestAHalfDoneChangeIsSwept(t *testing.T) {
 func TestWhatCannotBeSweptHoldsUpNothing(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())
-	do := func(args ...string) any {
-		t.Helper()
-		v, err := r.Do(args...)
-		must(t, err)
-		return v
-	}
 	id := room(t, s, "alice", "bob", "carol")
 	roomKey, bob, carol := keysLike(t, r, "*:room:"+id), keysLike(t, r, "*:user:bob:rooms"), keysLike(t, r, "*:user:carol:rooms")
 	outbox := strings.TrimSuffix(roomKey, "room:"+id) + "outbox"
-	do("DEL", bob, carol, outbox)
-	do("SET", bob, "no hash")
-	version := fmt.Sprint(do("HGET", roomKey, "ver"))
+	r.Must(t, "DEL", bob, carol, outbox)
+	r.Must(t, "SET", bob, "no hash")
+	version := fmt.Sprint(r.Must(t, "HGET", roomKey, "ver"))
 	for i := range 250 {
-		do("XADD", outbox, fmt.Sprintf("1-%d", i+1), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
+		r.Must(t, "XADD", outbox, fmt.Sprintf("1-%d", i+1), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
 	}
-	do("XADD", outbox, "2-1", "r", id, "u", "carol", "v", version, "h", "0-0", "op", "+", "n", "0")
+	r.Must(t, "XADD", outbox, "2-1", "r", id, "u", "carol", "v", version, "h", "0-0", "op", "+", "n", "0")
 	_, err := s.Sweep(t.Context())
 	must(t, err)
 	if _, ok := agree(t, s, id, "carol"); !ok {
 		t.Error("carol's change was not swept")
 	}
-	if left := do("XLEN", outbox); left != int64(250) {
+	if left := r.Must(t, "XLEN", outbox); left != int64(250) {
 		t.Errorf("%v entries are left", left)
 	}
-	do("DEL", bob)
+	r.Must(t, "DEL", bob)
 	_, err = s.Sweep(t.Context())
 	must(t, err)
-	if left := do("XLEN", outbox); left != int64(0) {
+	if left := r.Must(t, "XLEN", outbox); left != int64(0) {
 		t.Errorf("%v entries are left", left)
 	}
 }
@@ -159,27 +153,21 @@ func TestWhatCannotBeSweptHoldsUpNothing(t *testing.T) {
 func TestChangesAreSweptWhenTheClockWentBack(t *testing.T) {
 	r := testkit.Redis(t)
 	s := open(t, r.URL())
-	do := func(args ...string) any {
-		t.Helper()
-		v, err := r.Do(args...)
-		must(t, err)
-		return v
-	}
 	id := room(t, s, "alice", "bob")
 	roomKey, bob := keysLike(t, r, "*:room:"+id), keysLike(t, r, "*:user:bob:rooms")
 	outbox := strings.TrimSuffix(roomKey, "room:"+id) + "outbox"
-	do("DEL", bob)
-	version := fmt.Sprint(do("HGET", roomKey, "ver"))
+	r.Must(t, "DEL", bob)
+	version := fmt.Sprint(r.Must(t, "HGET", roomKey, "ver"))
 	inAnHour := time.Now().Add(time.Hour).UnixMilli()
 	for i := range 250 { // more than a page of them
-		do("XADD", outbox, fmt.Sprintf("%d-%d", inAnHour, i), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
+		r.Must(t, "XADD", outbox, fmt.Sprintf("%d-%d", inAnHour, i), "r", id, "u", "bob", "v", version, "h", "0-0", "op", "+", "n", "0")
 	}
 	_, err := s.Sweep(t.Context())
 	must(t, err)
 	if _, ok := agree(t, s, id, "bob"); !ok {
 		t.Error("bob's change was not swept")
 	}
-	if left := do("XLEN", outbox); left != int64(0) {
+	if left := r.Must(t, "XLEN", outbox); left != int64(0) {
 		t.Errorf("%v entries are left", left)
 	}
 }
@@ -215,8 +203,7 @@ func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	id := room(t, s, "alice", "bob")
 
 	// Missing from the index.
-	_, err := r.Do("DEL", keysLike(t, r, "*:user:bob:rooms"))
-	must(t, err)
+	r.Must(t, "DEL", keysLike(t, r, "*:user:bob:rooms"))
 	if _, ok := agree(t, s, id, "bob"); ok {
 		t.Fatal("nothing to repair")
 	}
@@ -224,16 +211,14 @@ func TestIndexAndMembersRepairEachOther(t *testing.T) {
 	if _, ok := agree(t, s, id, "bob"); role != chat.RoleMember || err != nil || !ok {
 		t.Fatal(role, err, ok)
 	}
-	_, err = r.Do("DEL", keysLike(t, r, "*:user:bob:rooms"))
-	must(t, err)
+	r.Must(t, "DEL", keysLike(t, r, "*:user:bob:rooms"))
 	must(t, s.Repair(t.Context(), []chat.Membership{{Room: id, User: "bob"}}))
 	if _, ok := agree(t, s, id, "bob"); !ok {
 		t.Fatal("not repaired")
 	}
 
 	// In the index, but not among the members: never shown, and taken out.
-	_, err = r.Do("HDEL", keysLike(t, r, "*:room:"+id+":members"), "bob")
-	must(t, err)
+	r.Must(t, "HDEL", keysLike(t, r, "*:room:"+id+":members"), "bob")
 	rooms, _, _, err := s.Rooms(t.Context(), "bob", "", 10)
 	if _, ok := agree(t, s, id, "bob"); len(rooms) != 0 || err != nil || !ok {
 		t.Fatal(rooms, err, ok)
@@ -256,16 +241,12 @@ func TestARemovalThatTheRoomHasLostIsRepaired(t *testing.T) {
 	} {
 		id := room(t, s, "alice", "bob")
 		key := keysLike(t, r, "*:room:"+id)
-		before, err := r.Do("HGET", key, "ver")
-		must(t, err)
+		before := r.Must(t, "HGET", key, "ver")
 		must(t, s.RemoveMember(t.Context(), as("alice"), id, "bob"))
-		_, err = r.Do("HSET", key+":members", "bob", "member")
-		must(t, err)
-		_, err = r.Do("HSET", key, "ver", fmt.Sprint(before))
-		must(t, err)
+		r.Must(t, "HSET", key+":members", "bob", "member")
+		r.Must(t, "HSET", key, "ver", fmt.Sprint(before))
 		// What was swept of the outbox before is there again, too.
-		_, err = r.Do("XADD", strings.TrimSuffix(key, "room:"+id)+"outbox", "*", "r", id, "u", "bob", "v", fmt.Sprint(before), "h", "0-0", "op", "+")
-		must(t, err)
+		r.Must(t, "XADD", strings.TrimSuffix(key, "room:"+id)+"outbox", "*", "r", id, "u", "bob", "v", fmt.Sprint(before), "h", "0-0", "op", "+")
 		if member, ok := agree(t, s, id, "bob"); !member || ok {
 			t.Fatal(how, "nothing to repair")
 		}
@@ -301,11 +282,9 @@ func TestARemovalDuringARepairStands(t *testing.T) {
 			must(t, other.RemoveMember(t.Context(), as("alice"), id, "bob"))
 			_, err := other.PutMember(t.Context(), as("alice"), id, "bob", "")
 			must(t, err)
-			_, err = r.Do("SET", strings.TrimSuffix(keysLike(t, r, "*:user:bob:rooms"), "rooms")+"left:"+id, "1")
-			must(t, err)
+			r.Must(t, "SET", strings.TrimSuffix(keysLike(t, r, "*:user:bob:rooms"), "rooms")+"left:"+id, "1")
 		}
-		_, err := r.Do("HDEL", keysLike(t, r, "*:user:bob:rooms"), "r:"+id)
-		must(t, err)
+		r.Must(t, "HDEL", keysLike(t, r, "*:user:bob:rooms"), "r:"+id)
 		asked.Store(0)
 		must(t, s.Repair(t.Context(), []chat.Membership{{Room: id, User: "bob"}}))
 		if member, ok := agree(t, other, id, "bob"); member || !ok || asked.Load() < 2 {
@@ -326,11 +305,9 @@ func TestOlderChangesAreIgnored(t *testing.T) {
 	outbox := strings.Replace(keysLike(t, r, "*:room:"+id), "room:"+id, "outbox", 1)
 	_, err := r.Do("DEL", outbox) // an emptied stream remembers its last ID
 	must(t, err)
-	_, err = r.Do("XADD", outbox, "1-1", "r", id, "u", "bob", "v", "5", "h", "0-0", "op", "+")
-	must(t, err)
+	r.Must(t, "XADD", outbox, "1-1", "r", id, "u", "bob", "v", "5", "h", "0-0", "op", "+")
 	// And something that is no entry, which must not hold the others up.
-	_, err = r.Do("XADD", outbox, "1-2", "x", "y")
-	must(t, err)
+	r.Must(t, "XADD", outbox, "1-2", "x", "y")
 	if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -364,7 +341,7 @@ func TestIDsGrowWhenTheClockWentBackAndTheLogIsGone(t *testing.T) {
 			} else {
 				r := testkit.Redis(t)
 				s = open(t, r.URL())
-				do = func(args ...string) { _, err := r.Do(args...); must(t, err) }
+				do = func(args ...string) { r.Must(t, args...) }
 				roomKey = func(id string) string { return keysLike(t, r, "*:room:"+id) }
 			}
 			for _, head := range []string{"9999999999999-9", "9999999999999-18446744073", "10000000000000-0", "99999999999999-99"} {

@@ -53,9 +53,7 @@ func TestAKilledLinkIsMadeAgain(t *testing.T) {
 	e.follow(t, roomCh(id))
 	link := s.LinkOf(roomCh(id))
 	e.wantDelivery(t, id, 5*time.Second)
-	if _, err := r.Do("CLIENT", "KILL", "TYPE", "pubsub"); err != nil {
-		t.Fatal(err)
-	}
+	r.Must(t, "CLIENT", "KILL", "TYPE", "pubsub")
 	soon(t, 3*time.Second, "the link down and up again", func() bool {
 		return e.count(e.downs, link) == 1 && e.count(e.ups, link) == 2
 	})
@@ -130,11 +128,9 @@ func TestAReplicaIsNotReady(t *testing.T) {
 	r, primary := testkit.Redis(t), testkit.Redis(t)
 	s := open(t, r.URL())
 	must(t, s.Ready(t.Context()))
-	_, err := r.Do("REPLICAOF", "127.0.0.1", strconv.Itoa(primary.Port))
-	must(t, err)
+	r.Must(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(primary.Port))
 	wantErr(t, s.Ready(t.Context()), chat.ErrUnavailable)
-	_, err = r.Do("REPLICAOF", "NO", "ONE")
-	must(t, err)
+	r.Must(t, "REPLICAOF", "NO", "ONE")
 	must(t, s.Ready(t.Context()))
 }
 
@@ -201,9 +197,7 @@ func TestAFlushedScriptCacheIsFilledAgain(t *testing.T) {
 				}
 			})
 		}
-		if _, err := r.Do("SCRIPT", "FLUSH"); err != nil {
-			t.Fatal(err)
-		}
+		r.Must(t, "SCRIPT", "FLUSH")
 	}
 	wg.Wait()
 	if got, _, _ := s.Room(t.Context(), server, id); got.N != 200 {
@@ -234,14 +228,10 @@ func TestAFlushedRedisHasANewEpoch(t *testing.T) {
 	o.mu.Unlock()
 	other.Close()
 
-	if _, err := r.Do("DEL", strings.Split(keysLike(t, r, "*:epoch"), " ")[0]); err != nil {
-		t.Fatal(err)
-	}
+	r.Must(t, "DEL", strings.Split(keysLike(t, r, "*:epoch"), " ")[0])
 	flusher := open(t, r.URL()) // its feed would write another epoch
 	fl := listen(flusher)
-	if _, err := r.Do("FLUSHALL"); err != nil {
-		t.Fatal(err)
-	}
+	r.Must(t, "FLUSHALL")
 	_ = fl
 	soon(t, 6*time.Second, "a new epoch everywhere", func() bool {
 		a, b := epoch(0), epoch(15)
@@ -256,8 +246,7 @@ func TestAFlushedRedisHasANewEpoch(t *testing.T) {
 
 func keysLike(t testing.TB, r *testkit.RedisServer, pattern string) string {
 	t.Helper()
-	v, err := r.Do("KEYS", pattern)
-	must(t, err)
+	v := r.Must(t, "KEYS", pattern)
 	return strings.Trim(fmt.Sprint(v), "[]")
 }
 
@@ -300,8 +289,7 @@ func TestReadyWhileTheNodeWithTheSchemaHangs(t *testing.T) {
 	c := testkit.Cluster(t, 3, 0)
 	s := open(t, c.URL())
 	must(t, s.Ready(t.Context()))
-	slot, err := c.Nodes[0].Do("CLUSTER", "KEYSLOT", "madang:schema")
-	must(t, err)
+	slot := c.Nodes[0].Must(t, "CLUSTER", "KEYSLOT", "madang:schema")
 	node := c.Owner(int(slot.(int64)))
 	node.Pause()
 	defer node.Resume()
@@ -321,19 +309,16 @@ func TestADemotedPrimaryDoesNotKeepItsLinks(t *testing.T) {
 	e.wantHealthy(t, 10*time.Second)
 	old := c.Owner(slotOf(t, c, id))
 	var replica *testkit.RedisServer
-	oldID, err := old.Do("CLUSTER", "MYID")
-	must(t, err)
+	oldID := old.Must(t, "CLUSTER", "MYID")
 	for _, n := range c.Nodes[c.Masters:] {
-		v, err := n.Do("CLUSTER", "NODES")
-		must(t, err)
+		v := n.Must(t, "CLUSTER", "NODES")
 		for line := range strings.SplitSeq(v.(string), "\n") {
 			if strings.Contains(line, "myself") && strings.Contains(line, oldID.(string)) {
 				replica = n
 			}
 		}
 	}
-	_, err = replica.Do("CLUSTER", "FAILOVER")
-	must(t, err)
+	replica.Must(t, "CLUSTER", "FAILOVER")
 	soon(t, 10*time.Second, "the replica promoted", func() bool { return c.Owner(slotOf(t, c, id)) != old })
 	e.wantDelivery(t, id, 5*time.Second)
 	e.wantHealthy(t, 10*time.Second)
@@ -409,9 +394,8 @@ func TestAFullRedisRefusesAndLosesNothing(t *testing.T) {
 	s := open(t, r.URL())
 	id := room(t, s, "alice")
 	first := send(t, s, id, "alice", "k1", "x")
-	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
-	must(t, err)
-	_, err = trySend(s, id, "k2", time.Second)
+	r.Must(t, "CONFIG", "SET", "maxmemory", "1")
+	_, err := trySend(s, id, "k2", time.Second)
 	wantErr(t, err, chat.ErrStorageFull)
 	_, err = s.PutMember(t.Context(), as("alice"), id, "bob", "")
 	wantErr(t, err, chat.ErrStorageFull)
@@ -419,8 +403,7 @@ func TestAFullRedisRefusesAndLosesNothing(t *testing.T) {
 	if err != nil || again.ID != first.ID {
 		t.Fatal("the retry of what was accepted", again, err)
 	}
-	_, err = r.Do("CONFIG", "SET", "maxmemory", "0")
-	must(t, err)
+	r.Must(t, "CONFIG", "SET", "maxmemory", "0")
 	second, err := trySend(s, id, "k2", time.Second)
 	if err != nil || second.Prev != first.ID || second.N != 2 {
 		t.Fatal(second, err)
@@ -435,14 +418,13 @@ func TestReceivingGoesOnWhileRedisIsFull(t *testing.T) {
 	e := listen(s)
 	e.follow(t, roomCh(id))
 	e.wantHealthy(t, 5*time.Second)
-	_, err := r.Do("CONFIG", "SET", "maxmemory", "1")
-	must(t, err)
+	r.Must(t, "CONFIG", "SET", "maxmemory", "1")
 	for full := time.Now(); time.Since(full) < 7*time.Second; time.Sleep(100 * time.Millisecond) {
 		if ok, why := s.Healthy(); !ok {
 			t.Fatalf("after %v: %s", time.Since(full), why)
 		}
 	}
-	_, err = trySend(s, id, "k", time.Second)
+	_, err := trySend(s, id, "k", time.Second)
 	wantErr(t, err, chat.ErrStorageFull)
 	errs := s.PublishLive(t.Context(), []chat.LiveEvent{{Room: id, Event: []byte("typing")}})
 	if errs != nil {

@@ -167,8 +167,7 @@ func TestWhatIsInNoPartitionMovesToo(t *testing.T) {
 	s := open(t, c.URL())
 	must(t, s.Check(t.Context()))
 	for _, key := range []string{"madang:schema", "madang:sweeper", "madang:attachments:sweeper"} {
-		v, err := c.Nodes[0].Do("CLUSTER", "KEYSLOT", key)
-		must(t, err)
+		v := c.Nodes[0].Must(t, "CLUSTER", "KEYSLOT", key)
 		slot := int(v.(int64))
 		to := c.Nodes[0]
 		if c.Owner(slot) == to {
@@ -187,8 +186,7 @@ func TestWhatIsInNoPartitionMovesToo(t *testing.T) {
 	outbox := strings.TrimSuffix(keysLike(t, n, "*:room:"+id), "room:"+id) + "outbox"
 	_, err = n.Do("DEL", outbox) // an emptied stream remembers its last ID
 	must(t, err)
-	_, err = n.Do("XADD", outbox, "1-1", "r", id, "u", "bob", "v", "1", "h", "0-0", "op", "+")
-	must(t, err)
+	n.Must(t, "XADD", outbox, "1-1", "r", id, "u", "bob", "v", "1", "h", "0-0", "op", "+")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { other.RunSweeper(ctx) })
@@ -220,9 +218,7 @@ func TestASlotThatIsBeingMovedTakesNoOthersAcknowledgement(t *testing.T) {
 	// is written there nothing is left, as after a minute without an acknowledgement.
 	must(t, c.BeginMove(slot, to))
 	key := keysLike(t, c.Owner(slot), "*:attachment:"+ids[1])
-	if _, err := c.Owner(slot).Do("DEL", strings.TrimSuffix(key, "attachment:"+ids[1])+"acked"); err != nil {
-		t.Fatal(err)
-	}
+	c.Owner(slot).Must(t, "DEL", strings.TrimSuffix(key, "attachment:"+ids[1])+"acked")
 	must(t, s.Attach(t.Context(), as("alice"), id, ids, 0))
 }
 
@@ -235,11 +231,9 @@ func slotOf(t testing.TB, c *testkit.RedisCluster, room string) int {
 func slotOfKey(t testing.TB, c *testkit.RedisCluster, pattern string) int {
 	t.Helper()
 	for _, n := range c.Nodes {
-		v, err := n.Do("KEYS", pattern)
-		must(t, err)
+		v := n.Must(t, "KEYS", pattern)
 		if keys := v.([]any); len(keys) == 1 {
-			slot, err := n.Do("CLUSTER", "KEYSLOT", keys[0].(string))
-			must(t, err)
+			slot := n.Must(t, "CLUSTER", "KEYSLOT", keys[0].(string))
 			return int(slot.(int64))
 		}
 	}

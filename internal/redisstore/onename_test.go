@@ -17,8 +17,7 @@ func TestAFailoverBehindOneNameIsFollowed(t *testing.T) {
 	old, next := testkit.Redis(t), testkit.Redis(t)
 	follow := func(replica, primary *testkit.RedisServer) {
 		host, port, _ := net.SplitHostPort(primary.Addr())
-		_, err := replica.Do("REPLICAOF", host, port)
-		must(t, err)
+		replica.Must(t, "REPLICAOF", host, port)
 	}
 	follow(next, old)
 	must(t, old.AwaitReplicas(1))
@@ -51,8 +50,7 @@ func TestAFailoverBehindOneNameIsFollowed(t *testing.T) {
 	e.wantHealthy(t, 5*time.Second)
 
 	must(t, old.AwaitReplicas(1)) // the room
-	_, err = next.Do("REPLICAOF", "NO", "ONE")
-	must(t, err)
+	next.Must(t, "REPLICAOF", "NO", "ONE")
 	target.Store(next.Addr())
 	follow(old, next)
 	soon(t, failover, "a send", func() bool {

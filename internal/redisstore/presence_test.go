@@ -302,17 +302,15 @@ func TestAMarkerOfARoomThatWasLeftIsLeftOut(t *testing.T) {
 	}
 	must(t, s.RemoveMember(t.Context(), as(u), id, u))
 	move(chat.MarkerBehind)
-	fields, err := r.Do("HKEYS", keysLike(t, r, "*:user:"+u+":rooms"))
-	must(t, err)
+	fields := r.Must(t, "HKEYS", keysLike(t, r, "*:user:"+u+":rooms"))
 	if strings.Contains(fmt.Sprint(fields), id) {
 		t.Errorf("left behind: %v", fields)
 	}
 
 	// Who was added has markers even before the index says so.
-	_, err = s.PutMember(t.Context(), as(v), id, u, "")
+	_, err := s.PutMember(t.Context(), as(v), id, u, "")
 	must(t, err)
-	_, err = r.Do("DEL", keysLike(t, r, "*:user:"+u+":rooms"))
-	must(t, err)
+	r.Must(t, "DEL", keysLike(t, r, "*:user:"+u+":rooms"))
 	move(chat.MarkerMoved)
 }
 
@@ -416,13 +414,11 @@ func TestAFullRedisTakesNobodyOffline(t *testing.T) {
 	_, err := r.Do("PEXPIRE", "gateway:"+g, "15000") // silent for longer than a gateway may be
 	must(t, err)
 	observer := open(t, r.URL())
-	_, err = r.Do("CONFIG", "SET", "maxmemory", "1")
-	must(t, err)
+	r.Must(t, "CONFIG", "SET", "maxmemory", "1")
 	if !online(observer) {
 		t.Error("offline, and no gateway could renew")
 	}
-	_, err = r.Do("CONFIG", "SET", "maxmemory", "0")
-	must(t, err)
+	r.Must(t, "CONFIG", "SET", "maxmemory", "0")
 	if !online(observer) {
 		t.Error("offline before a gateway had the time to renew")
 	}
@@ -442,8 +438,7 @@ func TestALookupThatCannotJudgeSaysSo(t *testing.T) {
 	}
 	must(t, s.RenewLease(t.Context(), chat.Lease{Gateway: g, Counter: 1}))
 	take(t, s, g, chat.Seat{User: u, Conns: 1, Seq: 1})
-	_, err := r.Do("ACL", "SETUSER", "default", "-smembers")
-	must(t, err)
+	r.Must(t, "ACL", "SETUSER", "default", "-smembers")
 	if found, err := s.Lookup(t.Context(), []string{u}); err == nil && !found[0].Online {
 		t.Errorf("%+v: offline, and nobody could look", found[0])
 	}

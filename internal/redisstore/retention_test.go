@@ -73,8 +73,7 @@ func TestAnAgeThatCountsNoMoreDeletesNothing(t *testing.T) {
 	id := room(t, aged, "alice")
 	ttl := func() int64 {
 		t.Helper()
-		v, err := r.Do("PTTL", keysLike(t, r, "*:room:"+id+":log"))
-		must(t, err)
+		v := r.Must(t, "PTTL", keysLike(t, r, "*:room:"+id+":log"))
 		return v.(int64)
 	}
 	for range 2 { // also while processes with either setting run side by side

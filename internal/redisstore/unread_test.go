@@ -231,14 +231,12 @@ func TestWhatCameAfterALostTailIsUnread(t *testing.T) {
 	say := func() chat.Sent { t.Helper(); return send(t, s, r, alice, name("k"), "x") }
 	say()
 	replica := map[string]string{}
-	keys, err := server.Do("KEYS", "*:room:"+r+"*")
-	must(t, err)
+	keys := server.Must(t, "KEYS", "*:room:"+r+"*")
 	for _, key := range keys.([]any) {
 		if strings.Contains(key.(string), ":idem:") {
 			continue
 		}
-		dump, err := server.Do("DUMP", key.(string))
-		must(t, err)
+		dump := server.Must(t, "DUMP", key.(string))
 		replica[key.(string)] = dump.(string)
 	}
 	say()
@@ -253,8 +251,7 @@ func TestWhatCameAfterALostTailIsUnread(t *testing.T) {
 	}
 	markers(chat.DeliveredMarker, lost, chat.MarkerMoved)
 	for key, dump := range replica {
-		_, err := server.Do("RESTORE", key, "0", dump, "REPLACE")
-		must(t, err)
+		server.Must(t, "RESTORE", key, "0", dump, "REPLACE")
 	}
 
 	pass(t, lost.ID)
@@ -294,14 +291,12 @@ func TestWhoJoinsARoomThatIsMadeAgainStartsAtItsHead(t *testing.T) {
 	}
 	say(5)
 	must(t, s.MarkRead(t.Context(), bob, r, last.ID))
-	keys, err := server.Do("KEYS", "*:room:"+r+"*")
-	must(t, err)
+	keys := server.Must(t, "KEYS", "*:room:"+r+"*")
 	for _, key := range keys.([]any) {
-		_, err := server.Do("DEL", key.(string))
-		must(t, err)
+		server.Must(t, "DEL", key.(string))
 	}
 	pass(t, last.ID)
-	_, err = s.CreateRoom(t.Context(), as(alice), r, "", nil)
+	_, err := s.CreateRoom(t.Context(), as(alice), r, "", nil)
 	must(t, err)
 	say(3)
 	_, err = s.PutMember(t.Context(), as(alice), r, bob, "")

@@ -173,6 +173,16 @@ func (s *RedisServer) Do(args ...string) (any, error) {
 	return readReply(bufio.NewReader(conn))
 }
 
+// Must is Do for a command that has to succeed.
+func (s *RedisServer) Must(tb testing.TB, args ...string) any {
+	tb.Helper()
+	v, err := s.Do(args...)
+	if err != nil {
+		tb.Fatal(args, err)
+	}
+	return v
+}
+
 // readReply reads one RESP2 value.
 func readReply(r *bufio.Reader) (any, error) {
 	line, err := r.ReadString('\n')
