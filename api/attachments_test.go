@@ -494,16 +494,6 @@ func (l *line) wantStatus(status int) {
 	}
 }
 
-// soon waits for what happens on its own.
-func soon(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-	}
-}
-
 func TestWhoBreaksOffLeavesNothing(t *testing.T) {
 	y := newYard(t, testkit.Mini(t).URL(), nil)
 	addr := y.start()
@@ -515,9 +505,9 @@ func TestWhoBreaksOffLeavesNothing(t *testing.T) {
 			half = fmt.Sprintf("%x\r\n%s", len(whole), half)
 		}
 		l.says(half)
-		soon(t, "the upload under way", func() bool { return len(y.files()) == 1 })
+		testkit.Soon(t, 20*time.Second, "the upload under way", func() bool { return len(y.files()) == 1 })
 		l.conn.Close()
-		soon(t, "nothing left of it", func() bool { return len(y.files()) == 0 })
+		testkit.Soon(t, 20*time.Second, "nothing left of it", func() bool { return len(y.files()) == 0 })
 	}
 }
 
@@ -562,7 +552,7 @@ func TestAUserHasFourPlaces(t *testing.T) {
 		l := y.dial(t, addr, user, fmt.Sprintf("Content-Length: %d", len(whole)))
 		l.says(whole[:20])
 		waiting = append(waiting, l)
-		soon(t, "the upload under way", func() bool { return len(y.files()) == len(waiting) })
+		testkit.Soon(t, 20*time.Second, "the upload under way", func() bool { return len(y.files()) == len(waiting) })
 	}
 	for range 4 {
 		begin("alice")

@@ -222,14 +222,14 @@ func TestStoppingAnIdleGatewayAnswersRequestsInFlight(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the request is awaited", func() bool { return g.Loops().Stats().Heads == 1 })
+	testkit.Soon(t, 10*time.Second, "the request is awaited", func() bool { return g.Loops().Stats().Heads == 1 })
 	stopped := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		stopped <- g.Stop(ctx)
 	}()
-	await(t, "nobody else is let in", func() bool {
+	testkit.Soon(t, 10*time.Second, "nobody else is let in", func() bool {
 		c, err := net.Dial("tcp", g.Addr().String())
 		if err == nil {
 			c.Close()
@@ -249,16 +249,6 @@ func TestStoppingAnIdleGatewayAnswersRequestsInFlight(t *testing.T) {
 	conn.Close()
 	if err := <-stopped; err != nil {
 		t.Error(err)
-	}
-}
-
-// await waits for a condition.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
 	}
 }
 
@@ -407,7 +397,7 @@ func TestAClientThatPollsIsOneConnection(t *testing.T) {
 	if err := bob.Write(ctx, websocket.MessageText, []byte(`{"type":"focus","room":"r"}`)); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "both look at the room", func() bool { return g.HubStats().Live.Focused == 2 })
+	testkit.Soon(t, 10*time.Second, "both look at the room", func() bool { return g.HubStats().Live.Focused == 2 })
 	alice.says(chat.Command{Do: chat.CommandTyping, Room: "r"})
 	alice.polls(0)
 	hears("typing")
@@ -442,7 +432,7 @@ func TestAClientThatPollsIsOneConnection(t *testing.T) {
 	}
 
 	// Who does not come back is forgotten.
-	await(t, "nobody is watched", func() bool { return g.HubStats().Live.Watches == 0 })
+	testkit.Soon(t, 10*time.Second, "nobody is watched", func() bool { return g.HubStats().Live.Watches == 0 })
 	alice.polls(0)
 	if alice.conn == first {
 		t.Error("an ID of long ago is still good")

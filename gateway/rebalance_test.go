@@ -158,11 +158,9 @@ func (f *growing) asked(reason protocol.ByeReason) int {
 
 func (f *growing) eventually(what string, ok func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			f.t.Fatalf("never: %s; connections %v, %d asked to move", what, f.counts(), f.asked(protocol.ByeRebalance))
-		}
-	}
+	testkit.Soon(f.t, 60*time.Second, what, ok, func() string {
+		return fmt.Sprintf("connections %v, %d asked to move", f.counts(), f.asked(protocol.ByeRebalance))
+	})
 }
 
 func TestClientsMoveToAGatewayThatJoinsLate(t *testing.T) {

@@ -71,15 +71,6 @@ func open(h *hub.Hub, from, to int) {
 	}
 }
 
-func wait(b *testing.B, what string, ok func() bool) {
-	b.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.Fatal("never: " + what)
-		}
-	}
-}
-
 func cpu() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
@@ -103,7 +94,7 @@ func BenchmarkPresenceIdle(b *testing.B) {
 		time.Sleep(time.Second) // its connections and scripts
 		memory0, began := redisMemory(r), time.Now()
 		open(h, 0, users)
-		wait(b, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
+		testkit.Soon(b, 2*time.Minute, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
 		b.Logf("%d users seated in %v, %v of CPU", users, time.Since(began).Round(time.Millisecond), cpu().Round(time.Millisecond))
 		time.Sleep(3 * time.Second) // what they set off
 		before := r.Calls()
@@ -136,7 +127,7 @@ func BenchmarkPresenceLeave(b *testing.B) {
 		watching, l := start(b, r.URL(), live.Config{})
 		open(h, 0, users)
 		open(watching, users, users+users/perWatcher)
-		wait(b, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
+		testkit.Soon(b, 2*time.Minute, "everybody is seated", func() bool { return h.Stats().Live.Taken >= users })
 		var sets []edge.Event
 		for w := range users / perWatcher {
 			names := make([]string, perWatcher)
@@ -146,7 +137,7 @@ func BenchmarkPresenceLeave(b *testing.B) {
 			sets = append(sets, edge.Event{Kind: edge.EvWatch, Conn: edge.MakeConnID(0, uint32(users+w), 1), Users: names})
 		}
 		watching.Post(sets)
-		wait(b, "everybody's state was told", func() bool { return l.presence.Load() >= users })
+		testkit.Soon(b, 2*time.Minute, "everybody's state was told", func() bool { return l.presence.Load() >= users })
 		time.Sleep(time.Second)
 
 		cpu0, redis0, at := cpu(), r.CPU(), time.Now()
@@ -155,7 +146,7 @@ func BenchmarkPresenceLeave(b *testing.B) {
 			batch[i] = edge.Event{Kind: edge.EvClosed, Conn: edge.MakeConnID(0, uint32(i), 1)}
 		}
 		h.Post(batch)
-		wait(b, "all are announced", func() bool { return l.presence.Load() >= 2*users })
+		testkit.Soon(b, 2*time.Minute, "all are announced", func() bool { return l.presence.Load() >= 2*users })
 		took := time.Since(at)
 		time.Sleep(100 * time.Millisecond) // answers that are still on their way
 		b.ReportMetric(float64((cpu()-cpu0).Microseconds())/users, "gateways-CPU-µs/user")

@@ -79,11 +79,7 @@ func newBroken(t *testing.T, set func(*Options)) *broken {
 
 func (b *broken) eventually(what string, ok func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("never: %s; %+v; log: %s", what, b.Stats(), b.log.String())
-		}
-	}
+	testkit.Soon(b.t, 20*time.Second, what, ok, func() string { return fmt.Sprintf("%+v; log: %s", b.Stats(), b.log.String()) })
 }
 
 // dial opens a connection and returns it with its name.

@@ -19,6 +19,7 @@ import (
 	"github.com/madang-chat/madang/gateway/edge"
 	"github.com/madang-chat/madang/gateway/loop"
 	"github.com/madang-chat/madang/internal/auth"
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/protocol"
 )
 
@@ -169,11 +170,7 @@ func (g *gateway) post(cmds ...edge.Cmd) {
 
 func (g *gateway) eventually(what string, ok func() bool) {
 	g.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			g.t.Fatalf("never: %s; stats %+v", what, g.Stats())
-		}
-	}
+	testkit.Soon(g.t, patience, what, ok, func() string { return fmt.Sprintf("stats %+v", g.Stats()) })
 }
 
 func (g *gateway) url(query string) string {

@@ -54,15 +54,6 @@ func served(t *testing.T, s *certfile.Source) string {
 	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	f := newFiles(t)
 	cert, key := testkit.SelfSigned(t, "first")
@@ -80,18 +71,18 @@ func TestRenewalIsServedWithoutARestart(t *testing.T) {
 	}
 	cert, key = testkit.SelfSigned(t, "second")
 	f.write(f.cert, cert) // the new certificate with the old key
-	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "the old one stays") })
+	testkit.Soon(t, 10*time.Second, "a warning", func() bool { return strings.Contains(log.String(), "the old one stays") })
 	if got := served(t, s); got != "first" {
 		t.Fatalf("served %q while half of the renewal was written", got)
 	}
 	f.write(f.key, key)
-	eventually(t, "the new certificate", func() bool { return served(t, s) == "second" })
+	testkit.Soon(t, 10*time.Second, "the new certificate", func() bool { return served(t, s) == "second" })
 
 	// A file that vanishes changes nothing either.
 	if err := os.Remove(f.key); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a second warning", func() bool { return strings.Contains(log.String(), "no such file") })
+	testkit.Soon(t, 10*time.Second, "a second warning", func() bool { return strings.Contains(log.String(), "no such file") })
 	if got := served(t, s); got != "second" {
 		t.Fatalf("served %q", got)
 	}

@@ -248,11 +248,7 @@ func TestEachNodeOfAClusterIsExaminedOverIPv6(t *testing.T) {
 		text := nodes.(string)
 		return strings.Count(text, " ::1:") == 2 && !strings.Contains(text, "handshake")
 	}
-	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the nodes do not meet")
-		}
-	}
+	testkit.Soon(t, 30*time.Second, "the nodes have met", met)
 	by := examine(t, fmt.Sprintf("redis+cluster://[::1]:%d", a.Port))
 	for _, n := range []*testkit.RedisServer{a, b} {
 		wantLevel(t, by, fmt.Sprintf("redis [::1]:%d version", n.Port), OK)

@@ -146,15 +146,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// soon polls until ok, and fails the test when it never is.
-func soon(t testing.TB, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-	}
-}
+var soon = testkit.Soon
 
 func room(t testing.TB, s *redisstore.Store, owner string, members ...string) string {
 	t.Helper()
