@@ -132,9 +132,9 @@ func memoryUsedPercent(root fs.FS) float64 {
 }
 
 func machinePercent(root fs.FS) float64 {
-	total := field(root, "proc/meminfo", "MemTotal:")
-	available := field(root, "proc/meminfo", "MemAvailable:")
-	if total <= 0 {
+	total, _ := field(root, "proc/meminfo", "MemTotal:")
+	available, told := field(root, "proc/meminfo", "MemAvailable:")
+	if total <= 0 || !told { // what imitates Linux leaves it out
 		return 0
 	}
 	return 100 * (total - available) / total
@@ -170,7 +170,7 @@ func cgroupPercent(root fs.FS) float64 {
 			for dir := path.Join(v.mount, own); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
 				limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
 				if limit > 0 && current > 0 {
-					cache := field(root, path.Join(dir, "memory.stat"), v.cache)
+					cache, _ := field(root, path.Join(dir, "memory.stat"), v.cache)
 					worst = max(worst, 100*(current-cache)/limit)
 				}
 			}
@@ -192,20 +192,18 @@ func number(root fs.FS, name string) float64 {
 	return n
 }
 
-// field reads the number after a name at the beginning of a line; 0 when there
-// is none.
-func field(root fs.FS, name, key string) float64 {
+// field reads the number after a name at the beginning of a line.
+func field(root fs.FS, name, key string) (n float64, ok bool) {
 	b, err := fs.ReadFile(root, name)
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	for line := range strings.Lines(string(b)) {
 		if words := strings.Fields(line); len(words) >= 2 && words[0] == key {
-			n, err := strconv.ParseFloat(words[1], 64)
-			if err == nil {
-				return n
+			if n, err := strconv.ParseFloat(words[1], 64); err == nil {
+				return n, true
 			}
 		}
 	}
-	return 0
+	return 0, false
 }

@@ -43,7 +43,9 @@ func TestMemoryUsed(t *testing.T) {
 			"sys/fs/cgroup/memory/app/1/memory.usage_in_bytes": memFile("900\n"),
 			"sys/fs/cgroup/memory/app/1/memory.stat":           memFile("inactive_file 7\ntotal_inactive_file 100\n"),
 		}, 80},
-		"nonsense": {machine("many", "few"), 0},
+		"nonsense":        {machine("many", "few"), 0},
+		"nothing is left": {machine("1000", "0"), 100},
+		"a system that does not say what is available": {fstest.MapFS{"proc/meminfo": memFile("MemTotal: 1000 kB\nMemFree: 500 kB\n")}, 0},
 	} {
 		if got := memoryUsedPercent(tt.root); got != tt.want {
 			t.Errorf("%s: %v %%, want %v %%", name, got, tt.want)
