@@ -167,7 +167,8 @@ func cgroupPercent(root fs.FS) float64 {
 			if !ok || !strings.HasSuffix(before+":", v.line) {
 				continue
 			}
-			for dir := path.Join(v.mount, own); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
+			// What is outside of the container's own tree begins with "..".
+			for dir := path.Join(v.mount, path.Clean("/"+own)); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
 				limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
 				if limit > 0 && current > 0 {
 					cache, _ := field(root, path.Join(dir, "memory.stat"), v.cache)

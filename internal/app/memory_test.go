@@ -35,6 +35,12 @@ func TestMemoryUsed(t *testing.T) {
 		"cgroup, tighter":  {inCgroup, 80},
 		"cgroup, no limit": {unlimited, 40},
 		"unknown system":   {fstest.MapFS{}, 0},
+		"cgroup outside of the container's tree": {fstest.MapFS{
+			"proc/self/cgroup":             memFile("0::/../../app\n"),
+			"sys/fs/cgroup/memory.max":     memFile("1000\n"),
+			"sys/fs/cgroup/memory.current": memFile("900\n"),
+			"sys/fs/cgroup/memory.stat":    memFile("inactive_file 100\n"),
+		}, 80},
 		"cgroup version 1": {fstest.MapFS{
 			"proc/self/cgroup":                                 memFile("9:name=systemd:/\n4:memory:/app/1\n0::/\n"),
 			"sys/fs/cgroup/memory/memory.limit_in_bytes":       memFile("9223372036854771712\n"),
