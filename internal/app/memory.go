@@ -125,8 +125,9 @@ func (s *settled) after(open int) bool {
 
 // memoryUsedPercent is how much of what this process may use is in use: of its
 // cgroup's limit or the machine's memory, whichever is tighter. What the kernel
-// can take back at once (page cache) does not count; its socket buffers do,
-// which the process's own size would not show. 0: this system does not tell.
+// can take back at once (page cache) does not count, nor where it is called active:
+// that is a file that was read twice. Its socket buffers do, which the process's own
+// size would not show. 0: this system does not tell.
 func memoryUsedPercent(root fs.FS) float64 {
 	return max(machinePercent(root), cgroupPercent(root))
 }
@@ -142,14 +143,15 @@ func machinePercent(root fs.FS) float64 {
 
 // cgroupVersion is where one version of cgroups keeps its figures.
 type cgroupVersion struct {
-	line                  string // in /proc/self/cgroup, what stands before the path
-	mount                 string
-	limit, current, cache string // files, and a field of memory.stat
+	line           string // in /proc/self/cgroup, what stands before the path
+	mount          string
+	limit, current string    // files
+	cache          [2]string // fields of memory.stat
 }
 
 var cgroupVersions = []cgroupVersion{
-	{"0::", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
-	{"memory:", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+	{"0::", "sys/fs/cgroup", "memory.max", "memory.current", [...]string{"inactive_file", "active_file"}},
+	{"memory:", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", [...]string{"total_inactive_file", "total_active_file"}},
 }
 
 // cgroupPercent looks at the process's own cgroup and those above it. In a
@@ -171,8 +173,11 @@ func cgroupPercent(root fs.FS) float64 {
 			for dir := path.Join(v.mount, path.Clean("/"+own)); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
 				limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
 				if limit > 0 && current > 0 {
-					cache, _ := field(root, path.Join(dir, "memory.stat"), v.cache)
-					worst = max(worst, 100*(current-cache)/limit)
+					for _, cache := range v.cache {
+						n, _ := field(root, path.Join(dir, "memory.stat"), cache)
+						current -= n
+					}
+					worst = max(worst, 100*current/limit)
 				}
 			}
 		}

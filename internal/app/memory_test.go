@@ -22,7 +22,7 @@ func TestMemoryUsed(t *testing.T) {
 	inCgroup["proc/self/cgroup"] = memFile("0::/system.slice/madang.service\n")
 	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.max"] = memFile("2000\n")
 	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.current"] = memFile("1900\n")
-	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.stat"] = memFile("anon 1\ninactive_file 300\n")
+	inCgroup["sys/fs/cgroup/system.slice/madang.service/memory.stat"] = memFile("anon 1\ninactive_file 100\nactive_file 200\n")
 	unlimited := machine("1000", "600")
 	unlimited["proc/self/cgroup"] = memFile("0::/\n")
 	unlimited["sys/fs/cgroup/memory.max"] = memFile("max\n")
@@ -47,7 +47,7 @@ func TestMemoryUsed(t *testing.T) {
 			"sys/fs/cgroup/memory/memory.usage_in_bytes":       memFile("900\n"),
 			"sys/fs/cgroup/memory/app/1/memory.limit_in_bytes": memFile("1000\n"),
 			"sys/fs/cgroup/memory/app/1/memory.usage_in_bytes": memFile("900\n"),
-			"sys/fs/cgroup/memory/app/1/memory.stat":           memFile("inactive_file 7\ntotal_inactive_file 100\n"),
+			"sys/fs/cgroup/memory/app/1/memory.stat":           memFile("inactive_file 7\ntotal_inactive_file 30\ntotal_active_file 70\n"),
 		}, 80},
 		"nonsense":        {machine("many", "few"), 0},
 		"nothing is left": {machine("1000", "0"), 100},
