@@ -503,8 +503,19 @@ func (c *Core) gap(p *pull) {
 	c.arrive(p)
 }
 
+// tooMuch is gap for what the log has, but is more than is pushed (R3): that is no hole,
+// and nobody's alarm.
+func (c *Core) tooMuch(p *pull) {
+	c.sayGap(p.j.id, p.r, p.pos)
+	c.arrive(p)
+}
+
 func (c *Core) tellGap(id edge.ConnID, r *room, after protocol.ID) {
 	c.stats.GapsTold++
+	c.sayGap(id, r, after)
+}
+
+func (c *Core) sayGap(id edge.ConnID, r *room, after protocol.ID) {
 	c.out.Unicast(id, edge.NewFrame(160, func(b []byte) []byte {
 		return protocol.AppendGap(b, r.name, after, r.head)
 	}))

@@ -121,7 +121,7 @@ type Stats struct {
 	Users, Rooms, Conns int
 	Memberships         int    // of users in rooms, those that a question is still out about included
 	GapsFilled          uint64 // catch-ups of a room whose prev did not match
-	GapsTold            uint64 // gap events, to a room or to a connection
+	GapsTold            uint64 // gap events of what no log has, or nobody knows of
 	Audits              uint64 // rooms and users compared after a link was re-made
 	AuditsWaiting       int    // and those that wait for their turn
 	LogReads            uint64

@@ -197,7 +197,7 @@ func (c *Core) serve(r *room, pg *page) {
 		case i == len(pg.frames):
 			c.arriveOrWait(p)
 		case !c.start(p, int(pg.n-pg.ns[i])+1):
-			c.gap(p)
+			c.tooMuch(p)
 		case p.j.paused:
 			c.enqueue(p)
 		default:

@@ -302,6 +302,16 @@ func TestR3TooMuchInARoomIsAGap(t *testing.T) {
 	tooMuch.has("r 0-0")
 	s.answers("log r 0-0").log("3-0", "1-0", "2-0", "3-0")
 	tooMuch.gets("hello 7", "gap r after 0-0 head 3-0", "resumed 7")
+	if n := s.core.Stats().GapsTold; n != 0 {
+		t.Errorf("%d holes are counted that the log could not fill: that is an alert", n)
+	}
+	lost := s.resumes("alice")
+	lost.has("r 0-1")
+	s.answers("log r 0-1").log("3-0", "1-0", "2-0", "3-0")
+	lost.gets("hello 7", "gap r after 0-1 head 3-0", "resumed 7")
+	if n := s.core.Stats().GapsTold; n != 1 {
+		t.Errorf("%d holes are counted, want 1", n)
+	}
 }
 
 // missesTwoInEachOfTwo resumes for alice in r and rother, and answers what is asked.
