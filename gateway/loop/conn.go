@@ -89,6 +89,15 @@ func (c *conn) clear(f connFlags)    { c.flags &^= f }
 // waits says whether bytes are queued that may wait for more.
 func (c *conn) waits() bool { return c.qhead != 0 && c.flags&(flagArmed|flagDirty) == 0 }
 
+// ended is why a connection ends whose peer has ended its side in order. Streams and polls
+// have no other goodbye.
+func (c *conn) ended() CloseReason {
+	if c.form >= events {
+		return ClosedByClient
+	}
+	return ClosedPeerGone
+}
+
 // owesClose says whether a closing connection's peer is to answer a close frame.
 func (c *conn) owesClose() bool {
 	return c.form < events && c.why != ClosedHandshake && c.flags&(flagPeerClosed|flagAnswered) == 0

@@ -81,8 +81,11 @@ func (l *loop) readable(slot uint32, c *conn) {
 			return
 		}
 		why := ClosedPeerGone
-		if err == sysTimedOut { // what it was sent was never acknowledged
+		switch {
+		case err == sysTimedOut: // what it was sent was never acknowledged
 			why = ClosedHeartbeat
+		case err == 0:
+			why = c.ended()
 		}
 		l.destroy(slot, c, why)
 		return

@@ -246,7 +246,7 @@ func TestAClientThatGoesAwayWhileItsPollWaits(t *testing.T) {
 	id := g.polls(r, "alice", `{}`)
 	r.Close()
 	g.hub.of(t, id, edge.EvClosed)
-	g.eventually("nothing is left", func() bool { return g.Open() == 0 && g.Stats().Closed[loop.ClosedPeerGone] == 1 })
+	g.eventually("nothing is left", func() bool { return g.Open() == 0 && g.Stats().Closed[loop.ClosedByClient] == 1 })
 }
 
 // Requests that do not wait for the answer before are served in order, as far as

@@ -462,6 +462,45 @@ func TestHowEventsEnd(t *testing.T) {
 	})
 }
 
+// Streams and polls can say no goodbye. One that is ended in order is not lost to a
+// network, of which too many are an alert.
+func TestHowClientsEnd(t *testing.T) {
+	for name, opens := range map[string]func(g *gateway, r *raw) edge.ConnID{
+		"stream": func(g *gateway, r *raw) edge.ConnID {
+			r.sends(request("GET", "/v1/events", "alice", ""))
+			return g.hub.take(t, "a stream", func(ev edge.Event) bool { return ev.Kind == edge.EvOpened }).Conn
+		},
+		"poll":      func(g *gateway, r *raw) edge.ConnID { return g.polls(r, "alice", `{}`) },
+		"WebSocket": nil,
+	} {
+		for _, reset := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reset %v", name, reset), func(t *testing.T) {
+				g := start(t, nil)
+				var r *raw
+				var id edge.ConnID
+				want := loop.ClosedPeerGone
+				if opens == nil {
+					r, id = g.dialWS("alice")
+				} else {
+					r = g.dialRaw()
+					id = opens(g, r)
+					if !reset {
+						want = loop.ClosedByClient
+					}
+				}
+				if reset {
+					_ = r.Conn.(*net.TCPConn).SetLinger(0)
+					r.Close()
+				} else {
+					_ = r.Conn.(*net.TCPConn).CloseWrite()
+				}
+				g.hub.of(t, id, edge.EvClosed)
+				g.eventually("it is counted", func() bool { return g.Stats().Closed[want] == 1 })
+			})
+		}
+	}
+}
+
 func TestLimitsHoldForEvents(t *testing.T) {
 	g := start(t, func(o *loop.Options) { o.MaxPerUser, o.MaxConns = 2, 3 })
 	refused := func(user string, status int) {

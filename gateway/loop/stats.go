@@ -8,8 +8,8 @@ type CloseReason uint8
 // Reasons.
 const (
 	ClosedUnknown        CloseReason = iota
-	ClosedByClient                   // it sent a close frame
-	ClosedPeerGone                   // its end of the socket closed or failed
+	ClosedByClient                   // it sent a close frame; a stream or a poll: it ended its side
+	ClosedPeerGone                   // its end of the socket failed; a WebSocket's: or closed
 	ClosedHeartbeat                  // silent after a ping
 	ClosedSlow                       // did not read: 4008
 	ClosedTokenExpired               // 4001

@@ -153,7 +153,9 @@ func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
 		}
 		// close_notify, or what is no TLS: both end it. An alert that the socket
 		// does not take at once is not worth waiting for.
+		why := ClosedPeerGone
 		if errors.Is(err, io.EOF) {
+			why = c.ended()
 			l.endTLS(t)
 		}
 		l.flushTLS(slot, c)
@@ -163,7 +165,7 @@ func (l *loop) decrypt(slot uint32, c *conn, t *tlsConn, p []byte) {
 		if c.phase.early() {
 			l.stats.Upgrades[UpgradeGone]++
 		}
-		l.destroy(slot, c, ClosedPeerGone)
+		l.destroy(slot, c, why)
 		return
 	}
 }
