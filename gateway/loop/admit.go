@@ -33,6 +33,11 @@ func (l *loop) entered(slot uint32, c *conn) {
 		return
 	}
 	addr := peerAddr(int(c.fd))
+	if !addr.IsValid() { // it has gone again, as the check of a balancer does: what it sent is nobody's
+		l.stats.Upgrades[UpgradeGone]++
+		l.doom(slot, c)
+		return
+	}
 	if l.g.trustsProxy(addr) {
 		c.phase = phaseProxy
 		return

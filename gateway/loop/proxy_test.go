@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -51,6 +52,26 @@ func wantStatus(t *testing.T, r *raw, status int) string {
 		t.Fatalf("got %d %s, want %d", resp.StatusCode, body, status)
 	}
 	return body
+}
+
+// HAProxy's check says whom it asks for, and resets the connection in the same breath:
+// that is no client who was refused.
+func TestABalancersCheckIsNotRefused(t *testing.T) {
+	hold := holding{make(chan struct{}), make(chan struct{})}
+	g := behindBalancer(t, func(o *loop.Options) { o.Loops, o.Verifier = 1, hold })
+	client := g.dialRaw()
+	client.sends(proxyV2(1, "192.0.2.1:5000", "198.51.100.1:443", "") + goodHead + "Authorization: Bearer hold\r\n\r\n")
+	<-hold.begun
+	check := g.dialRaw()
+	check.sends(proxyV2(0, "", "", ""))
+	check.Conn.(*net.TCPConn).SetLinger(0)
+	check.Close()
+	close(hold.end)
+	wantStatus(t, client, 101)
+	g.eventually("the check is gone", func() bool { return g.Stats().Accepted == 2 && g.Stats().Closed[loop.ClosedHandshake] == 1 })
+	if s := g.Stats(); s.Upgrades[loop.UpgradeGone] != 1 || s.Upgrades[loop.UpgradeBadRequest] != 0 {
+		t.Errorf("%d gone, %d bad requests, want 1 and 0", s.Upgrades[loop.UpgradeGone], s.Upgrades[loop.UpgradeBadRequest])
+	}
 }
 
 func TestProxyHeaderTellsTheClient(t *testing.T) {
