@@ -357,6 +357,38 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
+// Whoever is told that a body is too large is sending it still: were the connection
+// reset, the answer would be lost, and to a proxy the API would have failed.
+func TestTheAnswerToABodyThatIsTooLargeIsNotCutOff(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	addr := w.start()
+	for _, more := range []string{"", "Connection: close\r\n"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		const size = 200_000
+		fmt.Fprintf(conn, "POST /v1/rooms HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s",
+			tokenOf(t, "alice"), size, more, strings.Repeat(" ", size/2))
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 413 || !res.Close {
+			t.Errorf("%s, %v, the last one: %v", res.Status, err, res.Close)
+		}
+		if _, err := io.WriteString(conn, strings.Repeat(" ", size/2)); err != nil {
+			t.Errorf("the rest of the body: %v", err)
+		}
+		if _, err := r.ReadByte(); err != io.EOF { //nolint:errorlint // Readers return EOF itself
+			t.Errorf("the end: %v", err)
+		}
+	}
+}
+
 // Over HTTP/2 a connection carries many requests, of many users where a balancer made
 // it: one whose body is too large does not end it for the others.
 func TestABodyThatIsTooLargeLeavesTheOthersOnItsConnection(t *testing.T) {
