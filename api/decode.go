@@ -134,15 +134,35 @@ func (a *API) readBody(c *gin.Context, by chat.Actor, buf *buffer) error {
 
 // abandonBody ends the connection with the answer: net/http would otherwise wait
 // for the rest of the body, to read and discard it, before it answers. It does so
-// behind the answer, of what is not much, and then leaves the client half a second to
-// read that: a socket that is closed with unread bytes is reset, and that takes the
-// answer with it. Over HTTP/2 it ends the stream by itself, and the connection has
-// other requests on it.
+// behind the answer, of what is not much. Over HTTP/2 it ends the stream by itself, and
+// the connection has other requests on it.
 func (a *API) abandonBody(c *gin.Context) {
 	if c.Request.ProtoMajor > 1 {
 		return
 	}
 	c.Writer.Header().Set("Connection", "close")
+	waitBehind(c)
+}
+
+// passBody reads what is left of the body of a request that is refused, but not more than
+// mostPassed, where that is the connection's last one: net/http does so with all others,
+// and would close the socket of this with the rest unread.
+func (a *API) passBody(c *gin.Context) {
+	r := c.Request
+	if r.ProtoMajor > 1 || !r.Close || r.Header.Get("Expect") != "" || c.Writer.Header().Get("Connection") != "" {
+		return
+	}
+	if _, err := io.CopyN(io.Discard, r.Body, mostPassed); err == nil {
+		waitBehind(c)
+	}
+}
+
+// mostPassed is as much as net/http reads.
+const mostPassed = 256 << 10
+
+// waitBehind has the client half a second, behind the answer, to read it before the
+// socket is closed: where bytes are unread that resets it, and takes the answer with it.
+func waitBehind(c *gin.Context) {
 	var w http.ResponseWriter = c.Writer
 	for {
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
@@ -151,7 +171,7 @@ func (a *API) abandonBody(c *gin.Context) {
 		}
 		w = u.Unwrap()
 	}
-	// There is no other way to ask for that half second.
+	// There is no other way to ask net/http for it.
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 

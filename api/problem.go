@@ -105,6 +105,7 @@ func (a *API) fail(c *gin.Context, err error) {
 	if p.challenge != "" {
 		h.Set("Www-Authenticate", p.challenge)
 	}
+	a.passBody(c)
 	c.Abort()
 	write(c, p.status, contentProblem, p.appendTo(make([]byte, 0, 384), id))
 }

@@ -389,6 +389,39 @@ func TestTheAnswerToABodyThatIsTooLargeIsNotCutOff(t *testing.T) {
 	}
 }
 
+// Nor is the answer to who is refused for another reason, where a proxy sends one request
+// over a connection, as nginx does unless told.
+func TestTheAnswerToABodyThatIsNotReadIsNotCutOff(t *testing.T) {
+	w := newWorld(t, newMemory(), nil)
+	addr := w.start()
+	for _, first := range []string{"HTTP/1.0", "HTTP/1.1\r\nConnection: close"} {
+		for _, size := range []int{200_000, 2_000_000} { // the latter is not waited for
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_, err = fmt.Fprintf(conn, "POST /v1/rooms %s\r\nHost: h\r\nAuthorization: Bearer none\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+				first, size, strings.Repeat(" ", min(size, 400_000)))
+			if err != nil {
+				t.Errorf("%q, %d bytes: %v", first, size, err)
+			}
+			r := bufio.NewReader(conn)
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("%q, %d bytes: %v", first, size, err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 401 {
+				t.Errorf("%q, %d bytes: %s, %v", first, size, res.Status, err)
+			}
+			if _, err := r.ReadByte(); err != io.EOF { //nolint:errorlint // Readers return EOF itself
+				t.Errorf("%q, %d bytes: the end: %v", first, size, err)
+			}
+		}
+	}
+}
+
 // Over HTTP/2 a connection carries many requests, of many users where a balancer made
 // it: one whose body is too large does not end it for the others.
 func TestABodyThatIsTooLargeLeavesTheOthersOnItsConnection(t *testing.T) {
