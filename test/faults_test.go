@@ -3,12 +3,15 @@ package test
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/madang-chat/madang/internal/config"
 	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/internal/testkit/fleet"
 )
@@ -278,4 +281,28 @@ func TestAnIndexThatIsLostIsWrittenAgain(t *testing.T) {
 	again.Connects()
 	alice.Sends("yard", "still there?")
 	again.WantMessage("yard", "still there?")
+}
+
+// Redis gets another certificate, of another authority, as it may in a year: processes
+// that run take what their file says by then.
+func TestRedisGetsAnotherAuthority(t *testing.T) {
+	port := strconv.Itoa(testkit.FreePort())
+	cert, key, _ := testkit.CertFiles(t)
+	r := testkit.Redis(t, "--tls-port", port, "--tls-auth-clients", "no", "--tls-cert-file", cert, "--tls-key-file", key)
+	f := fleet.Start(t, "rediss://127.0.0.1:"+port, 1, 1,
+		fleet.API(func(c *config.API) { c.RedisCA = cert }), fleet.Gateway(func(c *config.Gateway) { c.RedisCA = cert }))
+	alice := f.User("alice")
+	alice.CreatesRoom("before")
+
+	newCert, newKey, _ := testkit.CertFiles(t)
+	for from, to := range map[string]string{newCert: cert, newKey: key} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	f.WaitReady()
+	alice.CreatesRoom("after")
 }

@@ -78,10 +78,6 @@ func newProcess(role string, p config.Process, r config.Redis, a config.Auth, to
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := r.TLS()
-	if err != nil {
-		return nil, err
-	}
 	s := &process{
 		log:      log,
 		registry: metrics.NewRegistry(Version()),
@@ -94,7 +90,7 @@ func newProcess(role string, p config.Process, r config.Redis, a config.Auth, to
 	if s.tokens, err = newTokens(a, tokens, log); err != nil {
 		return nil, err
 	}
-	o.URL, o.TLS, o.Partitions = url, tlsConfig, r.Partitions
+	o.URL, o.TLS, o.Partitions = url, r.TLS, r.Partitions
 	o.MinReplicasAck, o.AckTimeout, o.CommandTimeout = r.MinReplicasAck, r.ReplicaTimeout, r.RedisTimeout
 	o.Logger, o.Observer = log, metrics.NewRedis(s.registry).Observer()
 	if s.store, err = redisstore.Open(o); err != nil {

@@ -19,7 +19,7 @@ type Process struct {
 type Redis struct {
 	URL            string        `name:"redis" help:"Where Redis is: redis://[user:password@]host:port/db, redis+sentinel://host:port,host:port/master/db, redis+cluster://host:port,host:port; rediss… for TLS.${redis_note}" default:"${redis_url}" placeholder:"URL"`
 	RedisFile      string        `help:"File with the URL, when it holds a password: flags are visible to other users of the host. It goes before --redis." placeholder:"FILE" type:"path"`
-	RedisCA        string        `name:"redis-ca" help:"PEM file of the authorities that Redis's certificate may be signed by, for a rediss URL. Empty: the system's." placeholder:"FILE" type:"path"`
+	RedisCA        string        `name:"redis-ca" help:"PEM file of the authorities that Redis's certificate may be signed by, for a rediss URL; like the certificate's files it is read for each connection. Empty: the system's." placeholder:"FILE" type:"path"`
 	RedisCert      string        `help:"PEM file of the certificate that is shown to Redis, with --redis-key, where it asks for one." placeholder:"FILE" type:"path"`
 	RedisKey       string        `help:"PEM file of that certificate's key." placeholder:"FILE" type:"path"`
 	Partitions     int           `help:"Number of partitions the keys are spread over. Fixed for a deployment; kept in Redis and compared at start. Fewer limits how many Redis nodes can share the load; more costs canaries and links." default:"256"`

@@ -24,8 +24,8 @@ func (c Redis) Where() (string, error) {
 	return url, nil
 }
 
-// TLS is how Redis is spoken to when the URL says so; nil when no file is given,
-// which means the system's authorities and no certificate of ours.
+// TLS is how Redis is spoken to when the URL says so, as the files say now; nil when
+// none is given, which means the system's authorities and no certificate of ours.
 func (c Redis) TLS() (*tls.Config, error) {
 	if c.RedisCA == "" && c.RedisCert == "" && c.RedisKey == "" {
 		return nil, nil
@@ -42,18 +42,12 @@ func (c Redis) TLS() (*tls.Config, error) {
 		}
 	}
 	if c.RedisCert != "" && c.RedisKey != "" {
-		// Read for each handshake: a renewed file is used for the next connection.
-		load := func() (*tls.Certificate, error) {
-			cert, err := tls.LoadX509KeyPair(c.RedisCert, c.RedisKey)
-			if err != nil {
-				return nil, fmt.Errorf("--redis-cert: %w", err)
-			}
-			return &cert, nil
+		cert, err := tls.LoadX509KeyPair(c.RedisCert, c.RedisKey)
+		if err != nil {
+			return nil, fmt.Errorf("--redis-cert: %w", err)
 		}
-		if _, err := load(); err != nil {
-			return nil, err
-		}
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+		// Whatever authorities Redis says it takes.
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 	}
 	return t, nil
 }

@@ -25,11 +25,7 @@ func Examine(ctx context.Context, root fs.FS, c config.Doctor) (Report, error) {
 	if err != nil || url == "" {
 		return r, err
 	}
-	tlsConfig, err := c.TLS()
-	if err != nil {
-		return r, err
-	}
-	in, err := redisstore.Inspect(ctx, redisstore.Options{URL: url, TLS: tlsConfig, CommandTimeout: c.RedisTimeout})
+	in, err := redisstore.Inspect(ctx, redisstore.Options{URL: url, TLS: c.TLS, CommandTimeout: c.RedisTimeout})
 	if err != nil {
 		r.Redis = []Finding{{Level: Error, Check: "redis", Found: err.Error(), Why: "without Redis no process is ready", Fix: "# is the address right, and is it reachable from here?"}}
 		return r, nil

@@ -14,29 +14,49 @@ import (
 // told of the connections: a call to Redis is two of theirs. And a name may have several
 // addresses, of a host that is gone among them, which package net would give all the time
 // there is.
-func dialer(timeout time.Duration, tlsConfig *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (o Options) dialer(withTLS bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, timeout, network, addr)
+		conn, err := dial(ctx, o.DialTimeout, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		conn = rawconn.New(conn)
-		if tlsConfig == nil {
+		if !withTLS {
 			return conn, nil
 		}
-		config := tlsConfig.Clone()
-		if config.ServerName == "" {
-			config.ServerName, _, _ = net.SplitHostPort(addr)
-		}
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		secure := tls.Client(conn, config)
-		if err := secure.HandshakeContext(ctx); err != nil {
+		failed := func(err error) (net.Conn, error) {
 			conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: err}
 		}
+		config, err := o.tlsFor(addr)
+		if err != nil {
+			return failed(err)
+		}
+		ctx, cancel := context.WithTimeout(ctx, o.DialTimeout)
+		defer cancel()
+		secure := tls.Client(conn, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return failed(err)
+		}
 		return secure, nil
 	}
+}
+
+// tlsFor is how a server is spoken to now.
+func (o Options) tlsFor(addr string) (config *tls.Config, err error) {
+	if o.TLS != nil {
+		if config, err = o.TLS(); err != nil {
+			return nil, err
+		}
+	}
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	config = config.Clone()
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	return config, nil
 }
 
 func dial(ctx context.Context, timeout time.Duration, network, addr string) (net.Conn, error) {

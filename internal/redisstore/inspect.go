@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -121,12 +120,7 @@ func (in *inspector) client(addr string, data bool) *redis.Client {
 		opt.Username, opt.Password = in.target.user, in.target.password
 		opt.DB = in.target.db
 	}
-	if in.target.tls {
-		opt.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if in.opt.TLS != nil {
-			opt.TLSConfig = in.opt.TLS.Clone()
-		}
-	}
+	opt.Dialer = in.opt.dialer(in.target.tls)
 	return redis.NewClient(opt)
 }
 

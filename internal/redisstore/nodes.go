@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"time"
 
@@ -49,13 +48,7 @@ func openNodes(t target, o Options) *nodes {
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	if t.tls {
-		u.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if o.TLS != nil {
-			u.TLSConfig = o.TLS.Clone()
-		}
-	}
-	u.Dialer = dialer(o.DialTimeout, u.TLSConfig)
+	u.Dialer = o.dialer(t.tls)
 	switch t.kind {
 	case cluster:
 		opt := u.Cluster()

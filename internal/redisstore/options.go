@@ -13,8 +13,9 @@ import (
 type Options struct {
 	// URL is one of the forms of parseURL. Required.
 	URL string
-	// TLS is used with a rediss URL; nil means the system's roots.
-	TLS *tls.Config
+	// TLS is used with a rediss URL. It is asked for each connection, because files are
+	// renewed; nil, and an answer of nil, mean the system's roots.
+	TLS func() (*tls.Config, error)
 
 	// Partitions is how many parts the keys are in; fixed for a deployment and
 	// kept in Redis. More of them spread finer over a Cluster's nodes and cost a

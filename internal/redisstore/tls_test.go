@@ -17,7 +17,9 @@ func TestTLSIsUsedForCommandsAndLinks(t *testing.T) {
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
 	url := "rediss://127.0.0.1:" + port
 
-	s := open(t, url, func(o *redisstore.Options) { o.TLS = &tls.Config{RootCAs: roots} })
+	s := open(t, url, func(o *redisstore.Options) {
+		o.TLS = func() (*tls.Config, error) { return &tls.Config{RootCAs: roots}, nil }
+	})
 	id := room(t, s, "alice")
 	e := listen(s)
 	e.follow(t, roomCh(id))
