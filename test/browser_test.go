@@ -547,6 +547,30 @@ func TestAPageThatIsOpenForLong(t *testing.T) {
 	alice.sees("all of them, in order", `(all => all.length === 310 && all.every((line, i) => line === "line " + i))(`+lines+`)`)
 }
 
+// TestAPageThatIsOpenOverNight: what was said today was said yesterday then.
+func TestAPageThatIsOpenOverNight(t *testing.T) {
+	dev := startDev(t)
+	alice := openTab(t, browser(t), 900, 700, dev.URL()+"/#room=yard")
+	alice.does(chromedp.Evaluate[chromedp.Void](`
+		(() => {
+			const Real = Date, real = setInterval;
+			let shift = 0;
+			const minutely = [];
+			window.setInterval = (f, ms) => (ms >= 10_000 ? minutely.push(f) : real(f, ms));
+			window.Date = class extends Real {
+				constructor(...of) { super(...(of.length ? of : [Real.now() + shift])); }
+				static now() { return Real.now() + shift; }
+			};
+			window.sleeps = () => { shift += 86_400_000; for (const f of minutely) f(); };
+		})()`))
+	alice.comesInAs("alice")
+	alice.types("good night")
+	const days = `[...document.querySelectorAll("#messages .sep")].map(n => n.textContent).join()`
+	alice.sees("today", days+` === "Today" && document.querySelector("#rooms time").textContent !== "Yesterday"`)
+	alice.does(chromedp.Evaluate[chromedp.Void](`sleeps()`))
+	alice.sees("yesterday", days+` === "Yesterday" && document.querySelector("#rooms time").textContent === "Yesterday"`)
+}
+
 // TestRoomsByHand: a room is made, people are invited, the link is opened by
 // somebody else, and left again: with the mouse and the keyboard.
 func TestRoomsByHand(t *testing.T) {

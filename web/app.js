@@ -3,7 +3,7 @@
 import { Client, Problem, newKey } from "./client.js";
 import { fileNode, filesMost } from "./files.js";
 import { Timeline } from "./timeline.js";
-import { $, avatar, copy, el, paintAvatar, shortly, toast } from "./ui.js";
+import { $, avatar, copy, el, onNewDay, paintAvatar, shortly, toast } from "./ui.js";
 
 const pageSize = 50;
 const readAfterMs = 400; // the read marker follows at most this often
@@ -58,6 +58,10 @@ function start(name) {
   client.on("rooms", (what) => attempt(roomsAgain, what));
   client.on("fault", (err) => passes(err) || toast(err.message, { bad: true }));
   client.connect();
+  onNewDay(() => {
+    timeline?.newDay();
+    showRooms();
+  });
   window.addEventListener("hashchange", () => attempt(openFromURL));
   attempt(openFromURL);
 }

@@ -86,6 +86,14 @@ export class Timeline {
     if (stay) this.toBottom();
   }
 
+  /** Names the days anew. */
+  newDay() {
+    for (const { at, node } of this.#items) {
+      const day = node.querySelector(".sep:not(.new)");
+      if (day) day.textContent = dayOf(at);
+    }
+  }
+
   /** Shows what is being sent; retry() is for its button, should it fail. */
   addPending(key, text, retry) {
     const at = new Date();

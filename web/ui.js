@@ -47,6 +47,16 @@ export function shortly(t) {
   return midnight(t).getTime() === midnight(new Date()).getTime() ? timeOf(t) : dayOf(t);
 }
 
+/** Calls f when it has become another day: in a tab that is open over night what was today is yesterday. */
+export function onNewDay(f) {
+  let today = new Date();
+  setInterval(() => { // a timer for midnight would not know when a machine sleeps
+    if (sameDay(today, new Date())) return;
+    today = new Date();
+    f();
+  }, 60_000);
+}
+
 const midnight = (t) => new Date(t.getFullYear(), t.getMonth(), t.getDate());
 export const sameDay = (a, b) => midnight(a).getTime() === midnight(b).getTime();
 
