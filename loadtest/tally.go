@@ -226,7 +226,6 @@ func (t *tally) live() (n int) {
 
 // receivers adds up all receiving workers.
 func (t *tally) receivers() (all swarm.Stats) {
-	all.Failures, all.Drops, all.Byes, all.Errors = meter.Reasons{}, meter.Reasons{}, meter.Reasons{}, meter.Reasons{}
 	for _, w := range t.workers {
 		if w.receivers == nil {
 			continue
@@ -261,7 +260,6 @@ func (t *tally) receivers() (all swarm.Stats) {
 
 // senders adds up all sending workers.
 func (t *tally) senders() (all sender.Stats) {
-	all.Refused, all.Broken, all.Failed, all.NotUploaded = meter.Reasons{}, meter.Reasons{}, meter.Reasons{}, meter.Reasons{}
 	for _, w := range t.workers {
 		if w.senders == nil {
 			continue
