@@ -26,10 +26,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/madang-chat/madang/internal/testkit"
 	"github.com/madang-chat/madang/loadtest/clock"
 	"github.com/madang-chat/madang/loadtest/crowd"
 	"github.com/madang-chat/madang/loadtest/fleet"
 	"github.com/madang-chat/madang/loadtest/ledger"
+	"github.com/madang-chat/madang/loadtest/meter"
 	"github.com/madang-chat/madang/loadtest/mint"
 	"github.com/madang-chat/madang/loadtest/swarm"
 	"github.com/madang-chat/madang/loadtest/target"
@@ -105,7 +107,10 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		endLoop()
 		err = errors.Join(err, <-ended)
 	}()
-	m := &machine{redis: f.RedisURL, pids: f.Pids()}
+	m := &machine{redis: &testkit.RedisServer{}, pids: f.Pids()}
+	if _, err := fmt.Sscanf(f.RedisURL, "redis://127.0.0.1:%d/", &m.redis.Port); err != nil {
+		return fmt.Errorf("the fleet's Redis: %w", err)
+	}
 	return storms(ctx, o, s, world, m, out)
 }
 
@@ -210,7 +215,7 @@ func oneStorm(ctx context.Context, o options, s *swarm.Swarm, m *machine) (st st
 	}
 	st.commands = map[string]int64{}
 	for name, n := range after.commands {
-		if d := less(n, before.commands[name], quiet.commands[name]); d > 0 {
+		if d := less(int64(n), int64(before.commands[name]), int64(quiet.commands[name])); d > 0 {
 			st.commands[name] = d
 		}
 	}
@@ -230,7 +235,7 @@ func oneStorm(ctx context.Context, o options, s *swarm.Swarm, m *machine) (st st
 // who came back is gathered in last.
 func await(ctx context.Context, s *swarm.Swarm, what string, holds func(swarm.Stats) bool, last ...*swarm.Snapshot) error {
 	deadline := time.Now().Add(3 * time.Minute)
-	back := newMeter()
+	back := meter.New()
 	for {
 		snap, ok := s.Snapshot(30 * time.Second)
 		if !ok {
