@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"time"
 
 	"github.com/madang-chat/madang/internal/certfile"
 	"github.com/madang-chat/madang/internal/config"
@@ -39,10 +40,17 @@ func gatewayCertificate(p *process, c config.Sockets) (*tls.Config, error) {
 	return cert.Config(), nil
 }
 
+// lookEvery is how often a certificate's files are looked at.
+const lookEvery = 5 * time.Second
+
 func certificatePart(name string, cert *certfile.Source) part {
+	var r rounds
 	return part{
 		name,
-		func(context.Context) error { cert.Start(); return nil },
-		func(context.Context) error { cert.Stop(); return nil },
+		func(ctx context.Context) error {
+			r.begin(ctx, lookEvery, func(context.Context) { cert.Look() })
+			return nil
+		},
+		func(context.Context) error { r.stop(); return nil },
 	}
 }

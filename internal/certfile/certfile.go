@@ -1,13 +1,11 @@
 // Package certfile keeps a TLS certificate that lives in files which somebody
-// else renews (an ACME client, cert-manager, a person). It looks at them every
-// few seconds and serves what they hold to new handshakes; connections that are
-// open keep what they have. Files that do not fit together, because a renewal is
+// else renews (an ACME client, cert-manager, a person). It looks at them when it is
+// told to and serves what they hold to new handshakes; connections that are open
+// keep what they have. Files that do not fit together, because a renewal is
 // half written, leave the certificate as it was until they do.
 package certfile
 
 import (
-	"cmp"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -18,9 +16,6 @@ import (
 	"time"
 )
 
-// lookEvery is how often the files are looked at: three calls of stat.
-const lookEvery = 5 * time.Second
-
 // Options say where the files are, in PEM.
 type Options struct {
 	Cert, Key string // the chain, leaf first, and the leaf's key
@@ -28,18 +23,14 @@ type Options struct {
 	// is asked for.
 	ClientCA string
 	Logger   *slog.Logger
-	Every    time.Duration // default lookEvery
 }
 
 // Source is a certificate in files.
 type Source struct {
 	opts    Options
 	current atomic.Pointer[content]
-	cancel  context.CancelFunc
-	done    chan struct{}
-	// The looking goroutine's own.
-	seen   [3]stamp
-	failed string
+	seen    [3]stamp
+	failed  string
 }
 
 // content is what the files held when they fitted together.
@@ -56,7 +47,6 @@ type stamp struct {
 
 // Load reads the files; what is wrong with them now is an error.
 func Load(o Options) (*Source, error) {
-	o.Every = cmp.Or(o.Every, lookEvery)
 	s := &Source{opts: o}
 	s.seen = s.stamps()
 	c, err := s.read()
@@ -87,33 +77,9 @@ func (s *Source) base() *tls.Config {
 	}
 }
 
-// Start begins to look; Stop ends it. Both are called once, in this order.
-func (s *Source) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go func() { // ends with Stop, which waits for it
-		defer close(s.done)
-		ticker := time.NewTicker(s.opts.Every)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				s.look()
-			}
-		}
-	}()
-}
-
-// Stop ends looking.
-func (s *Source) Stop() {
-	s.cancel()
-	<-s.done
-}
-
-// look reads the files again if one has changed, or did not fit the last time.
-func (s *Source) look() {
+// Look reads the files again if one has changed, or did not fit the last time: it costs
+// three calls of stat. One goroutine at a time may call it.
+func (s *Source) Look() {
 	now := s.stamps()
 	if now == s.seen && s.failed == "" {
 		return
