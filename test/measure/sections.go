@@ -147,7 +147,7 @@ func idle(binary string, _ constants) (constants, error) {
 	}, nil
 }
 
-// send sends messages at an even rate, from 8 goroutines, and says how many.
+// send sends messages at an even rate and says how many.
 func (f *fleet) send(rate int, d time.Duration, room func(i int) (id, from string)) (int, error) {
 	n := int(float64(rate) * d.Seconds())
 	start := time.Now()
