@@ -88,6 +88,7 @@ func apiPart(p *process, a *api.API, c config.API) part {
 			if err := a.Start(c.APIAddr); err != nil {
 				return fmt.Errorf("--api-addr: %w", err)
 			}
+			collectBefore(memory.root, c.ShedPercent)
 			memory.start()
 			p.ready.set("api", "")
 			p.log.Info("the API serves", "addr", a.Addr().String())

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"io/fs"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -46,6 +47,16 @@ func (g garbage) afterCollection() {
 
 func (g garbage) percentFor(live uint64) int {
 	return max(g.percent, int(100*g.least/max(live, 1<<20)))
+}
+
+// collectBefore has more collected when so much of the memory limit is used, unless the
+// environment says when (GOMEMLIMIT): an API may hold --max-answers, and Go would have as
+// much again lie about as garbage. It is no use to a gateway, half of whose memory is
+// the kernel's.
+func collectBefore(root fs.FS, percent int) {
+	if limit := memoryLimit(root); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit / 100 * int64(percent))
+	}
 }
 
 // liveBytes is what the last collection has left.

@@ -154,14 +154,41 @@ var cgroupVersions = []cgroupVersion{
 	{"memory:", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", [...]string{"total_inactive_file", "total_active_file"}},
 }
 
-// cgroupPercent looks at the process's own cgroup and those above it. In a
-// container the path may be the host's, and only the topmost is there to see.
+// cgroupPercent looks at the process's own cgroup and those above it.
 func cgroupPercent(root fs.FS) float64 {
+	worst := 0.0
+	eachCgroup(root, func(v cgroupVersion, dir string) {
+		limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
+		if limit > 0 && current > 0 {
+			for _, cache := range v.cache {
+				n, _ := field(root, path.Join(dir, "memory.stat"), cache)
+				current -= n
+			}
+			worst = max(worst, 100*current/limit)
+		}
+	})
+	return worst
+}
+
+// memoryLimit is how many bytes this process may use; 0: this system does not tell.
+func memoryLimit(root fs.FS) int64 {
+	least, _ := field(root, "proc/meminfo", "MemTotal:")
+	least *= 1 << 10
+	eachCgroup(root, func(v cgroupVersion, dir string) {
+		if limit := number(root, path.Join(dir, v.limit)); limit > 0 && (least == 0 || limit < least) {
+			least = limit
+		}
+	})
+	return int64(least)
+}
+
+// eachCgroup calls f with the directories of the process's own cgroup and of those above
+// it. In a container the path may be the host's, and only the topmost is there to see.
+func eachCgroup(root fs.FS, f func(v cgroupVersion, dir string)) {
 	b, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
-		return 0
+		return
 	}
-	worst := 0.0
 	for line := range strings.Lines(string(b)) {
 		for _, v := range cgroupVersions {
 			// "0::/path", or "4:memory:/path"
@@ -171,18 +198,10 @@ func cgroupPercent(root fs.FS) float64 {
 			}
 			// What is outside of the container's own tree begins with "..".
 			for dir := path.Join(v.mount, path.Clean("/"+own)); strings.HasPrefix(dir, v.mount); dir = path.Dir(dir) {
-				limit, current := number(root, path.Join(dir, v.limit)), number(root, path.Join(dir, v.current))
-				if limit > 0 && current > 0 {
-					for _, cache := range v.cache {
-						n, _ := field(root, path.Join(dir, "memory.stat"), cache)
-						current -= n
-					}
-					worst = max(worst, 100*current/limit)
-				}
+				f(v, dir)
 			}
 		}
 	}
-	return worst
 }
 
 // number reads a file that holds one; 0 when there is none ("max", say).

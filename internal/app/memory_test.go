@@ -120,6 +120,28 @@ func TestGarbageIsBoundedByTheHeap(t *testing.T) {
 	}
 }
 
+func TestGarbageIsCollectedBeforeTheLimit(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	root := machine("4000000", "3000000")
+	root["proc/self/cgroup"] = memFile("0::/app\n")
+	root["sys/fs/cgroup/app/memory.max"] = memFile("100000000\n")
+	t.Setenv("GOMEMLIMIT", "1GiB")
+	if collectBefore(root, 85); debug.SetMemoryLimit(-1) != before {
+		t.Error("the environment's is not left alone")
+	}
+	t.Setenv("GOMEMLIMIT", "")
+	if collectBefore(root, 85); debug.SetMemoryLimit(-1) != 85_000_000 {
+		t.Errorf("it is %d", debug.SetMemoryLimit(-1))
+	}
+	if limit := memoryLimit(machine("4000000", "3000000")); limit != 4_000_000<<10 {
+		t.Errorf("without a cgroup the limit is %d", limit)
+	}
+	if limit := memoryLimit(fstest.MapFS{}); limit != 0 {
+		t.Errorf("where nothing is told it is %d", limit)
+	}
+}
+
 func TestGOGCIsSetAfterEachCollection(t *testing.T) {
 	t.Setenv("GOGC", "")
 	before := debug.SetGCPercent(100)

@@ -10,7 +10,7 @@ type HTTP struct {
 	ServerKeyFile     string        `help:"File with keys of the team's own back end, one per line, at least 32 bytes each. Whoever has one may do everything, as any user." placeholder:"FILE" type:"path"`
 	MaxBody           Bytes         `help:"Largest HTTP body. Larger lets one request hold more memory." default:"64KiB"`
 	MaxText           int           `help:"Longest text of a message, in characters." default:"8000"`
-	MaxAnswers        Bytes         `help:"Memory that answers to reads (history, rooms, members, presence) may take in one process while clients take them; an eighth of it, those of one user. Beyond it reads are answered 503, or 429, until some are through. Larger lets slow clients hold more; smaller refuses more when many are slow." default:"128MiB"`
+	MaxAnswers        Bytes         `help:"Memory that answers to reads (history, rooms, members, presence) may take in one process while clients take them; an eighth of it, those of one user. Beyond it reads are answered 503, or 429, until some are through. A memory limit should be 64MiB more at the least. Larger lets slow clients hold more; smaller refuses more when many are slow." default:"128MiB"`
 	SendsPerSecond    float64       `help:"Messages per second a user may send through one process in the long run; a new room counts as one. 0: no limit, as one token may be a whole load. Server keys have none. Set it (50, say) when users are strangers." default:"0"`
 	SendBurst         int           `help:"Messages a user may send at once, before --sends-per-second counts." default:"100"`
 	TrustedProxies    []string      `help:"Networks (CIDR) whose X-Forwarded-For is believed in the log." placeholder:"CIDR"`
