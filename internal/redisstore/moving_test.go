@@ -240,3 +240,13 @@ func slotOfKey(t testing.TB, c *testkit.RedisCluster, pattern string) int {
 	t.Fatalf("no node has %s", pattern)
 	return 0
 }
+
+// A Cluster may leave it to clients to know where its nodes are.
+func TestAClusterWithoutAddressesIsNamed(t *testing.T) {
+	c := testkit.Cluster(t, 1, 0)
+	c.Nodes[0].Must(t, "CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
+	err := open(t, c.URL()).Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "cluster-preferred-endpoint-type") {
+		t.Errorf("it says %v", err)
+	}
+}

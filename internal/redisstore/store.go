@@ -173,6 +173,8 @@ func (s *Store) checked(ctx context.Context) error {
 	return s.Check(ctx)
 }
 
+var errNoAddresses = errors.New("redis: the Cluster does not tell its nodes' addresses: set its cluster-preferred-endpoint-type to ip or hostname")
+
 // Check writes the schema to an empty Redis, or compares it: an ErrSchema says
 // that the deployment was made with another version or number of partitions.
 func (s *Store) Check(ctx context.Context) error {
@@ -181,6 +183,9 @@ func (s *Store) Check(ctx context.Context) error {
 	reply, err := s.nodes.client().Eval(ctx, schemaScript.text, []string{schemaKey}, SchemaVersion, s.opt.Partitions).Result()
 	if err != nil {
 		s.nodes.refresh(ctx)
+		if errors.Is(err, redis.Nil) { // not of the script, but where go-redis reads an address
+			return errNoAddresses
+		}
 		return forCaller(err)
 	}
 	v, err := list("schema", reply, 2)
