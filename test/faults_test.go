@@ -213,7 +213,7 @@ func TestRedisDownAtStart(t *testing.T) {
 	f := fleet.LaunchProcesses(t, url, 1, 1)
 	for _, n := range []*fleet.Node{f.APIs[0], f.Gateways[0]} {
 		fleet.Await(t, "the "+n.Kind+" says that it waits", func() bool {
-			return contains(n.Log(), "Redis does not answer", redis.Addr())
+			return contains(n.Log(), "Redis cannot be used yet", redis.Addr())
 		}, n.Log)
 		if contains(n.Log(), "pass-word") {
 			t.Errorf("the %s logs the password:\n%s", n.Kind, n.Log())
@@ -241,7 +241,7 @@ func TestSignals(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		f := fleet.LaunchProcesses(t, redis.URL(), 1, 1)
 		for _, n := range []*fleet.Node{f.APIs[0], f.Gateways[0]} {
-			fleet.Await(t, "the "+n.Kind+" waits", func() bool { return contains(n.Log(), "Redis does not answer") }, n.Log)
+			fleet.Await(t, "the "+n.Kind+" waits", func() bool { return contains(n.Log(), "Redis cannot be used yet") }, n.Log)
 			began := time.Now()
 			n.Signal(sig)
 			fleet.Await(t, "the "+n.Kind+" ends", func() bool { return n.ExitCode() >= 0 }, n.Log)

@@ -158,7 +158,7 @@ func (s *process) waitForRedis(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.log.Warn("Redis can not be used yet: waiting for it", "redis", s.redis, "err", err, "again_in", wait)
+		s.log.Warn("Redis cannot be used yet: waiting for it", "redis", s.redis, "err", err, "again_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
