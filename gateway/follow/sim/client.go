@@ -20,7 +20,8 @@ type client struct {
 	conn  *conn
 	rev   uint64
 	knows bool // rev is that of the rooms it knows
-	// flushes of its index when it was last listed.
+	// The revision of its index when it was last listed, and the flushes of that till then.
+	listed  uint64
 	flushes int
 	views   [maxRooms]view
 
@@ -359,7 +360,7 @@ func (c *client) listRooms() {
 	if c.w.trace != nil {
 		c.w.logf("c%d lists its rooms: %+v", c.id, st)
 	}
-	c.rev, c.knows, c.flushes = st.Rev, true, c.w.userShard(c.user).flushes
+	c.rev, c.listed, c.knows, c.flushes = st.Rev, st.Rev, true, c.w.userShard(c.user).flushes
 	for room := range c.w.rooms {
 		v := &c.views[room]
 		r := &c.w.roomShard(room).data().rooms[room]

@@ -155,11 +155,11 @@ func (w *world) serve(c *client) (busy bool) {
 	}
 	// Revisions are no chain. What HTTP told and a failover lost, a client learns
 	// from its next hello; what a flush took from its index under a revision that
-	// came later, when it next lists its rooms.
+	// came later, or a failover gave back then, when it next lists its rooms.
 	us := w.userShard(c.user)
 	switch index := &us.data().users[c.user]; {
 	case c.rev != 0 && !slices.Contains(index.revs, c.rev),
-		c.rev == 0 && us.flushes > 0 && index.rev != 0,
+		(c.rev == 0 || c.listed == 0) && us.flushes > 0 && index.rev != 0,
 		c.flushes != us.flushes:
 		c.list = true
 	}
