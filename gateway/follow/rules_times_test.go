@@ -172,8 +172,10 @@ func TestR4ARoomThatIsFoundLateIsRepeatedFromTheTimeAlsoWhenItWasJoinedMeanwhile
 	bob.gets("20-0", "resumed 9")
 }
 
-// Joined says a position that there is: a time is none.
-func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
+// toldJoined is a scene in which alice resumes from a time, which the log is read for, and
+// was told meanwhile that she is in room r at 20-0.
+func toldJoined(t *testing.T) (*scene, *phone) {
+	t.Helper()
 	s := atTen(t)
 	alice := s.opensAs("alice", since(15))
 	s.confirmed("alice")
@@ -182,6 +184,12 @@ func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
 	alice.gets("hello 7")
 	s.published("alice", joined("r", "alice", "12-0", 8))
 	alice.gets("joined r alice at 20-0 8")
+	return s, alice
+}
+
+// Joined says a position that there is: a time is none.
+func TestR4JoinedDoesNotSayTheTime(t *testing.T) {
+	s, alice := toldJoined(t)
 	s.answers("log r 5-0").log("20-0", "7-0<4-0", "12-0<7-0", "15-0<12-0", "20-0<15-0")
 	alice.gets("7-0", "12-0", "15-0", "20-0", "resumed 8")
 }
@@ -204,14 +212,7 @@ func TestR4WhatFollowsTheHeadThatJoinedHasToldIsNotTooOld(t *testing.T) {
 // When the head that joined has told is lost before the time was looked up, a gap says so:
 // what is repeated from the time does not follow it.
 func TestR4AHeadThatJoinedHasToldAndThatIsLostIsToldAsAGap(t *testing.T) {
-	s := atTen(t)
-	alice := s.opensAs("alice", since(15))
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.answers("room r alice").room("20-0", 100, "alice")
-	alice.gets("hello 7")
-	s.published("alice", joined("r", "alice", "12-0", 8))
-	alice.gets("joined r alice at 20-0 8")
+	s, alice := toldJoined(t)
 	s.answers("log r 5-0").log("12-0", "7-0<4-0", "12-0<7-0")
 	alice.gets("gap r after 20-0 head 12-0")
 	s.answers("log r 12-0").log("12-0", "12-0<7-0")
@@ -222,14 +223,7 @@ func TestR4AHeadThatJoinedHasToldAndThatIsLostIsToldAsAGap(t *testing.T) {
 // Also when it is lost while the members are being asked whether one who seems to have
 // left is one again.
 func TestR4AHeadThatJoinedHasToldIsToldAsLostAlsoToOneWhoSeemedToHaveLeft(t *testing.T) {
-	s := atTen(t)
-	alice := s.opensAs("alice", since(15))
-	s.confirmed("alice")
-	s.answers("user alice").index(7, "r")
-	s.answers("room r alice").room("20-0", 100, "alice")
-	alice.gets("hello 7")
-	s.published("alice", joined("r", "alice", "12-0", 8))
-	alice.gets("joined r alice at 20-0 8")
+	s, alice := toldJoined(t)
 	s.published("r", left("r", "alice", 0))
 	s.answers("room r alice").room("12-0", 102, "alice")
 	alice.gets("gap r after 20-0 head 12-0")

@@ -40,15 +40,15 @@ func gatewayCertificate(p *process, c config.Sockets) (*tls.Config, error) {
 	return cert.Config(), nil
 }
 
-// lookEvery is how often a certificate's files are looked at.
-const lookEvery = 5 * time.Second
+// certificatesEvery is how often a certificate's files are looked at.
+const certificatesEvery = 5 * time.Second
 
 func certificatePart(name string, cert *certfile.Source) part {
 	var r rounds
 	return part{
 		name,
 		func(ctx context.Context) error {
-			r.begin(ctx, lookEvery, func(context.Context) { cert.Look() })
+			r.begin(ctx, certificatesEvery, func(context.Context) { cert.Look() })
 			return nil
 		},
 		func(context.Context) error { r.stop(); return nil },

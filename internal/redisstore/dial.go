@@ -90,54 +90,19 @@ func addrsOf(ctx context.Context, addr string) ([]string, error) {
 	return addrs, nil
 }
 
-// dialAny dials addresses, each when one before it has failed or all of those have had
-// their share of the time until ctx's deadline, and returns the connection that comes
-// first.
-func dialAny(ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error)) (net.Conn, error) {
-	if len(addrs) == 1 {
-		return dial(ctx, addrs[0])
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type attempt struct {
-		conn net.Conn
-		err  error
-	}
-	attempts := make(chan attempt, len(addrs))
+// dialAny dials one address after the other. Each has its share of what is left until
+// ctx's deadline; package net has two seconds at least for each, which is more than a
+// connect may take.
+func dialAny(ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error)) (conn net.Conn, err error) {
 	deadline, _ := ctx.Deadline()
-	share := time.Until(deadline) / time.Duration(len(addrs))
-	begun, failed := 0, 0
-	var first error
-	for failed < len(addrs) {
-		var over <-chan time.Time
-		if begun < len(addrs) {
-			addr := addrs[begun]
-			begun++
-			go func() { // ends with ctx
-				conn, err := dial(ctx, addr)
-				attempts <- attempt{conn, err}
-			}()
-			if begun < len(addrs) {
-				over = time.After(share)
-			}
-		}
-		select {
-		case <-over:
-		case a := <-attempts:
-			if a.err == nil {
-				go func() { // ends when the others have, with ctx
-					for range begun - failed - 1 {
-						if late := <-attempts; late.err == nil {
-							late.conn.Close()
-						}
-					}
-				}()
-				return a.conn, nil
-			}
-			if failed++; first == nil {
-				first = a.err
-			}
+	for i, addr := range addrs {
+		share := time.Until(deadline) / time.Duration(len(addrs)-i)
+		one, cancel := context.WithTimeout(ctx, share)
+		conn, err = dial(one, addr)
+		cancel()
+		if err == nil {
+			return conn, nil
 		}
 	}
-	return nil, first
+	return nil, err
 }
